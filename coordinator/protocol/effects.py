@@ -1,0 +1,84 @@
+"""What a step asks of the world around it: records to append, messages to send, replies to give.
+
+The rule that keeps promises visible: what must wait until a record is durable is never in
+the step that carries the record, but in the step that the log's answer (``Recorded``) causes.
+So whoever performs a step needs no order among its parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
+
+from coordinator.protocol.outcome import Outcome
+from participant_sdk.ids import RequestId, Xid
+from participant_sdk.xa import Decision, Heuristic
+
+
+class Verb(Enum):
+    """What is told to a participant."""
+
+    PREPARE = auto()
+    COMMIT = auto()
+    ROLLBACK = auto()
+
+
+class Send(NamedTuple):
+    """One message to one participant."""
+
+    verb: Verb
+    participant: str
+
+
+class DecisionRecord(NamedTuple):
+    """A row for the decision log. ``results`` is what ``encode_votes`` wrote."""
+
+    xid: Xid
+    decision: Decision
+    prepared: tuple[str, ...] = ()
+    request: RequestId | None = None
+    digest: bytes = b""
+    reason: str = ""
+    results: str = ""
+
+
+class StoredDecision(NamedTuple):
+    """A row of the decision log: the record, its writer, and its sequence there."""
+
+    record: DecisionRecord
+    incarnation: int
+    sequence: int
+    decided_unix_ms: int
+
+
+class HeuristicRecord(NamedTuple):
+    """A heuristic end of a branch, to be kept until forgotten."""
+
+    xid: Xid
+    participant: str
+    heuristic: Heuristic
+    message: str
+
+
+class Refusal(Enum):
+    """Why an event was refused. Nothing changed."""
+
+    NOT_ACTIVE = "the transaction is not active any more"
+    ROLLBACK_ONLY = "the transaction is marked rollback-only"
+    MIXED_WORK = "the branch already has work of the other kind (carried or embedded)"
+    REQUEST_REUSED = "the request_id is bound to other operations"
+
+
+@dataclass(slots=True)
+class Step:
+    """What one event caused. Slots, not frozen: one is made for every event."""
+
+    messages: tuple[Send, ...] = ()
+    record: DecisionRecord | None = None
+    lookup: bool = False
+    heuristics: tuple[HeuristicRecord, ...] = ()
+    reply: Outcome | None = None
+    refusal: Refusal | None = None
+    wake_at_s: float | None = None
+    finished: bool = False

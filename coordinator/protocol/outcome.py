@@ -1,0 +1,96 @@
+"""How a transaction ended, as its caller is told, and as the log keeps it for a request_id."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from coordinator.protocol.phases import Phase
+from participant_sdk.ids import Xid
+from participant_sdk.xa import Decision, Heuristic, Vote, VoteKind
+
+
+@dataclass(frozen=True, slots=True)
+class BranchOutcome:
+    """One branch of an outcome. ``vote`` is None where none came."""
+
+    participant: str
+    vote: Vote | None
+    done: bool
+    heuristic: Heuristic | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a transaction ended.
+
+    ``retry`` marks a rollback that binds nothing: the same request may be sent again.
+    ``replayed`` marks an answer stored by an earlier transaction with the same request_id,
+    whose xid it carries.
+    """
+
+    xid: Xid
+    decision: Decision
+    phase: Phase
+    reason: str = ""
+    message: str = ""
+    retry: bool = False
+    branches: tuple[BranchOutcome, ...] = ()
+    replayed: bool = False
+    heuristic: Heuristic | None = None
+
+    @property
+    def applied(self) -> bool:
+        """Every branch is where the outcome wants it."""
+        return all(branch.done for branch in self.branches)
+
+    @property
+    def owed(self) -> tuple[str, ...]:
+        """The participants that have not acknowledged."""
+        return tuple(branch.participant for branch in self.branches if not branch.done)
+
+
+def encode_votes(branches: tuple[BranchOutcome, ...]) -> str:
+    """Write the votes as the log's ``results``: JSON, deterministic, empty when all are a bare yes."""
+    if all(b.vote is not None and b.vote.is_yes and not b.vote.results for b in branches):
+        return ""
+    votes = [
+        {"participant": b.participant}
+        if b.vote is None
+        else {
+            "participant": b.participant,
+            "kind": int(b.vote.kind),
+            "xa_code": int(b.vote.xa_code),
+            "reason": b.vote.reason,
+            "message": b.vote.message,
+            "transient": b.vote.transient,
+            "field": b.vote.field,
+            "results": list(b.vote.results),
+        }
+        for b in branches
+    ]
+    return json.dumps(votes, separators=(",", ":"), ensure_ascii=True)
+
+
+def decode_votes(results: str) -> tuple[BranchOutcome, ...]:
+    """Read what ``encode_votes`` wrote. ValueError for anything else."""
+    if not results:
+        return ()
+    return tuple(
+        BranchOutcome(
+            item["participant"],
+            None
+            if "kind" not in item
+            else Vote(
+                VoteKind(item["kind"]),
+                item["xa_code"],
+                item["reason"],
+                item["message"],
+                item["transient"],
+                item["field"],
+                tuple(item["results"]),
+            ),
+            done=True,
+        )
+        for item in json.loads(results)
+    )
