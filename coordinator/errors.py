@@ -1,0 +1,92 @@
+"""What a caller can be told instead of an outcome.
+
+    TransactionError
+    ├── InvalidRequestError        the caller must change the request; names the field
+    │   └── RequestReusedError     the request_id is bound to other operations
+    ├── UnknownTransactionError    no such transaction, here or in the log
+    ├── WrongPhaseError            the transaction is past the point where this is possible
+    ├── BusyError                  come again after ``retry_after_s``; nothing was begun
+    ├── UnavailableError           the log, or a participant, cannot be reached; nothing was begun
+    └── OutcomeUnknownError        it may have committed; ask again by request_id or xid
+
+Every error has a stable ``reason`` in capitals, which gRPC's ErrorInfo and HTTP's problem
+details share, and names the transaction if there is one. None of them tells an outcome (R19).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from participant_sdk.ids import Xid
+
+
+class TransactionError(Exception):
+    """The root. The message names the transaction, its phase where it matters, and what to do next."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, *, xid: Xid | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.xid = xid
+
+
+class InvalidRequestError(TransactionError):
+    """The request is wrong in itself. ``field`` is the path to what is wrong, such as ``operations[1].service``.
+
+    ``code`` is the stable reason, for the few that have one more telling than INVALID_REQUEST.
+    """
+
+    reason = "INVALID_REQUEST"
+
+    def __init__(self, message: str, *, field: str, code: str = "INVALID_REQUEST", xid: Xid | None = None) -> None:
+        super().__init__(message, xid=xid)
+        self.field = field
+        self.code = code
+
+
+class RequestReusedError(InvalidRequestError):
+    """The request_id was sent before with other operations, and is bound to them."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, message: str, *, xid: Xid | None = None) -> None:
+        super().__init__(message, field="request_id", code=self.reason, xid=xid)
+
+
+class UnknownTransactionError(TransactionError):
+    """Neither this coordinator nor the log knows the transaction."""
+
+    reason = "TRANSACTION_UNKNOWN"
+
+
+class WrongPhaseError(TransactionError):
+    """The transaction is in another phase than the call needs. ``code`` says which need failed."""
+
+    reason = "WRONG_PHASE"
+
+    def __init__(self, message: str, *, code: str, xid: Xid) -> None:
+        super().__init__(message, xid=xid)
+        self.code = code
+
+
+class BusyError(TransactionError):
+    """As many transactions are in flight as ``max_concurrent_txns`` allows. Nothing was begun."""
+
+    reason = "TOO_MANY_TRANSACTIONS"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnavailableError(TransactionError):
+    """What the call needs cannot be reached now. Nothing was begun."""
+
+    reason = "UNAVAILABLE"
+
+
+class OutcomeUnknownError(TransactionError):
+    """The transaction may have committed or not; only the log knows, or will know."""
+
+    reason = "OUTCOME_UNKNOWN"
