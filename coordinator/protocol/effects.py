@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from coordinator.protocol.outcome import Outcome
+from coordinator.protocol.outcome import BranchOutcome, Outcome, decode_votes
+from coordinator.protocol.phases import Phase
 from participant_sdk.ids import RequestId, Xid
-from participant_sdk.xa import Decision, Heuristic
+from participant_sdk.xa import PREPARED, Decision, Heuristic
 
 
 class Verb(Enum):
@@ -82,3 +83,22 @@ class Step:
     refusal: Refusal | None = None
     wake_at_s: float | None = None
     finished: bool = False
+
+
+def replayed(stored: StoredDecision) -> Outcome:
+    """The answer that a bound request_id gets, from the log's row."""
+    record = stored.record
+    branches = decode_votes(record.results) or tuple(
+        BranchOutcome(name, PREPARED, done=True) for name in record.prepared
+    )
+    no = next((b for b in branches if b.vote is not None and not b.vote.is_yes), None)
+    committed = record.decision is Decision.COMMIT
+    return Outcome(
+        record.xid,
+        record.decision,
+        Phase.COMMITTED if committed else Phase.ROLLED_BACK,
+        record.reason,
+        f"{no.participant}: {no.vote.message}" if no is not None and no.vote is not None else "",
+        branches=branches,
+        replayed=True,
+    )

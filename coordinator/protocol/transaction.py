@@ -1,0 +1,436 @@
+"""One transaction: its phase table at work. Deterministic, total, no I/O.
+
+``Transaction.step(event, now_s)`` changes only its own transaction and returns a ``Step``: the
+records to append, the messages to send, the reply to give, when to be woken. What must wait
+for a durable record is caused by the log's answer, ``Recorded``, and never stands in the step
+that carries the record. So these rules can be read here:
+
+R1   Commit is sent, and COMMITTED is told, only in ``_on_recorded``.
+R2   ``_decide`` is reached only when every branch voted yes; anything else rolls back.
+R3   a business "no" with a request_id is recorded before it is told; a transient one is looked up.
+R5   DECIDING knows no timer and no vote: only ``Recorded`` leaves it.
+R16  deadlines roll back from ACTIVE and PREPARING, and never later.
+"""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+from coordinator.protocol import heuristics
+from coordinator.protocol.branches import BranchState
+from coordinator.protocol.effects import (
+    DecisionRecord,
+    HeuristicRecord,
+    Refusal,
+    Send,
+    Step,
+    StoredDecision,
+    Verb,
+    replayed,
+)
+from coordinator.protocol.events import (
+    Acknowledged,
+    CommitAsked,
+    Enlist,
+    Event,
+    HeuristicsRecorded,
+    LookedUp,
+    Reachable,
+    Recorded,
+    RollbackAsked,
+    SetRollbackOnly,
+    Voted,
+    Woken,
+)
+from coordinator.protocol.outcome import BranchOutcome, Outcome, encode_votes
+from coordinator.protocol.phases import EDGES, Cause, Phase
+from coordinator.protocol.timing import Timing
+from participant_sdk.ids import RequestId, Xid
+from participant_sdk.xa import PREPARED, Decision, Heuristic, Vote, VoteKind
+
+
+class Transaction:
+    """One transaction, from ACTIVE to its end. Mutable with slots: several events touch each."""
+
+    __slots__ = (
+        "_answer_by_s",
+        "_answered",
+        "_attempts",
+        "_heuristics_owed",
+        "_log_owes",
+        "_prepare_by_s",
+        "_resend_at_s",
+        "_retry",
+        "_rollback_only",
+        "_timing",
+        "_wait_applied",
+        "branches",
+        "deadline_s",
+        "decision",
+        "digest",
+        "incarnation",
+        "message",
+        "phase",
+        "reason",
+        "request",
+        "sequence",
+        "xid",
+    )
+
+    def __init__(
+        self, xid: Xid, deadline_s: float, timing: Timing, *, request: RequestId | None = None, digest: bytes = b""
+    ) -> None:
+        self.xid = xid
+        self.deadline_s = deadline_s
+        self.request = request
+        self.digest = digest
+        self.phase = Phase.ACTIVE
+        self.branches: dict[str, BranchState] = {}
+        self.decision: Decision | None = None
+        self.reason = ""
+        self.message = ""
+        self.incarnation = 0
+        self.sequence = 0
+        self._timing = timing
+        self._rollback_only: str | None = None
+        self._wait_applied = True
+        self._retry = False
+        self._answered = False
+        # How many answers of the log (Recorded, LookedUp) must come before the client may be told.
+        self._log_owes = 0
+        self._heuristics_owed = 0
+        self._attempts = 0
+        self._prepare_by_s = deadline_s
+        self._resend_at_s = 0.0
+        self._answer_by_s = 0.0
+
+    @classmethod
+    def recovered(cls, stored: StoredDecision, timing: Timing) -> Transaction:
+        """A decided transaction read back from the log, to be driven to its end. Nobody waits for an answer."""
+        record = stored.record
+        self = cls(record.xid, 0.0, timing, request=record.request, digest=record.digest)
+        self.decision = record.decision
+        self.phase = Phase.COMMITTING if record.decision is Decision.COMMIT else Phase.ROLLING_BACK
+        self.branches = {
+            name: BranchState(name, number, vote=PREPARED) for number, name in enumerate(record.prepared, start=1)
+        }
+        self.reason = record.reason
+        self.incarnation, self.sequence = stored.incarnation, stored.sequence
+        self._answered = True
+        return self
+
+    def step(self, event: Event, now_s: float) -> Step:  # noqa: C901, PLR0911, PLR0912: one case for each event
+        """Take one event. Total: an event that means nothing in this phase changes nothing."""
+        match event:
+            case Voted():
+                return self._on_voted(event, now_s)
+            case Acknowledged():
+                return self._on_acknowledged(event, now_s)
+            case Recorded():
+                return self._on_recorded(event, now_s)
+            case CommitAsked():
+                return self._on_commit_asked(event, now_s)
+            case Enlist():
+                return self._on_enlist(event)
+            case SetRollbackOnly():
+                return self._on_rollback_only(event)
+            case RollbackAsked():
+                return self._on_rollback_asked(event, now_s)
+            case LookedUp():
+                return self._on_looked_up(event, now_s)
+            case HeuristicsRecorded():
+                return self._on_heuristics_recorded(now_s)
+            case Reachable():
+                return self._on_reachable(event)
+            case Woken():
+                return self._on_woken(now_s)
+            case _:
+                assert_never(event)
+
+    def outcome(self) -> Outcome | None:
+        """How it ended, once that is certain; None before."""
+        if self.decision is None:
+            return None
+        return Outcome(
+            self.xid,
+            self.decision,
+            self.phase,
+            self.reason,
+            self.message,
+            retry=self._retry,
+            branches=self.branch_outcomes(),
+            heuristic=self.heuristic,
+        )
+
+    def branch_outcomes(self) -> tuple[BranchOutcome, ...]:
+        """The branches as they stand."""
+        return tuple(BranchOutcome(b.participant, b.vote, b.done, b.heuristic) for b in self.branches.values())
+
+    @property
+    def heuristic(self) -> Heuristic | None:
+        """How it ended against the decision, added up over the branches."""
+        if self.decision is None:
+            return None
+        return heuristics.merge(self.decision, (branch.heuristic for branch in self.branches.values()))
+
+    @property
+    def is_rollback_only(self) -> bool:
+        """Marked to end in rollback, whatever is asked."""
+        return self._rollback_only is not None
+
+    @property
+    def resend_attempts(self) -> int:
+        """How many times the outcome was sent again."""
+        return self._attempts
+
+    # Before the decision.
+
+    def _on_enlist(self, event: Enlist) -> Step:
+        if self.phase is not Phase.ACTIVE:
+            return Step(refusal=Refusal.NOT_ACTIVE)
+        if self._rollback_only is not None:
+            return Step(refusal=Refusal.ROLLBACK_ONLY)
+        branch = self.branches.get(event.participant)
+        if branch is None:
+            branch = BranchState(event.participant, len(self.branches) + 1)
+            self.branches[event.participant] = branch
+        if (branch.carried and event.embedded) or (branch.embedded and event.carried):
+            return Step(refusal=Refusal.MIXED_WORK)
+        branch.carried += event.carried
+        branch.embedded += event.embedded
+        return Step(wake_at_s=self.deadline_s)
+
+    def _on_rollback_only(self, event: SetRollbackOnly) -> Step:
+        if self.phase is not Phase.ACTIVE:
+            return Step(refusal=Refusal.NOT_ACTIVE)
+        if self._rollback_only is None:
+            self._rollback_only = event.reason
+        return Step()
+
+    def _on_commit_asked(self, event: CommitAsked, now_s: float) -> Step:
+        if self.phase is not Phase.ACTIVE:
+            return Step(refusal=Refusal.NOT_ACTIVE)
+        self._wait_applied = event.wait_applied
+        if self._rollback_only is not None:
+            return self._roll_back(now_s, "ROLLBACK_ONLY", self._rollback_only)
+        if now_s >= self.deadline_s:
+            return self._roll_back(now_s, "TIMEOUT", "the transaction's time had passed before commit was asked")
+        self._move(Cause.COMMIT_ASKED)
+        if not self.branches:
+            return self._decide()
+        self._prepare_by_s = min(self.deadline_s, now_s + self._timing.prepare_timeout_s)
+        return Step(messages=tuple([Send(Verb.PREPARE, name) for name in self.branches]), wake_at_s=self._prepare_by_s)
+
+    def _on_rollback_asked(self, event: RollbackAsked, now_s: float) -> Step:
+        if self.phase in (Phase.ACTIVE, Phase.PREPARING):
+            return self._roll_back(now_s, "ROLLBACK_ASKED", event.reason)
+        return Step(refusal=Refusal.NOT_ACTIVE)
+
+    def _on_voted(self, event: Voted, now_s: float) -> Step:
+        branch = self.branches.get(event.participant)
+        if branch is None or branch.vote is not None:
+            return Step()
+        if self.phase is Phase.PREPARING:
+            return self._count_vote(branch, event.vote, now_s)
+        if self.phase is Phase.ROLLING_BACK:
+            return self._take_late_vote(branch, event.vote, now_s)
+        return Step()
+
+    def _count_vote(self, branch: BranchState, vote: Vote, now_s: float) -> Step:
+        branch.take_vote(vote)
+        if not vote.is_yes:
+            return self._roll_back(now_s, vote.reason, _said(branch, vote), business=vote.is_business_no)
+        for other in self.branches.values():
+            if other.vote is None:
+                return Step()
+        return self._decide()
+
+    def _take_late_vote(self, branch: BranchState, vote: Vote, now_s: float) -> Step:
+        """A vote after the transaction began to roll back: a business "no" still outweighs a transient one (R3)."""
+        branch.take_vote(vote)
+        if vote.is_business_no and self._retry and not self._answered:
+            self._retry = False
+            self.reason, self.message = vote.reason, _said(branch, vote)
+            return self._settle(now_s, Step(record=self._bind()))
+        return self._settle(now_s, Step())
+
+    # The decision.
+
+    def _decide(self) -> Step:
+        """Hand COMMIT to the log. Nothing else leaves with it (R1)."""
+        self._move(Cause.ALL_VOTED_YES)
+        prepared = tuple(
+            [b.participant for b in self.branches.values() if b.vote is not None and b.vote.kind is VoteKind.PREPARED]
+        )
+        record = DecisionRecord(
+            self.xid, Decision.COMMIT, prepared, self.request, self.digest, results=encode_votes(self.branch_outcomes())
+        )
+        return Step(record=record)
+
+    def _on_recorded(self, event: Recorded, now_s: float) -> Step:
+        if self.phase is Phase.DECIDING:
+            if event.stored is not None:
+                return self._refused(event.stored, now_s)
+            return self._committed(event, now_s)
+        if self._log_owes:
+            return self._bound(event, now_s)
+        return Step()
+
+    def _committed(self, event: Recorded, now_s: float) -> Step:
+        self.decision = Decision.COMMIT
+        self.incarnation, self.sequence = event.incarnation, event.sequence
+        self._move(Cause.COMMIT_DURABLE)
+        self._schedule(now_s, self._timing.commit_timeout_s)
+        return self._settle(now_s, Step(messages=self._owed_messages(Verb.COMMIT)))
+
+    def _refused(self, stored: StoredDecision, now_s: float) -> Step:
+        """The request_id is bound by another transaction, whose outcome is the answer to this one too."""
+        self.decision = Decision.ROLLBACK
+        self.reason, self.message = "REQUEST_ID_BOUND", f"the request was ended by transaction {stored.record.xid}"
+        self._move(Cause.COMMIT_REFUSED)
+        self._schedule(now_s, self._timing.rollback_timeout_s)
+        step = Step(messages=self._owed_messages(Verb.ROLLBACK))
+        self._answer_with(stored, step)
+        return self._settle(now_s, step)
+
+    def _roll_back(self, now_s: float, reason: str, message: str, *, business: bool = False) -> Step:
+        """Begin to undo, from ACTIVE or PREPARING. With a request_id the log has a word before the client is told."""
+        self.decision = Decision.ROLLBACK
+        self.reason, self.message = reason, message
+        self._retry = not business
+        self._move(Cause.NO)
+        self._schedule(now_s, self._timing.rollback_timeout_s)
+        step = Step(messages=self._owed_messages(Verb.ROLLBACK))
+        if self.request is not None and business:
+            step.record = self._bind()
+        elif self.request is not None:
+            self._log_owes += 1
+            step.lookup = True
+        return self._settle(now_s, step)
+
+    def _bind(self) -> DecisionRecord | None:
+        """The record that binds a business "no" to the request_id; None without one."""
+        if self.request is None:
+            return None
+        self._log_owes += 1
+        return DecisionRecord(
+            self.xid,
+            Decision.ROLLBACK,
+            request=self.request,
+            digest=self.digest,
+            reason=self.reason,
+            results=encode_votes(self.branch_outcomes()),
+        )
+
+    def _bound(self, event: Recorded, now_s: float) -> Step:
+        self._log_owes -= 1
+        self.incarnation, self.sequence = event.incarnation, event.sequence
+        return self._told_by_log(event.stored, now_s)
+
+    def _on_looked_up(self, event: LookedUp, now_s: float) -> Step:
+        if not self._log_owes:
+            return Step()
+        self._log_owes -= 1
+        return self._told_by_log(event.stored, now_s)
+
+    def _told_by_log(self, stored: StoredDecision | None, now_s: float) -> Step:
+        step = Step()
+        if stored is not None and not self._answered:
+            self._answer_with(stored, step)
+        return self._settle(now_s, step)
+
+    def _answer_with(self, stored: StoredDecision, step: Step) -> None:
+        """Answer with what the request_id is bound to; an error if it is bound to other operations (R3)."""
+        self._answered = True
+        if self.digest and stored.record.digest and self.digest != stored.record.digest:
+            step.refusal = Refusal.REQUEST_REUSED
+        else:
+            step.reply = replayed(stored)
+
+    # After the decision.
+
+    def _on_acknowledged(self, event: Acknowledged, now_s: float) -> Step:
+        branch = self.branches.get(event.participant)
+        if branch is None or branch.done or self.phase not in _TELLING or self.decision is None:
+            return Step()
+        if not branch.take_ack(event.ack, self.decision):
+            return Step()
+        step = Step()
+        if branch.heuristic is not None:
+            self._heuristics_owed += 1
+            step.heuristics = (HeuristicRecord(self.xid, branch.participant, branch.heuristic, event.ack.message),)
+        return self._settle(now_s, step)
+
+    def _on_heuristics_recorded(self, now_s: float) -> Step:
+        if not self._heuristics_owed:
+            return Step()
+        self._heuristics_owed -= 1
+        return self._settle(now_s, Step())
+
+    def _on_reachable(self, event: Reachable) -> Step:
+        branch = self.branches.get(event.participant)
+        if branch is None or branch.done or self.phase not in _TELLING:
+            return Step()
+        return Step(messages=(Send(_TELLING[self.phase], branch.participant),))
+
+    def _on_woken(self, now_s: float) -> Step:
+        match self.phase:
+            case Phase.ACTIVE if now_s >= self.deadline_s:
+                return self._roll_back(now_s, "TIMEOUT", "commit was not asked for in time")
+            case Phase.PREPARING if now_s >= self._prepare_by_s:
+                silent = ", ".join(b.participant for b in self.branches.values() if b.vote is None)
+                return self._roll_back(now_s, "TIMEOUT", f"no vote in time from {silent}")
+            case Phase.COMMITTING | Phase.ROLLING_BACK:
+                return self._resend(now_s)
+            case _:
+                return Step(wake_at_s=self._wake_at_s())
+
+    def _resend(self, now_s: float) -> Step:
+        step = Step()
+        if now_s >= self._resend_at_s:
+            self._attempts += 1
+            self._resend_at_s = now_s + self._timing.backoff_s(self._attempts, self.xid)
+            step.messages = self._owed_messages(_TELLING[self.phase])
+        return self._settle(now_s, step)
+
+    def _settle(self, now_s: float, step: Step) -> Step:
+        """Finish what can be finished: the phase, the answer, the transaction."""
+        all_done = all(branch.done for branch in self.branches.values())
+        if all_done and self.phase in _TELLING:
+            self._move(Cause.ALL_ACKNOWLEDGED)
+        may_answer = not self._log_owes and not self._heuristics_owed
+        if may_answer and not self._answered and (all_done or not self._wait_applied or now_s >= self._answer_by_s):
+            self._answered = True
+            step.reply = self.outcome()
+        step.finished = all_done and may_answer
+        if not step.finished:
+            step.wake_at_s = self._wake_at_s()
+        return step
+
+    def _owed_messages(self, verb: Verb) -> tuple[Send, ...]:
+        return tuple([Send(verb, branch.participant) for branch in self.branches.values() if not branch.done])
+
+    def _schedule(self, now_s: float, answer_timeout_s: float) -> None:
+        self._answer_by_s = now_s + answer_timeout_s
+        self._resend_at_s = now_s + self._timing.backoff_s(self._attempts, self.xid)
+
+    def _wake_at_s(self) -> float | None:
+        match self.phase:
+            case Phase.ACTIVE:
+                return self.deadline_s
+            case Phase.PREPARING:
+                return self._prepare_by_s
+            case Phase.COMMITTING | Phase.ROLLING_BACK:
+                return self._resend_at_s if self._answered else min(self._resend_at_s, self._answer_by_s)
+            case _:
+                return None
+
+    def _move(self, cause: Cause) -> None:
+        self.phase = EDGES[self.phase][cause]
+
+
+def _said(branch: BranchState, vote: Vote) -> str:
+    return f"{branch.participant}: {vote.message or vote.reason or 'voted no'}"
+
+
+_TELLING: Final = {Phase.COMMITTING: Verb.COMMIT, Phase.ROLLING_BACK: Verb.ROLLBACK}
