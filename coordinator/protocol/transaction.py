@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-from coordinator.protocol import heuristics
+from coordinator.protocol import events, heuristics
+from coordinator.protocol.answer import Answer
 from coordinator.protocol.branches import BranchState
 from coordinator.protocol.effects import (
     DecisionRecord,
@@ -28,42 +29,24 @@ from coordinator.protocol.effects import (
     Verb,
     replayed,
 )
-from coordinator.protocol.events import (
-    Acknowledged,
-    CommitAsked,
-    Enlist,
-    Event,
-    HeuristicsRecorded,
-    LookedUp,
-    Reachable,
-    Recorded,
-    RollbackAsked,
-    SetRollbackOnly,
-    Voted,
-    Woken,
-)
 from coordinator.protocol.outcome import BranchOutcome, Outcome, encode_votes
 from coordinator.protocol.phases import EDGES, Cause, Phase
 from coordinator.protocol.timing import Timing
 from participant_sdk.ids import RequestId, Xid
-from participant_sdk.xa import PREPARED, Decision, Heuristic, Vote, VoteKind
+from participant_sdk.xa import Decision, Heuristic, Vote, VoteKind
 
 
 class Transaction:
     """One transaction, from ACTIVE to its end. Mutable with slots: several events touch each."""
 
     __slots__ = (
-        "_answer_by_s",
-        "_answered",
         "_attempts",
-        "_heuristics_owed",
-        "_log_owes",
         "_prepare_by_s",
         "_resend_at_s",
         "_retry",
         "_rollback_only",
         "_timing",
-        "_wait_applied",
+        "answer",
         "branches",
         "deadline_s",
         "decision",
@@ -93,56 +76,37 @@ class Transaction:
         self.sequence = 0
         self._timing = timing
         self._rollback_only: str | None = None
-        self._wait_applied = True
         self._retry = False
-        self._answered = False
-        # How many answers of the log (Recorded, LookedUp) must come before the client may be told.
-        self._log_owes = 0
-        self._heuristics_owed = 0
         self._attempts = 0
         self._prepare_by_s = deadline_s
         self._resend_at_s = 0.0
-        self._answer_by_s = 0.0
+        self.answer = Answer()
 
-    @classmethod
-    def recovered(cls, stored: StoredDecision, timing: Timing) -> Transaction:
-        """A decided transaction read back from the log, to be driven to its end. Nobody waits for an answer."""
-        record = stored.record
-        self = cls(record.xid, 0.0, timing, request=record.request, digest=record.digest)
-        self.decision = record.decision
-        self.phase = Phase.COMMITTING if record.decision is Decision.COMMIT else Phase.ROLLING_BACK
-        self.branches = {
-            name: BranchState(name, number, vote=PREPARED) for number, name in enumerate(record.prepared, start=1)
-        }
-        self.reason = record.reason
-        self.incarnation, self.sequence = stored.incarnation, stored.sequence
-        self._answered = True
-        return self
-
-    def step(self, event: Event, now_s: float) -> Step:  # noqa: C901, PLR0911, PLR0912: one case for each event
+    def step(self, event: events.Event, now_s: float) -> Step:  # noqa: C901, PLR0911
         """Take one event. Total: an event that means nothing in this phase changes nothing."""
+        # One case for each kind of event, the frequent ones first.
         match event:
-            case Voted():
+            case events.Voted():
                 return self._on_voted(event, now_s)
-            case Acknowledged():
+            case events.Acknowledged():
                 return self._on_acknowledged(event, now_s)
-            case Recorded():
+            case events.Recorded():
                 return self._on_recorded(event, now_s)
-            case CommitAsked():
+            case events.CommitAsked():
                 return self._on_commit_asked(event, now_s)
-            case Enlist():
+            case events.Enlist():
                 return self._on_enlist(event)
-            case SetRollbackOnly():
+            case events.SetRollbackOnly():
                 return self._on_rollback_only(event)
-            case RollbackAsked():
+            case events.RollbackAsked():
                 return self._on_rollback_asked(event, now_s)
-            case LookedUp():
+            case events.LookedUp():
                 return self._on_looked_up(event, now_s)
-            case HeuristicsRecorded():
+            case events.HeuristicsRecorded():
                 return self._on_heuristics_recorded(now_s)
-            case Reachable():
+            case events.Reachable():
                 return self._on_reachable(event)
-            case Woken():
+            case events.Woken():
                 return self._on_woken(now_s)
             case _:
                 assert_never(event)
@@ -185,7 +149,7 @@ class Transaction:
 
     # Before the decision.
 
-    def _on_enlist(self, event: Enlist) -> Step:
+    def _on_enlist(self, event: events.Enlist) -> Step:
         if self.phase is not Phase.ACTIVE:
             return Step(refusal=Refusal.NOT_ACTIVE)
         if self._rollback_only is not None:
@@ -200,17 +164,17 @@ class Transaction:
         branch.embedded += event.embedded
         return Step(wake_at_s=self.deadline_s)
 
-    def _on_rollback_only(self, event: SetRollbackOnly) -> Step:
+    def _on_rollback_only(self, event: events.SetRollbackOnly) -> Step:
         if self.phase is not Phase.ACTIVE:
             return Step(refusal=Refusal.NOT_ACTIVE)
         if self._rollback_only is None:
             self._rollback_only = event.reason
         return Step()
 
-    def _on_commit_asked(self, event: CommitAsked, now_s: float) -> Step:
+    def _on_commit_asked(self, event: events.CommitAsked, now_s: float) -> Step:
         if self.phase is not Phase.ACTIVE:
             return Step(refusal=Refusal.NOT_ACTIVE)
-        self._wait_applied = event.wait_applied
+        self.answer.wait_applied = event.wait_applied
         if self._rollback_only is not None:
             return self._roll_back(now_s, "ROLLBACK_ONLY", self._rollback_only)
         if now_s >= self.deadline_s:
@@ -221,12 +185,12 @@ class Transaction:
         self._prepare_by_s = min(self.deadline_s, now_s + self._timing.prepare_timeout_s)
         return Step(messages=tuple([Send(Verb.PREPARE, name) for name in self.branches]), wake_at_s=self._prepare_by_s)
 
-    def _on_rollback_asked(self, event: RollbackAsked, now_s: float) -> Step:
+    def _on_rollback_asked(self, event: events.RollbackAsked, now_s: float) -> Step:
         if self.phase in (Phase.ACTIVE, Phase.PREPARING):
             return self._roll_back(now_s, "ROLLBACK_ASKED", event.reason)
         return Step(refusal=Refusal.NOT_ACTIVE)
 
-    def _on_voted(self, event: Voted, now_s: float) -> Step:
+    def _on_voted(self, event: events.Voted, now_s: float) -> Step:
         branch = self.branches.get(event.participant)
         if branch is None or branch.vote is not None:
             return Step()
@@ -248,7 +212,7 @@ class Transaction:
     def _take_late_vote(self, branch: BranchState, vote: Vote, now_s: float) -> Step:
         """A vote after the transaction began to roll back: a business "no" still outweighs a transient one (R3)."""
         branch.take_vote(vote)
-        if vote.is_business_no and self._retry and not self._answered:
+        if vote.is_business_no and self._retry and not self.answer.given:
             self._retry = False
             self.reason, self.message = vote.reason, _said(branch, vote)
             return self._settle(now_s, Step(record=self._bind()))
@@ -267,16 +231,16 @@ class Transaction:
         )
         return Step(record=record)
 
-    def _on_recorded(self, event: Recorded, now_s: float) -> Step:
+    def _on_recorded(self, event: events.Recorded, now_s: float) -> Step:
         if self.phase is Phase.DECIDING:
             if event.stored is not None:
                 return self._refused(event.stored, now_s)
             return self._committed(event, now_s)
-        if self._log_owes:
+        if self.answer.log_owes:
             return self._bound(event, now_s)
         return Step()
 
-    def _committed(self, event: Recorded, now_s: float) -> Step:
+    def _committed(self, event: events.Recorded, now_s: float) -> Step:
         self.decision = Decision.COMMIT
         self.incarnation, self.sequence = event.incarnation, event.sequence
         self._move(Cause.COMMIT_DURABLE)
@@ -304,7 +268,7 @@ class Transaction:
         if self.request is not None and business:
             step.record = self._bind()
         elif self.request is not None:
-            self._log_owes += 1
+            self.answer.log_owes += 1
             step.lookup = True
         return self._settle(now_s, step)
 
@@ -312,7 +276,7 @@ class Transaction:
         """The record that binds a business "no" to the request_id; None without one."""
         if self.request is None:
             return None
-        self._log_owes += 1
+        self.answer.log_owes += 1
         return DecisionRecord(
             self.xid,
             Decision.ROLLBACK,
@@ -322,26 +286,26 @@ class Transaction:
             results=encode_votes(self.branch_outcomes()),
         )
 
-    def _bound(self, event: Recorded, now_s: float) -> Step:
-        self._log_owes -= 1
+    def _bound(self, event: events.Recorded, now_s: float) -> Step:
+        self.answer.log_owes -= 1
         self.incarnation, self.sequence = event.incarnation, event.sequence
         return self._told_by_log(event.stored, now_s)
 
-    def _on_looked_up(self, event: LookedUp, now_s: float) -> Step:
-        if not self._log_owes:
+    def _on_looked_up(self, event: events.LookedUp, now_s: float) -> Step:
+        if not self.answer.log_owes:
             return Step()
-        self._log_owes -= 1
+        self.answer.log_owes -= 1
         return self._told_by_log(event.stored, now_s)
 
     def _told_by_log(self, stored: StoredDecision | None, now_s: float) -> Step:
         step = Step()
-        if stored is not None and not self._answered:
+        if stored is not None and not self.answer.given:
             self._answer_with(stored, step)
         return self._settle(now_s, step)
 
     def _answer_with(self, stored: StoredDecision, step: Step) -> None:
         """Answer with what the request_id is bound to; an error if it is bound to other operations (R3)."""
-        self._answered = True
+        self.answer.given = True
         if self.digest and stored.record.digest and self.digest != stored.record.digest:
             step.refusal = Refusal.REQUEST_REUSED
         else:
@@ -349,7 +313,7 @@ class Transaction:
 
     # After the decision.
 
-    def _on_acknowledged(self, event: Acknowledged, now_s: float) -> Step:
+    def _on_acknowledged(self, event: events.Acknowledged, now_s: float) -> Step:
         branch = self.branches.get(event.participant)
         if branch is None or branch.done or self.phase not in _TELLING or self.decision is None:
             return Step()
@@ -357,17 +321,17 @@ class Transaction:
             return Step()
         step = Step()
         if branch.heuristic is not None:
-            self._heuristics_owed += 1
+            self.answer.heuristics_owed += 1
             step.heuristics = (HeuristicRecord(self.xid, branch.participant, branch.heuristic, event.ack.message),)
         return self._settle(now_s, step)
 
     def _on_heuristics_recorded(self, now_s: float) -> Step:
-        if not self._heuristics_owed:
+        if not self.answer.heuristics_owed:
             return Step()
-        self._heuristics_owed -= 1
+        self.answer.heuristics_owed -= 1
         return self._settle(now_s, Step())
 
-    def _on_reachable(self, event: Reachable) -> Step:
+    def _on_reachable(self, event: events.Reachable) -> Step:
         branch = self.branches.get(event.participant)
         if branch is None or branch.done or self.phase not in _TELLING:
             return Step()
@@ -398,11 +362,10 @@ class Transaction:
         all_done = all(branch.done for branch in self.branches.values())
         if all_done and self.phase in _TELLING:
             self._move(Cause.ALL_ACKNOWLEDGED)
-        may_answer = not self._log_owes and not self._heuristics_owed
-        if may_answer and not self._answered and (all_done or not self._wait_applied or now_s >= self._answer_by_s):
-            self._answered = True
+        if self.answer.is_due(all_done=all_done, now_s=now_s):
+            self.answer.given = True
             step.reply = self.outcome()
-        step.finished = all_done and may_answer
+        step.finished = all_done and self.answer.is_free
         if not step.finished:
             step.wake_at_s = self._wake_at_s()
         return step
@@ -411,7 +374,7 @@ class Transaction:
         return tuple([Send(verb, branch.participant) for branch in self.branches.values() if not branch.done])
 
     def _schedule(self, now_s: float, answer_timeout_s: float) -> None:
-        self._answer_by_s = now_s + answer_timeout_s
+        self.answer.by_s = now_s + answer_timeout_s
         self._resend_at_s = now_s + self._timing.backoff_s(self._attempts, self.xid)
 
     def _wake_at_s(self) -> float | None:
@@ -421,7 +384,8 @@ class Transaction:
             case Phase.PREPARING:
                 return self._prepare_by_s
             case Phase.COMMITTING | Phase.ROLLING_BACK:
-                return self._resend_at_s if self._answered else min(self._resend_at_s, self._answer_by_s)
+                waits = not self.answer.given and self.answer.is_free
+                return min(self._resend_at_s, self.answer.by_s) if waits else self._resend_at_s
             case _:
                 return None
 

@@ -1,0 +1,30 @@
+"""When a transaction's client may be told, and whether it has been."""
+
+from __future__ import annotations
+
+
+class Answer:
+    """What stands between a certain outcome and its client.
+
+    ``log_owes`` counts the log's answers that must come first (R3), ``heuristics_owed`` the
+    heuristic ends that must be durable first (R12). With ``wait_applied`` the client hears when
+    every branch is done or ``by_s`` has passed. Mutable with slots: one for each transaction.
+    """
+
+    __slots__ = ("by_s", "given", "heuristics_owed", "log_owes", "wait_applied")
+
+    def __init__(self) -> None:
+        self.given = False
+        self.log_owes = 0
+        self.heuristics_owed = 0
+        self.wait_applied = True
+        self.by_s = 0.0
+
+    @property
+    def is_free(self) -> bool:
+        """Nothing must become durable before the client is told."""
+        return not self.log_owes and not self.heuristics_owed
+
+    def is_due(self, *, all_done: bool, now_s: float) -> bool:
+        """The client is to be told now."""
+        return not self.given and self.is_free and (all_done or not self.wait_applied or now_s >= self.by_s)
