@@ -1,0 +1,69 @@
+"""Real servers for tests: one PostgreSQL for the run, a fresh database for each test that asks."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from coordinator.embedded.postgres import EmbeddedPostgres, Shutdown
+
+MakeDatabase = Callable[[str], Awaitable[str]]
+
+_FOLDER: Final = "pincex-test-"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """A folder for servers' data, removed afterwards; what a killed run left is removed now.
+
+    Not pytest's own: that is closed to the account which PostgreSQL runs as when tests run as root.
+    """
+    place = Path(tempfile.gettempdir())
+    for left in place.glob(f"{_FOLDER}*-*"):
+        if not Path(f"/proc/{left.name.removeprefix(_FOLDER).partition('-')[0]}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL 18 that forces its commits to disk. It cannot outlive the run."""
+    server = EmbeddedPostgres(server_folder / "postgres", orphaned=Shutdown.IMMEDIATE)
+    server.start()
+    yield server
+    server.stop(Shutdown.IMMEDIATE)
+
+
+@pytest.fixture
+async def databases(postgres: EmbeddedPostgres, request: pytest.FixtureRequest) -> AsyncIterator[MakeDatabase]:
+    """``await databases("name")`` makes an empty database and returns its DSN; all are dropped afterwards."""
+    made: list[str] = []
+    prefix = re.sub(r"\W+", "_", request.node.name.lower())[:30]
+
+    async def make(name: str) -> str:
+        database = f"{prefix}_{next(_numbers)}_{name}"[:63]
+        made.append(database)
+        return await asyncio.to_thread(postgres.create_database, database)
+
+    yield make
+    for database in made:
+        await asyncio.to_thread(postgres.drop_database, database)
+
+
+@pytest.fixture
+async def database(databases: MakeDatabase) -> str:
+    """The DSN of one empty database."""
+    return await databases("database")
