@@ -1,0 +1,49 @@
+"""How a coordinator and a participant introduce themselves, as plain values.
+
+A session opens with an ``Introduction`` and its ``Welcome``, and the coordinator introduces
+itself again whenever it reconnected to its log (R15).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+CLOCKS_APART_MAX_MS: Final = 60_000
+
+CLOCKS_APART: Final = "CLOCKS_APART"
+EPOCH_STALE: Final = "EPOCH_STALE"
+LOG_MISMATCH: Final = "LOG_MISMATCH"
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """A coordinator: its log, itself, the life of it that speaks, and where to ask (all coordinators)."""
+
+    log_id: str
+    coordinator: str
+    incarnation: int
+    epoch: int
+    coordinator_addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """A participant: its name, clock, adopted epoch, and the highest sequence applied per incarnation.
+
+    ``session`` says that it serves Session. ``refusal`` is a reason in capitals, or empty: welcome.
+    """
+
+    participant: str
+    clock_unix_ms: int
+    epoch: int
+    watermarks: Mapping[int, int] = field(default_factory=dict[int, int])
+    operations: tuple[str, ...] = ()
+    session: bool = True
+    refusal: str = ""
+
+
+def clocks_apart(one_unix_ms: int, other_unix_ms: int) -> bool:
+    """Whether two wall clocks differ by more than a minute (R10)."""
+    return abs(one_unix_ms - other_unix_ms) > CLOCKS_APART_MAX_MS
