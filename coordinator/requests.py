@@ -7,9 +7,19 @@ from typing import NamedTuple
 
 from coordinator.protocol.outcome import BranchOutcome, Outcome
 from coordinator.protocol.phases import Phase
+from participant_sdk.decisions import DecisionAnswer
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Operation
-from participant_sdk.xa import DecisionState
+
+__all__ = [
+    "TENANT_DEFAULT",
+    "DecisionAnswer",
+    "Ended",
+    "Enlisted",
+    "ExecuteCall",
+    "StoryEvent",
+    "TransactionView",
+]
 
 TENANT_DEFAULT = "default"
 
@@ -75,14 +85,3 @@ class TransactionView:
     def without_events(self) -> TransactionView:
         """The same view, as lists and watchers get it."""
         return replace(self, events=())
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionAnswer:
-    """The answer to a participant in doubt. ``owner_address`` is set for PENDING, where it is known."""
-
-    state: DecisionState
-    incarnation: int = 0
-    sequence: int = 0
-    owner_address: str = ""
-    epoch: int = 0

@@ -935,12 +935,18 @@ class GetDecisionRequest(_message.Message):
     PARTICIPANT_FIELD_NUMBER: _builtins.int
     PARTICIPANTS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    LOG_ID_FIELD_NUMBER: _builtins.int
     xid: _builtins.str
     """The transaction."""
     participant: _builtins.str
     """Who asks."""
     epoch: _builtins.int
     """The highest epoch that the participant has adopted."""
+    log_id: _builtins.str
+    """The decision log's id, as the Prepare named it. A coordinator of another log refuses
+    with FAILED_PRECONDITION: there the xid is unknown, which must not mean ROLLBACK.
+    Empty is taken as the answering coordinator's own.
+    """
     @_builtins.property
     def participants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Every participant of the transaction, as Prepare named them."""
@@ -952,10 +958,11 @@ class GetDecisionRequest(_message.Message):
         participant: _builtins.str = ...,
         participants: _abc.Iterable[_builtins.str] | None = ...,
         epoch: _builtins.int = ...,
+        log_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "participant", b"participant", "participants", b"participants", "xid", b"xid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "log_id", b"log_id", "participant", b"participant", "participants", b"participants", "xid", b"xid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
