@@ -1,0 +1,1 @@
+"""The simulator: the real engine, links and SDK on virtual time, under seeded faults."""
