@@ -1,0 +1,139 @@
+"""Counts and histograms, kept as plain numbers by the event loop and read when scraped.
+
+prometheus-client's own counters take a lock and walk a list for every change; at thousands
+of transactions a second, with several changes each, that was a tenth of the coordinator's
+time. So the numbers are kept here, and only their exposition is the library's. Labels are
+bounded: participants, phases and outcomes, never a transaction.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+SECONDS_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+SIZE_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+
+Labels = tuple[str, ...]
+
+
+class Histogram:
+    """How often a value fell where. Slots, not frozen: it is changed for every transaction."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    @property
+    def total(self) -> int:
+        """How many values were counted."""
+        return sum(self._counts)
+
+    def expose(self) -> tuple[list[tuple[str, float]], float]:
+        """Cumulative buckets by upper bound, and the sum of all values."""
+        bounds = [*(str(bound) for bound in self._bounds), "+Inf"]
+        return list(zip(bounds, accumulate(self._counts), strict=True)), self._sum
+
+
+class Count(Enum):
+    """What is counted: name, meaning, labels."""
+
+    TRANSACTIONS = ("pincex_transactions", "Transactions finished", ("outcome",))
+    HEURISTICS = ("pincex_heuristics", "Transactions that ended against their decision", ("heuristic",))
+    REFUSED = ("pincex_requests_refused", "Requests that got an error in place of an outcome", ("door", "reason"))
+    FAULTS = ("pincex_faults", "Errors that no rule foresees; each is a defect to report", ("where",))
+
+
+class Distribution(Enum):
+    """What is measured: name, meaning, labels, bounds."""
+
+    DURATION = ("pincex_transaction_duration_seconds", "From arrival to answer", ("outcome",), SECONDS_BOUNDS)
+    PHASE = (
+        "pincex_phase_duration_seconds",
+        "From a message to its participant's answer",
+        ("phase", "participant"),
+        SECONDS_BOUNDS,
+    )
+    BATCH = ("pincex_batch_size", "Items that travelled together", ("stage", "participant"), SIZE_BOUNDS)
+    FLUSH = ("pincex_log_flush_duration_seconds", "One durable write of the decision log", (), SECONDS_BOUNDS)
+
+
+class Level(Enum):
+    """What is read when scraped: name, meaning, labels."""
+
+    IN_FLIGHT = ("pincex_transactions_in_flight", "Transactions begun and not finished", ())
+    OWED = ("pincex_transactions_owed", "Transactions decided and not applied everywhere", ())
+    QUEUE = ("pincex_queue_depth", "Items that wait for their stage's next round", ("queue", "participant"))
+    LINK_UP = ("pincex_participant_up", "1 where a session to the participant is open", ("participant",))
+
+
+class Metrics(Collector):
+    """All numbers of one coordinator, in a registry of its own. For the event loop's thread alone."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[Count, Labels], int] = {}
+        self._distributions: dict[tuple[Distribution, Labels], Histogram] = {}
+        self._levels: dict[tuple[Level, Labels], Callable[[], float]] = {}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def count(self, what: Count, labels: Labels = (), by: int = 1) -> None:
+        """Add to a count."""
+        key = (what, labels)
+        self._counts[key] = self._counts.get(key, 0) + by
+
+    def histogram(self, what: Distribution, labels: Labels = ()) -> Histogram:
+        """The histogram with these labels, to be kept by whoever observes often."""
+        key = (what, labels)
+        found = self._distributions.get(key)
+        if found is None:
+            found = self._distributions[key] = Histogram(what.value[3])
+        return found
+
+    def level(self, what: Level, read: Callable[[], float], labels: Labels = ()) -> None:
+        """Have ``read`` called whenever the metrics are scraped; the last one given stays."""
+        self._levels[what, labels] = read
+
+    def render(self) -> bytes:
+        """Everything in Prometheus' text format 0.0.4."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the registry every family, those without values too."""
+        for count in Count:
+            family = CounterMetricFamily(count.value[0], count.value[1], labels=count.value[2])
+            for (what, labels), value in self._counts.items():
+                if what is count:
+                    family.add_metric(labels, value)
+            yield family
+        for distribution in Distribution:
+            family = HistogramMetricFamily(distribution.value[0], distribution.value[1], labels=distribution.value[2])
+            for (what, labels), histogram in self._distributions.items():
+                if what is distribution:
+                    buckets, total = histogram.expose()
+                    family.add_metric(labels, buckets, total)
+            yield family
+        for level in Level:
+            family = GaugeMetricFamily(level.value[0], level.value[1], labels=level.value[2])
+            for (what, labels), read in self._levels.items():
+                if what is level:
+                    family.add_metric(labels, read())
+            yield family

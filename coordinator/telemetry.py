@@ -1,0 +1,109 @@
+"""What a coordinator tells of itself: one log line for each finished transaction, and numbers.
+
+The engine calls ``finished`` once for each transaction and the stages call once for each
+batch; both are cheap, and neither can fail. Gauges are read when scraped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, TextIO
+
+import structlog
+
+from coordinator.log_lines import LEVELS, LineWriter, Timestamps, make_logger
+from coordinator.metrics import Count, Distribution, Histogram, Level, Metrics
+from coordinator.protocol.effects import Verb
+from coordinator.protocol.outcome import Outcome
+from participant_sdk.xa import Decision
+
+_INFO: Final = LEVELS["info"]
+
+
+class Telemetry:
+    """Logs and metrics of one coordinator. For the event loop's thread alone."""
+
+    __slots__ = ("_durations", "_lines", "_phases", "_timestamps", "_writes_info", "logger", "metrics")
+
+    def __init__(self, level: str = "info", stream: TextIO | None = None) -> None:
+        self.metrics = Metrics()
+        self._lines = LineWriter(stream or sys.stderr)
+        self._timestamps = Timestamps()
+        self._writes_info = LEVELS[level] <= _INFO
+        self.logger: structlog.typing.FilteringBoundLogger = make_logger(self._lines, level)
+        self._durations: dict[str, Histogram] = {}
+        self._phases: dict[tuple[Verb, str], Histogram] = {}
+
+    def finished(self, outcome: Outcome, duration_s: float, operation_count: int) -> None:
+        """A transaction is answered: count it, and write its canonical line."""
+        kind = _kind(outcome)
+        self.metrics.count(Count.TRANSACTIONS, (kind,))
+        durations = self._durations.get(kind)
+        if durations is None:
+            durations = self._durations[kind] = self.metrics.histogram(Distribution.DURATION, (kind,))
+        durations.observe(duration_s)
+        if outcome.heuristic is not None:
+            self.metrics.count(Count.HEURISTICS, (outcome.heuristic.name.lower(),))
+        if self._writes_info:
+            self._lines.later(self._line(outcome, duration_s, operation_count))
+
+    def answered(self, verb: Verb, participant: str, duration_s: float) -> None:
+        """A participant answered a Prepare, Commit or Rollback, so long after it was sent."""
+        histogram = self._phases.get((verb, participant))
+        if histogram is None:
+            labels = (verb.name.lower(), participant)
+            histogram = self._phases[verb, participant] = self.metrics.histogram(Distribution.PHASE, labels)
+        histogram.observe(duration_s)
+
+    def batch(self, stage: str, size: int, participant: str = "") -> None:
+        """So many items travelled together at a stage: ``link``, ``log`` or ``client_stream``."""
+        self.metrics.histogram(Distribution.BATCH, (stage, participant)).observe(size)
+
+    def flushed(self, size: int, duration_s: float) -> None:
+        """The decision log wrote a batch durably."""
+        self.batch("log", size)
+        self.metrics.histogram(Distribution.FLUSH).observe(duration_s)
+
+    def refused(self, door: str, reason: str) -> None:
+        """A request got an error in place of an outcome, at the ``grpc`` or ``http`` door."""
+        self.metrics.count(Count.REFUSED, (door, reason))
+
+    def fault(self, where: str, error: BaseException) -> None:
+        """Something happened that no rule foresees: counted, and written with its traceback."""
+        self.metrics.count(Count.FAULTS, (where,))
+        self.logger.error("Unforeseen error", where=where, exc_info=error)
+
+    def level(self, what: Level, read: Callable[[], float], *labels: str) -> None:
+        """Have ``read`` called for this gauge whenever the metrics are scraped."""
+        self.metrics.level(what, read, labels)
+
+    def close(self) -> None:
+        """Write what waits to be written."""
+        self._lines.flush()
+
+    def _line(self, outcome: Outcome, duration_s: float, operation_count: int) -> str:
+        """Write the canonical line by hand: only ``reason`` and ``message`` can need escaping."""
+        committed = outcome.decision is Decision.COMMIT
+        resources = ",".join([f'"{branch.participant}"' for branch in outcome.branches])
+        line = (
+            f'{{"timestamp":"{self._timestamps.at(time.time_ns() // 1_000_000)}","level":"info",'
+            f'"message":"Transaction {"committed" if committed else "rolled back"}",'
+            f'"transaction_id":"{outcome.xid}","duration_ms":{duration_s * 1000:.3f},'
+            f'"resources":[{resources}],"operation_count":{operation_count}'
+        )
+        if not committed:
+            line += f',"reason":{json.dumps(outcome.reason)},"detail":{json.dumps(outcome.message)}'
+        if outcome.owed:
+            line += f',"owed":{json.dumps(outcome.owed)}'
+        if outcome.heuristic is not None:
+            line += f',"heuristic":"{outcome.heuristic.name}"'
+        return line + "}"
+
+
+def _kind(outcome: Outcome) -> str:
+    if outcome.decision is Decision.COMMIT:
+        return "committed"
+    return "rolled_back_retry" if outcome.retry else "rolled_back"
