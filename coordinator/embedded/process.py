@@ -1,0 +1,99 @@
+"""What PostgreSQL's and Redis's supervision share: starting, finding and ending a server's processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from coordinator.embedded.account import Account
+from coordinator.embedded.leash import leashed
+
+STOP_S: Final = 30.0
+LOOK_AGAIN_S: Final = 0.01
+_LOG_LINES_SHOWN: Final = 20
+
+
+class EmbeddedServerError(Exception):
+    """An embedded server did not do what was asked. The message ends with the last lines of its log."""
+
+
+def site_folder(package: str) -> Path:
+    """The folder that an installed package lies in. EmbeddedServerError when it is not installed."""
+    # The package is only found, never imported: its own supervision stays out of it.
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise EmbeddedServerError("install the 'dev' extra (pip install 'pincex-transactions[dev]'), or give a DSN")
+    return Path(spec.origin).parent.parent
+
+
+def spawn(
+    command: Sequence[str], *, folder: Path, log: Path, death_signal: signal.Signals, account: Account | None
+) -> subprocess.Popen[bytes]:
+    """Start the command in ``folder`` as ``account``, writing to ``log``; ``death_signal`` when we die."""
+    uid, gid = (None, None) if account is None else (account.uid, account.gid)
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603 - commands are ours.
+            leashed(command, death_signal=death_signal, uid=uid, gid=gid),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=folder,
+            env={"PATH": os.defpath, "LC_ALL": "C"},
+            # A Ctrl-C at the terminal is for the owner, who stops the server when its users are done.
+            start_new_session=True,
+        )
+
+
+def end(process: subprocess.Popen[bytes], signals: Sequence[signal.Signals]) -> None:
+    """Send the signals one after the other, each with half a minute to take effect, until the process ends."""
+    for sign in dict.fromkeys(signals):
+        process.send_signal(sign)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
+def log_end(log: Path) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:])
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that was free a moment ago."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def processes_in(directory: Path) -> list[int]:
+    """The processes whose working folder this is, as a server's all is its data; none where there is no /proc."""
+    found: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if entry.readlink() == directory:
+                found.append(int(entry.parent.name))
+        except OSError:
+            # It ended while we looked, or is another account's.
+            continue
+    return found
+
+
+def await_none_in(directory: Path) -> None:
+    """Wait until no process works in the directory; kill those that stay past half a minute."""
+    deadline = time.monotonic() + STOP_S
+    while running := processes_in(directory):
+        if time.monotonic() > deadline:
+            for pid in running:
+                os.kill(pid, signal.SIGKILL)
+            deadline += STOP_S
+        time.sleep(LOOK_AGAIN_S)
