@@ -14,7 +14,8 @@ from coordinator.embedded.postgres import EmbeddedPostgres
 from coordinator.embedded.process import EmbeddedServerError, processes_in
 from coordinator.embedded.redis import EmbeddedRedis
 
-# pyright: reportUnknownMemberType=false -- redis-py leaves its keyword arguments untyped.
+# redis-py leaves its keyword arguments untyped.
+# pyright: reportUnknownMemberType=false
 
 _OWNER = """
 import pathlib, sys
