@@ -1,8 +1,9 @@
-"""One branch as the coordinator sees it: its share of the work, its vote, and whether it has ended."""
+"""The branches as the coordinator sees them: their share of the work, their votes, and what is owed to them."""
 
 from __future__ import annotations
 
 from coordinator.protocol import heuristics
+from coordinator.protocol.outcome import BranchOutcome
 from participant_sdk.xa import Ack, AckKind, Decision, Heuristic, Vote, VoteKind
 
 
@@ -37,3 +38,47 @@ class BranchState:
         self.heuristic = heuristics.of_ack(ack.kind, decision)
         self.done = True
         return True
+
+
+class Branches(dict[str, BranchState]):
+    """A transaction's branches by participant, in the order of their enlistment."""
+
+    __slots__ = ()
+
+    def add(self, participant: str) -> BranchState:
+        """Add the participant's branch, with the next number from 1."""
+        branch = self[participant] = BranchState(participant, len(self) + 1)
+        return branch
+
+    @property
+    def all_voted(self) -> bool:
+        """Every branch has voted."""
+        return all(branch.vote is not None for branch in self.values())
+
+    @property
+    def all_done(self) -> bool:
+        """Nobody is owed anything."""
+        return all(branch.done for branch in self.values())
+
+    @property
+    def silent(self) -> list[str]:
+        """Those that have not voted."""
+        return [branch.participant for branch in self.values() if branch.vote is None]
+
+    @property
+    def owed(self) -> list[str]:
+        """Those that need to hear of the outcome, or to acknowledge it."""
+        return [branch.participant for branch in self.values() if not branch.done]
+
+    @property
+    def prepared(self) -> tuple[str, ...]:
+        """Those that voted PREPARED: the only ones that are told COMMIT (R2)."""
+        return tuple([b.participant for b in self.values() if b.vote is not None and b.vote.kind is VoteKind.PREPARED])
+
+    def outcomes(self) -> tuple[BranchOutcome, ...]:
+        """The branches as they stand, for people and for the log."""
+        return tuple([BranchOutcome(b.participant, b.vote, b.done, b.heuristic) for b in self.values()])
+
+    def heuristic(self, decision: Decision) -> Heuristic | None:
+        """How the whole ended against the decision, if it did."""
+        return heuristics.merge(decision, [branch.heuristic for branch in self.values()])

@@ -41,6 +41,12 @@ class RollbackAsked(NamedTuple):
     reason: str
 
 
+class IntentClosed(NamedTuple):
+    """A client gives up its request: ROLLBACK is to be bound to it, whatever its operations were (R3)."""
+
+    reason: str
+
+
 class Voted(NamedTuple):
     """A participant's vote came, or was found never to come (a transient "no")."""
 
@@ -58,6 +64,12 @@ class Recorded(NamedTuple):
     incarnation: int
     sequence: int
     stored: StoredDecision | None = None
+
+
+class RecordRefused(NamedTuple):
+    """The log will never take this transaction's record: a value in it is not storable (R17)."""
+
+    reason: str
 
 
 class LookedUp(NamedTuple):
@@ -92,8 +104,10 @@ Event = (
     | SetRollbackOnly
     | CommitAsked
     | RollbackAsked
+    | IntentClosed
     | Voted
     | Recorded
+    | RecordRefused
     | LookedUp
     | Acknowledged
     | HeuristicsRecorded

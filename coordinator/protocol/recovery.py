@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from coordinator.protocol.branches import BranchState
 from coordinator.protocol.effects import StoredDecision
 from coordinator.protocol.phases import Phase
 from coordinator.protocol.timing import Timing
@@ -24,8 +23,8 @@ def redo(stored: StoredDecision, timing: Timing) -> Transaction:
     transaction.phase = Phase.COMMITTING
     transaction.incarnation, transaction.sequence = stored.incarnation, stored.sequence
     transaction.answer.given = True
-    for number, name in enumerate(record.prepared, start=1):
-        transaction.branches[name] = BranchState(name, number, vote=PREPARED)
+    for name in record.prepared:
+        transaction.branches.add(name).take_vote(PREPARED)
     return transaction
 
 

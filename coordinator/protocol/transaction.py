@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-from coordinator.protocol import events, heuristics
+from coordinator.protocol import events
 from coordinator.protocol.answer import Answer
-from coordinator.protocol.branches import BranchState
+from coordinator.protocol.branches import Branches, BranchState
 from coordinator.protocol.effects import (
     DecisionRecord,
     HeuristicRecord,
@@ -29,11 +29,11 @@ from coordinator.protocol.effects import (
     Verb,
     replayed,
 )
-from coordinator.protocol.outcome import BranchOutcome, Outcome, encode_votes
+from coordinator.protocol.outcome import Outcome, encode_votes
 from coordinator.protocol.phases import EDGES, Cause, Phase
 from coordinator.protocol.timing import Timing
 from participant_sdk.ids import RequestId, Xid
-from participant_sdk.xa import Decision, Heuristic, Vote, VoteKind
+from participant_sdk.xa import Decision, Vote
 
 
 class Transaction:
@@ -41,7 +41,6 @@ class Transaction:
 
     __slots__ = (
         "_attempts",
-        "_prepare_by_s",
         "_resend_at_s",
         "_retry",
         "_rollback_only",
@@ -54,6 +53,7 @@ class Transaction:
         "incarnation",
         "message",
         "phase",
+        "prepare_by_s",
         "reason",
         "request",
         "sequence",
@@ -68,7 +68,7 @@ class Transaction:
         self.request = request
         self.digest = digest
         self.phase = Phase.ACTIVE
-        self.branches: dict[str, BranchState] = {}
+        self.branches = Branches()
         self.decision: Decision | None = None
         self.reason = ""
         self.message = ""
@@ -78,11 +78,11 @@ class Transaction:
         self._rollback_only: str | None = None
         self._retry = False
         self._attempts = 0
-        self._prepare_by_s = deadline_s
+        self.prepare_by_s = deadline_s
         self._resend_at_s = 0.0
         self.answer = Answer()
 
-    def step(self, event: events.Event, now_s: float) -> Step:  # noqa: C901, PLR0911
+    def step(self, event: events.Event, now_s: float) -> Step:  # noqa: C901, PLR0911, PLR0912
         """Take one event. Total: an event that means nothing in this phase changes nothing."""
         # One case for each kind of event, the frequent ones first.
         match event:
@@ -100,6 +100,10 @@ class Transaction:
                 return self._on_rollback_only(event)
             case events.RollbackAsked():
                 return self._on_rollback_asked(event, now_s)
+            case events.IntentClosed():
+                return self._on_intent_closed(event, now_s)
+            case events.RecordRefused():
+                return self._on_record_refused(event, now_s)
             case events.LookedUp():
                 return self._on_looked_up(event, now_s)
             case events.HeuristicsRecorded():
@@ -122,25 +126,9 @@ class Transaction:
             self.reason,
             self.message,
             retry=self._retry,
-            branches=self.branch_outcomes(),
-            heuristic=self.heuristic,
+            branches=self.branches.outcomes(),
+            heuristic=self.branches.heuristic(self.decision),
         )
-
-    def branch_outcomes(self) -> tuple[BranchOutcome, ...]:
-        """The branches as they stand."""
-        return tuple(BranchOutcome(b.participant, b.vote, b.done, b.heuristic) for b in self.branches.values())
-
-    @property
-    def heuristic(self) -> Heuristic | None:
-        """How it ended against the decision, added up over the branches."""
-        if self.decision is None:
-            return None
-        return heuristics.merge(self.decision, (branch.heuristic for branch in self.branches.values()))
-
-    @property
-    def is_rollback_only(self) -> bool:
-        """Marked to end in rollback, whatever is asked."""
-        return self._rollback_only is not None
 
     @property
     def resend_attempts(self) -> int:
@@ -156,8 +144,7 @@ class Transaction:
             return Step(refusal=Refusal.ROLLBACK_ONLY)
         branch = self.branches.get(event.participant)
         if branch is None:
-            branch = BranchState(event.participant, len(self.branches) + 1)
-            self.branches[event.participant] = branch
+            branch = self.branches.add(event.participant)
         if (branch.carried and event.embedded) or (branch.embedded and event.carried):
             return Step(refusal=Refusal.MIXED_WORK)
         branch.carried += event.carried
@@ -182,13 +169,18 @@ class Transaction:
         self._move(Cause.COMMIT_ASKED)
         if not self.branches:
             return self._decide()
-        self._prepare_by_s = min(self.deadline_s, now_s + self._timing.prepare_timeout_s)
-        return Step(messages=tuple([Send(Verb.PREPARE, name) for name in self.branches]), wake_at_s=self._prepare_by_s)
+        self.prepare_by_s = min(self.deadline_s, now_s + self._timing.prepare_timeout_s)
+        return Step(messages=tuple([Send(Verb.PREPARE, name) for name in self.branches]), wake_at_s=self.prepare_by_s)
 
     def _on_rollback_asked(self, event: events.RollbackAsked, now_s: float) -> Step:
         if self.phase in (Phase.ACTIVE, Phase.PREPARING):
             return self._roll_back(now_s, "ROLLBACK_ASKED", event.reason)
         return Step(refusal=Refusal.NOT_ACTIVE)
+
+    def _on_intent_closed(self, event: events.IntentClosed, now_s: float) -> Step:
+        if self.phase is not Phase.ACTIVE or self.branches:
+            return Step(refusal=Refusal.NOT_ACTIVE)
+        return self._roll_back(now_s, "INTENT_CLOSED", event.reason, business=True)
 
     def _on_voted(self, event: events.Voted, now_s: float) -> Step:
         branch = self.branches.get(event.participant)
@@ -204,10 +196,7 @@ class Transaction:
         branch.take_vote(vote)
         if not vote.is_yes:
             return self._roll_back(now_s, vote.reason, _said(branch, vote), business=vote.is_business_no)
-        for other in self.branches.values():
-            if other.vote is None:
-                return Step()
-        return self._decide()
+        return self._decide() if self.branches.all_voted else Step()
 
     def _take_late_vote(self, branch: BranchState, vote: Vote, now_s: float) -> Step:
         """A vote after the transaction began to roll back: a business "no" still outweighs a transient one (R3)."""
@@ -223,11 +212,13 @@ class Transaction:
     def _decide(self) -> Step:
         """Hand COMMIT to the log. Nothing else leaves with it (R1)."""
         self._move(Cause.ALL_VOTED_YES)
-        prepared = tuple(
-            [b.participant for b in self.branches.values() if b.vote is not None and b.vote.kind is VoteKind.PREPARED]
-        )
         record = DecisionRecord(
-            self.xid, Decision.COMMIT, prepared, self.request, self.digest, results=encode_votes(self.branch_outcomes())
+            self.xid,
+            Decision.COMMIT,
+            self.branches.prepared,
+            self.request,
+            self.digest,
+            results=encode_votes(self.branches.outcomes()),
         )
         return Step(record=record)
 
@@ -236,9 +227,16 @@ class Transaction:
             if event.stored is not None:
                 return self._refused(event.stored, now_s)
             return self._committed(event, now_s)
-        if self.answer.log_owes:
-            return self._bound(event, now_s)
-        return Step()
+        return self._bound(event, now_s) if self.answer.log_owes else Step()
+
+    def _on_record_refused(self, event: events.RecordRefused, now_s: float) -> Step:
+        """The log certainly holds nothing of this transaction: it rolls back alone, and nothing is bound."""
+        if self.phase is Phase.DECIDING:
+            return self._roll_back(now_s, "RECORD_REFUSED", event.reason, cause=Cause.COMMIT_REFUSED)
+        if not self.answer.log_owes:
+            return Step()
+        self._retry = True
+        return self._told_by_log(None, now_s)
 
     def _committed(self, event: events.Recorded, now_s: float) -> Step:
         self.decision = Decision.COMMIT
@@ -257,12 +255,14 @@ class Transaction:
         self._answer_with(stored, step)
         return self._settle(now_s, step)
 
-    def _roll_back(self, now_s: float, reason: str, message: str, *, business: bool = False) -> Step:
-        """Begin to undo, from ACTIVE or PREPARING. With a request_id the log has a word before the client is told."""
+    def _roll_back(
+        self, now_s: float, reason: str, message: str, *, business: bool = False, cause: Cause = Cause.NO
+    ) -> Step:
+        """Begin to undo. With a request_id the log has a word before the client is told."""
         self.decision = Decision.ROLLBACK
         self.reason, self.message = reason, message
         self._retry = not business
-        self._move(Cause.NO)
+        self._move(cause)
         self._schedule(now_s, self._timing.rollback_timeout_s)
         step = Step(messages=self._owed_messages(Verb.ROLLBACK))
         if self.request is not None and business:
@@ -283,21 +283,18 @@ class Transaction:
             request=self.request,
             digest=self.digest,
             reason=self.reason,
-            results=encode_votes(self.branch_outcomes()),
+            results=encode_votes(self.branches.outcomes()),
         )
 
     def _bound(self, event: events.Recorded, now_s: float) -> Step:
-        self.answer.log_owes -= 1
         self.incarnation, self.sequence = event.incarnation, event.sequence
         return self._told_by_log(event.stored, now_s)
 
     def _on_looked_up(self, event: events.LookedUp, now_s: float) -> Step:
-        if not self.answer.log_owes:
-            return Step()
-        self.answer.log_owes -= 1
-        return self._told_by_log(event.stored, now_s)
+        return self._told_by_log(event.stored, now_s) if self.answer.log_owes else Step()
 
     def _told_by_log(self, stored: StoredDecision | None, now_s: float) -> Step:
+        self.answer.log_owes -= 1
         step = Step()
         if stored is not None and not self.answer.given:
             self._answer_with(stored, step)
@@ -341,9 +338,8 @@ class Transaction:
         match self.phase:
             case Phase.ACTIVE if now_s >= self.deadline_s:
                 return self._roll_back(now_s, "TIMEOUT", "commit was not asked for in time")
-            case Phase.PREPARING if now_s >= self._prepare_by_s:
-                silent = ", ".join(b.participant for b in self.branches.values() if b.vote is None)
-                return self._roll_back(now_s, "TIMEOUT", f"no vote in time from {silent}")
+            case Phase.PREPARING if now_s >= self.prepare_by_s:
+                return self._roll_back(now_s, "TIMEOUT", f"no vote in time from {', '.join(self.branches.silent)}")
             case Phase.COMMITTING | Phase.ROLLING_BACK:
                 return self._resend(now_s)
             case _:
@@ -359,7 +355,7 @@ class Transaction:
 
     def _settle(self, now_s: float, step: Step) -> Step:
         """Finish what can be finished: the phase, the answer, the transaction."""
-        all_done = all(branch.done for branch in self.branches.values())
+        all_done = self.branches.all_done
         if all_done and self.phase in _TELLING:
             self._move(Cause.ALL_ACKNOWLEDGED)
         if self.answer.is_due(all_done=all_done, now_s=now_s):
@@ -371,7 +367,7 @@ class Transaction:
         return step
 
     def _owed_messages(self, verb: Verb) -> tuple[Send, ...]:
-        return tuple([Send(verb, branch.participant) for branch in self.branches.values() if not branch.done])
+        return tuple([Send(verb, participant) for participant in self.branches.owed])
 
     def _schedule(self, now_s: float, answer_timeout_s: float) -> None:
         self.answer.by_s = now_s + answer_timeout_s
@@ -382,7 +378,7 @@ class Transaction:
             case Phase.ACTIVE:
                 return self.deadline_s
             case Phase.PREPARING:
-                return self._prepare_by_s
+                return self.prepare_by_s
             case Phase.COMMITTING | Phase.ROLLING_BACK:
                 waits = not self.answer.given and self.answer.is_free
                 return min(self._resend_at_s, self.answer.by_s) if waits else self._resend_at_s

@@ -1,0 +1,73 @@
+"""The door of the engine: who may begin, and how work is shared out among branches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from coordinator.errors import BusyError, InvalidRequestError, OutcomeUnknownError
+from participant_sdk.participant import Operation
+
+BUSY_RETRY_AFTER_S: Final = 0.1
+UNFINISHED_MAX: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the engine: transactions without an answer, and all that it holds."""
+
+    max_concurrent_txns: int = 1000
+    max_unfinished: int = UNFINISHED_MAX
+
+
+class Admission:
+    """Counts who is inside. A transaction leaves when its client has an answer, though branches may be owed."""
+
+    __slots__ = ("_limits", "_stopped", "inside")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._stopped: str | None = None
+        self.inside = 0
+
+    def enter(self, unfinished: int) -> None:
+        """Let one more in, or raise BusyError at a bound, OutcomeUnknownError once closed."""
+        if self._stopped is not None:
+            raise OutcomeUnknownError(f"this coordinator has stopped: {self._stopped}; ask another")
+        if self.inside >= self._limits.max_concurrent_txns or unfinished >= self._limits.max_unfinished:
+            raise BusyError(
+                f"{self.inside} transactions are in flight and {unfinished} unfinished, "
+                "as many as allowed (xa_manager.max_concurrent_txns); send again later",
+                retry_after_s=BUSY_RETRY_AFTER_S,
+            )
+        self.inside += 1
+
+    def leave(self) -> None:
+        """One client has its answer."""
+        self.inside -= 1
+
+    def close(self, why: str) -> None:
+        """Let nobody in any more."""
+        self._stopped = why
+
+
+def share_out(operations: Sequence[Operation], services: Collection[str]) -> dict[str, tuple[Operation, ...]]:
+    """Group operations by service, one branch each, keeping their order. InvalidRequestError names the field."""
+    if not operations:
+        raise InvalidRequestError("a transaction needs at least one operation", field="operations")
+    shares: dict[str, tuple[Operation, ...]] = {}
+    for index, operation in enumerate(operations):
+        service = operation.service
+        if service not in services:
+            raise unknown_service(service, services, field=f"operations[{index}].service")
+        shares[service] = (*shares[service], operation) if service in shares else (operation,)
+    return shares
+
+
+def unknown_service(name: str, known: Collection[str], *, field: str) -> InvalidRequestError:
+    """The error for a service that is not configured."""
+    listed = ", ".join(sorted(known)) or "none"
+    return InvalidRequestError(
+        f"no participant is named {name[:64]!r}; configured are: {listed}", field=field, code="SERVICE_UNKNOWN"
+    )

@@ -1,0 +1,392 @@
+"""The engine owns the transactions: it feeds events to the protocol's objects and performs their steps.
+
+It is single-threaded and never awaits while it holds a transaction: links, log and callers
+call in, each event is one ``step``, and what the step asks for is queued at the links and the
+log, whose rounds carry everybody's. What must wait for the log is caused by the log's answer
+(``recorded``), so persist-then-send needs no care here.
+
+After a decision is durable the engine owns phase two; no request's task does. A caller that
+gives up takes its own future along and nothing else (R16).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+from coordinator import canonical
+from coordinator.admission import Admission, Limits, share_out, unknown_service
+from coordinator.alarms import Alarms
+from coordinator.errors import (
+    OutcomeUnknownError,
+    RequestReusedError,
+    TransactionError,
+    UnknownTransactionError,
+    WrongPhaseError,
+)
+from coordinator.incarnation import IncarnationLife
+from coordinator.log.decision_log import Incarnation
+from coordinator.log.group_commit import GroupCommit
+from coordinator.protocol import events
+from coordinator.protocol.effects import DecisionRecord, Refusal, Step, StoredDecision, Verb
+from coordinator.protocol.phases import FINISHED, Phase
+from coordinator.protocol.timing import Timing
+from coordinator.protocol.transaction import Transaction
+from coordinator.requests import Ended, Enlisted, ExecuteCall, TransactionView
+from coordinator.running import Finished, History, Running
+from coordinator.watching import Watchers
+from participant_sdk.clock import Clock
+from participant_sdk.hello import Welcome
+from participant_sdk.ids import RequestId, Xid, XidSource
+from participant_sdk.link import Link
+from participant_sdk.participant import Operation, Prepare
+from participant_sdk.xa import Ack, Decision, Vote
+
+
+class Engine:
+    """All transactions of one incarnation. ``connect`` comes once, before the first call."""
+
+    def __init__(
+        self,
+        incarnation: Incarnation,
+        clock: Clock,
+        *,
+        timing: Timing,
+        limits: Limits,
+        on_finished: Callable[[Finished], None],
+    ) -> None:
+        self.incarnation = incarnation
+        self.history = History()
+        self.watchers = Watchers()
+        self._clock = clock
+        self._timing = timing
+        self._admission = Admission(limits)
+        self._on_finished = on_finished
+        self._xids = XidSource(incarnation.number)
+        self._alarms = Alarms(clock, self._ring)
+        self._running: dict[Xid, Running] = {}
+        # Transactions in flight by intent, and those whose lookup is under way.
+        self._intents: dict[RequestId, Running] = {}
+        self._lookups: dict[RequestId, list[Xid]] = {}
+
+    def connect(self, links: Mapping[str, Link], commit: GroupCommit, life: IncarnationLife) -> None:
+        """Attach the parts that call back into the engine."""
+        self._links = links
+        self._commit = commit
+        self._life = life
+
+    # What callers ask.
+
+    def execute(self, call: ExecuteCall) -> asyncio.Future[Ended]:
+        """Run one transaction. The future always gets an outcome, or OutcomeUnknownError.
+
+        Raises at once, with nothing begun: InvalidRequestError (unknown service, no operations),
+        RequestReusedError, BusyError, OutcomeUnknownError (stopped).
+        """
+        shares = share_out(call.operations, self._links)
+        request = RequestId(call.tenant, call.request_id) if call.request_id else None
+        if request is not None and (twin := self._intents.get(request)) is not None:
+            return self._join(twin, call.digest)
+        running = self._open(call.timeout_s, request, call.digest)
+        now_s = running.began_s
+        for participant, operations in shares.items():
+            running.add_operations(participant, operations)
+            running.transaction.step(events.Enlist(participant, len(operations)), now_s)
+        future = running.waiter()
+        self._take(running, events.CommitAsked(call.wait_applied), now_s)
+        return future
+
+    def begin(self, timeout_s: float, tenant: str, request_id: str) -> Xid:
+        """Begin an interactive transaction. Errors as for ``execute``."""
+        request = RequestId(tenant, request_id) if request_id else None
+        if request is not None and request in self._intents:
+            raise RequestReusedError(f"request_id {request_id!r} is in use by a transaction that has not ended")
+        running = self._open(timeout_s, request, b"")
+        self._alarms.set(running.transaction.xid, running.transaction.deadline_s)
+        return running.transaction.xid
+
+    def enlist(self, xid: Xid, participant: str, operations: Sequence[Operation], embedded: int) -> Enlisted:
+        """Add work to a branch. UnknownTransactionError, WrongPhaseError, InvalidRequestError."""
+        running = self._held(xid)
+        if participant not in self._links:
+            raise unknown_service(participant, self._links, field="participant")
+        now_s = self._clock.monotonic_s()
+        self._take(running, events.Enlist(participant, len(operations), embedded), now_s, refuse=True)
+        running.add_operations(participant, tuple(operations))
+        running.tell(self._clock.unix_ms(), "enlisted", participant)
+        branch = running.transaction.branches[participant]
+        return Enlisted(branch.number, max(0.0, running.transaction.deadline_s - now_s))
+
+    def set_rollback_only(self, xid: Xid, reason: str) -> None:
+        """Leave the transaction no end but rollback. UnknownTransactionError, WrongPhaseError."""
+        self._take(self._held(xid), events.SetRollbackOnly(reason), self._clock.monotonic_s(), refuse=True)
+
+    def commit(self, xid: Xid, *, wait_applied: bool = True) -> asyncio.Future[Ended]:
+        """End an interactive transaction; again, or too late, it tells how it ended."""
+        running = self._held(xid)
+        tx = running.transaction
+        future = running.waiter()
+        if tx.phase is Phase.ACTIVE:
+            if tx.request is not None:
+                tx.digest = canonical.digest([op for share in running.operations.values() for op in share])
+            self._take(running, events.CommitAsked(wait_applied), self._clock.monotonic_s())
+        return future
+
+    def rollback(self, xid: Xid, reason: str) -> asyncio.Future[Ended]:
+        """Undo a transaction that is not being decided yet; later, it tells how it ended."""
+        running = self._held(xid)
+        future = running.waiter()
+        if running.transaction.phase in (Phase.ACTIVE, Phase.PREPARING):
+            self._take(running, events.RollbackAsked(reason), self._clock.monotonic_s())
+        return future
+
+    def close_intent(self, tenant: str, request_id: str, reason: str) -> asyncio.Future[Ended]:
+        """Bind ROLLBACK to a request_id, unless it is bound already: the answer tells which (R3)."""
+        running = self._open(self._timing.rollback_timeout_s, None, b"")
+        tx = running.transaction
+        tx.request = RequestId(tenant, request_id)
+        future = running.waiter()
+        self._take(running, events.IntentClosed(reason), running.began_s)
+        return future
+
+    # What is shown.
+
+    def find(self, xid: Xid) -> Running | None:
+        """The transaction, running or finished lately."""
+        return self._running.get(xid) or self.history.get(xid)
+
+    def gave(self, xid: Xid) -> bool:
+        """Whether this incarnation gave the xid out."""
+        return self._xids.gave(xid)
+
+    def views(self) -> list[TransactionView]:
+        """Everything held, newest first: what runs, then what finished lately."""
+        running = [r.view().without_events() for r in reversed(self._running.values())]
+        return running + [r.view().without_events() for r in self.history.newest_first()]
+
+    def watch(self, xid: Xid | None) -> AsyncIterator[TransactionView]:
+        """Each change of phase as it happens, of one transaction or of all. UnknownTransactionError."""
+        if xid is None:
+            return self.watchers.follow(None)
+        found = self.find(xid)
+        if found is None:
+            raise UnknownTransactionError(f"transaction {xid} is not known to this coordinator", xid=xid)
+        return self.watchers.follow(found.view())
+
+    @property
+    def in_flight(self) -> int:
+        """Transactions whose client has no answer yet."""
+        return self._admission.inside
+
+    @property
+    def unfinished(self) -> int:
+        """Transactions held: without an answer, or with branches owed."""
+        return len(self._running)
+
+    # What happens: the log's, the links' and the clock's events.
+
+    def recorded(self, answers: Sequence[tuple[DecisionRecord, events.Recorded]]) -> None:
+        """The log holds these decisions durably."""
+        now_s = self._clock.monotonic_s()
+        for record, recorded in answers:
+            running = self._running.get(record.xid)
+            self._life.decided(recorded.incarnation, recorded.sequence, record.xid)
+            if running is None:
+                self._life.finished(recorded.incarnation, recorded.sequence, record.xid)
+                continue
+            running.tell(self._clock.unix_ms(), "recorded", "", record.decision.name)
+            self._take(running, recorded, now_s)
+
+    def record_refused(self, record: DecisionRecord, reason: str) -> None:
+        """The log will not take this record, ever: its transaction rolls back alone (R17)."""
+        running = self._running.get(record.xid)
+        if running is not None:
+            self._take(running, events.RecordRefused(reason), self._clock.monotonic_s())
+
+    def looked_up(self, answers: Sequence[tuple[RequestId, StoredDecision | None]]) -> None:
+        """The log tells what these request_ids are bound to."""
+        now_s = self._clock.monotonic_s()
+        for request, stored in answers:
+            for xid in self._lookups.pop(request, ()):
+                running = self._running.get(xid)
+                if running is not None:
+                    self._take(running, events.LookedUp(stored), now_s)
+
+    def voted(self, participant: str, votes: Sequence[tuple[Xid, Vote]]) -> None:
+        """A participant voted, or its votes will not come."""
+        now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
+        for xid, vote in votes:
+            running = self._running.get(xid)
+            if running is not None:
+                running.tell(unix_ms, "voted", participant, f"{vote.kind.name} {vote.reason}".rstrip())
+                self._take(running, events.Voted(participant, vote), now_s)
+
+    def acknowledged(self, participant: str, verb: Decision, acks: Sequence[tuple[Xid, Ack]]) -> None:
+        """A participant acknowledged outcomes."""
+        now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
+        for xid, ack in acks:
+            running = self._running.get(xid)
+            if running is not None and running.transaction.decision is verb:
+                running.tell(unix_ms, "acknowledged", participant, ack.kind.name)
+                self._take(running, events.Acknowledged(participant, ack), now_s)
+
+    def link_up(self, participant: str, welcome: Welcome) -> None:
+        """A session to this participant is open: send again what it is owed."""
+        now_s = self._clock.monotonic_s()
+        event = events.Reachable(participant)
+        for running in list(self._running.values()):
+            self._take(running, event, now_s)
+
+    def link_down(self, participant: str, reason: str) -> None:
+        """A session was lost. Its votes have come as transient "no"; what it is owed waits for ``link_up``."""
+
+    def heuristics_recorded(self, xids: Sequence[Xid]) -> None:
+        """The log keeps heuristic ends of these transactions, one entry for each."""
+        for xid in xids:
+            running = self._running.get(xid)
+            if running is not None:
+                self._take(running, events.HeuristicsRecorded(), self._clock.monotonic_s())
+
+    def adopt(self, transactions: Sequence[Transaction]) -> None:
+        """Drive decided transactions of a fenced incarnation to their end."""
+        now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
+        for tx in transactions:
+            if tx.xid in self._running:
+                continue
+            running = Running(tx, now_s, tx.xid.unix_ms)
+            running.decided_s = now_s
+            running.tell(unix_ms, "recovered", "", f"decided by incarnation {tx.incarnation}")
+            running.end(Ended(outcome, 0.0) if (outcome := tx.outcome()) else OutcomeUnknownError("recovered"))
+            self._running[tx.xid] = running
+            self._take(running, events.Woken(), now_s)
+
+    def stop(self, why: str) -> None:
+        """Take nothing more, and tell everybody who waits that the outcome is unknown."""
+        self._admission.close(why)
+        self._alarms.close()
+        for running in self._running.values():
+            if running.ended is None:
+                xid = running.transaction.xid
+                running.end(OutcomeUnknownError(f"transaction {xid}: {why}; ask again, any coordinator knows", xid=xid))
+
+    # Inside.
+
+    def _open(self, timeout_s: float, request: RequestId | None, digest: bytes) -> Running:
+        self._admission.enter(len(self._running))
+        now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
+        xid = self._xids.next(unix_ms)
+        tx = Transaction(xid, now_s + timeout_s, self._timing, request=request, digest=digest)
+        running = Running(tx, now_s, unix_ms)
+        self._running[xid] = running
+        if request is not None:
+            self._intents[request] = running
+        return running
+
+    def _join(self, twin: Running, digest: bytes) -> asyncio.Future[Ended]:
+        if twin.transaction.digest != digest:
+            raise RequestReusedError(
+                f"the request_id is in use by transaction {twin.transaction.xid} with other operations",
+                xid=twin.transaction.xid,
+            )
+        return twin.waiter()
+
+    def _held(self, xid: Xid) -> Running:
+        running = self.find(xid)
+        if running is None:
+            raise UnknownTransactionError(f"transaction {xid} is not held by this coordinator", xid=xid)
+        return running
+
+    def _ring(self, xid: Xid) -> None:
+        running = self._running.get(xid)
+        if running is not None:
+            self._take(running, events.Woken(), self._clock.monotonic_s())
+
+    def _take(self, running: Running, event: events.Event, now_s: float, *, refuse: bool = False) -> None:
+        """Feed one event to one transaction and perform the step."""
+        before = running.transaction.phase
+        step = running.transaction.step(event, now_s)
+        if running.transaction.phase is not before:
+            self._moved(running, now_s)
+        if step.refusal is not None:
+            self._refuse(running, step.refusal, raise_it=refuse)
+        self._perform(running, step, now_s)
+
+    def _moved(self, running: Running, now_s: float) -> None:
+        match running.transaction.phase:
+            case Phase.DECIDING:
+                running.prepared_s = now_s
+            case Phase.COMMITTING | Phase.ROLLING_BACK:
+                running.decided_s = now_s
+                running.operations.clear()
+            case phase:
+                running.decided_s = running.decided_s or (now_s if phase in FINISHED else 0.0)
+        if self.watchers:
+            self.watchers.tell(running.view())
+
+    def _perform(self, running: Running, step: Step, now_s: float) -> None:
+        tx = running.transaction
+        for verb, participant in step.messages:
+            self._send(running, verb, participant)
+        if step.record is not None:
+            self._commit.append(step.record)
+        if step.lookup and tx.request is not None:
+            self._lookups.setdefault(tx.request, []).append(tx.xid)
+            self._commit.lookup(tx.request)
+        if step.heuristics:
+            self._life.heuristics(step.heuristics)
+        if step.reply is not None:
+            self._end(running, Ended(step.reply, now_s - running.began_s))
+        if step.finished:
+            self._finish(running, now_s)
+        elif step.wake_at_s is not None:
+            self._alarms.set(tx.xid, step.wake_at_s)
+
+    def _send(self, running: Running, verb: Verb, participant: str) -> None:
+        tx = running.transaction
+        link = self._links[participant]
+        match verb:
+            case Verb.COMMIT:
+                link.commit(tx.xid, tx.incarnation, tx.sequence)
+            case Verb.ROLLBACK:
+                link.rollback(tx.xid)
+            case Verb.PREPARE:
+                branch = tx.branches[participant]
+                link.prepare(
+                    Prepare(
+                        self.incarnation.log_id,
+                        tx.xid,
+                        running.operations.get(participant, ()),
+                        tx.prepare_by_s,
+                        tuple(tx.branches),
+                        tx.request.tenant if tx.request else "",
+                        tx.request.name if tx.request else "",
+                        tx.digest,
+                        branch.embedded > 0,
+                        branch.number,
+                        branch.embedded,
+                    )
+                )
+
+    def _refuse(self, running: Running, refusal: Refusal, *, raise_it: bool) -> None:
+        tx = running.transaction
+        if refusal is Refusal.REQUEST_REUSED:
+            self._end(running, RequestReusedError("the request_id is bound to other operations", xid=tx.xid))
+        elif raise_it:
+            text = f"transaction {tx.xid} is {tx.phase.name}: {refusal.value}"
+            raise WrongPhaseError(text, code=refusal.name, xid=tx.xid)
+
+    def _end(self, running: Running, ended: Ended | TransactionError) -> None:
+        if running.ended is None:
+            self._admission.leave()
+            running.end(ended)
+
+    def _finish(self, running: Running, now_s: float) -> None:
+        tx = running.transaction
+        del self._running[tx.xid]
+        self._alarms.drop(tx.xid)
+        if tx.request is not None and self._intents.get(tx.request) is running:
+            del self._intents[tx.request]
+        if tx.sequence:
+            self._life.finished(tx.incarnation, tx.sequence, tx.xid)
+        self.history.add(running)
+        self._on_finished(running.finished(now_s))

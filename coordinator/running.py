@@ -1,0 +1,174 @@
+"""A transaction that this coordinator holds: the protocol's object with its payload, waiters and story."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from coordinator.protocol.effects import Verb
+from coordinator.protocol.outcome import Outcome
+from coordinator.protocol.phases import FINISHED, Phase
+from coordinator.protocol.transaction import Transaction
+from coordinator.requests import Ended, StoryEvent, TransactionView
+from participant_sdk.ids import Xid
+from participant_sdk.participant import Operation
+from participant_sdk.xa import Decision
+
+HISTORY_MAX: Final = 10_000
+STORY_MAX: Final = 200
+
+
+class Finished(NamedTuple):
+    """What telemetry is told of each transaction, once, when nothing is owed any more. Times in seconds."""
+
+    outcome: Outcome
+    request_id: str
+    operation_count: int
+    duration_s: float
+    prepare_s: float
+    decide_s: float
+    apply_s: float
+    resend_attempts: int
+
+
+class Running:
+    """One transaction in the engine's hands. Mutable with slots: one is made for every transaction.
+
+    ``operations`` is each participant's share of the work, let go once Prepare is history.
+    ``waiters`` are the calls that want the outcome; each has a future of its own, so that one
+    that gives up takes nothing from the others.
+    """
+
+    __slots__ = (
+        "began_s",
+        "began_unix_ms",
+        "decided_s",
+        "ended",
+        "operation_count",
+        "operations",
+        "prepared_s",
+        "story",
+        "transaction",
+        "waiters",
+    )
+
+    def __init__(self, transaction: Transaction, began_s: float, began_unix_ms: int) -> None:
+        self.transaction = transaction
+        self.began_s = began_s
+        self.began_unix_ms = began_unix_ms
+        self.prepared_s = 0.0
+        self.decided_s = 0.0
+        self.operations: dict[str, tuple[Operation, ...]] = {}
+        self.operation_count = 0
+        self.waiters: list[asyncio.Future[Ended]] = []
+        self.ended: Ended | BaseException | None = None
+        self.story: list[tuple[int, str, str, str]] = [(began_unix_ms, "began", "", "")]
+
+    def tell(self, unix_ms: int, event: str, participant: str = "", detail: str = "") -> None:
+        """Add to the story, up to STORY_MAX events."""
+        if len(self.story) < STORY_MAX:
+            self.story.append((unix_ms, event, participant, detail))
+
+    def add_operations(self, participant: str, operations: tuple[Operation, ...]) -> None:
+        """Append to a participant's share of the work."""
+        self.operations[participant] = self.operations.get(participant, ()) + operations
+        self.operation_count += len(operations)
+
+    def waiter(self) -> asyncio.Future[Ended]:
+        """A new future of the outcome; done at once if the outcome has been told before."""
+        future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        if self.ended is None:
+            self.waiters.append(future)
+        else:
+            _resolve(future, self.ended)
+        return future
+
+    def end(self, ended: Ended | BaseException) -> None:
+        """Tell everybody who waits, and everybody who comes later, how it ended."""
+        self.ended = ended
+        for future in self.waiters:
+            _resolve(future, ended)
+        self.waiters.clear()
+
+    def finished(self, now_s: float) -> Finished:
+        """The account for telemetry. The transaction must have an outcome."""
+        outcome = self.transaction.outcome()
+        if outcome is None:
+            raise AssertionError("a transaction finishes with an outcome")
+        prepared_s = self.prepared_s or self.decided_s
+        return Finished(
+            outcome,
+            self.transaction.request.name if self.transaction.request else "",
+            self.operation_count,
+            now_s - self.began_s,
+            max(0.0, prepared_s - self.began_s),
+            max(0.0, self.decided_s - prepared_s),
+            max(0.0, now_s - self.decided_s),
+            self.transaction.resend_attempts,
+        )
+
+    def view(self) -> TransactionView:
+        """Everything known of it, for people."""
+        tx = self.transaction
+        undecided = tx.phase in (Phase.ACTIVE, Phase.PREPARING)
+        return TransactionView(
+            tx.xid,
+            tx.phase,
+            tx.outcome(),
+            tx.branches.outcomes(),
+            self.began_unix_ms,
+            self.began_unix_ms + round((tx.deadline_s - self.began_s) * 1000) if undecided else None,
+            tx.request.name if tx.request else "",
+            tx.incarnation,
+            tx.sequence,
+            _waiting_for(tx),
+            tuple(StoryEvent(*event) for event in self.story),
+        )
+
+
+class History:
+    """The transactions that finished last, at most HISTORY_MAX, so that status calls need not ask the log."""
+
+    __slots__ = ("_finished",)
+
+    def __init__(self) -> None:
+        self._finished: OrderedDict[Xid, Running] = OrderedDict()
+
+    def add(self, running: Running) -> None:
+        """Keep one more, and let the oldest go at the bound."""
+        self._finished[running.transaction.xid] = running
+        if len(self._finished) > HISTORY_MAX:
+            self._finished.popitem(last=False)
+
+    def get(self, xid: Xid) -> Running | None:
+        """The finished transaction, if it is still kept."""
+        return self._finished.get(xid)
+
+    def newest_first(self) -> list[Running]:
+        """All that are kept."""
+        return list(reversed(self._finished.values()))
+
+
+def _resolve(future: asyncio.Future[Ended], ended: Ended | BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(ended, BaseException):
+        future.set_exception(ended)
+    else:
+        future.set_result(ended)
+
+
+def _waiting_for(tx: Transaction) -> str:
+    if tx.phase in FINISHED:
+        return ""
+    if tx.phase is Phase.ACTIVE:
+        return "the client: commit or rollback"
+    if tx.phase is Phase.DECIDING:
+        return "the decision log"
+    owed = tx.branches.silent if tx.decision is None else tx.branches.owed
+    what = "the votes of" if tx.decision is None else f"the {_NOUN[tx.decision]} acknowledgement of"
+    return f"{what} {', '.join(owed)}" if owed else "the decision log"
+
+
+_NOUN: Final = {Decision.COMMIT: Verb.COMMIT.name.lower(), Decision.ROLLBACK: Verb.ROLLBACK.name.lower()}

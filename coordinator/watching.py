@@ -1,0 +1,63 @@
+"""Who watches transactions move: each watcher has a bounded queue, and one that lags misses the oldest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final
+
+from coordinator.protocol.phases import FINISHED
+from coordinator.requests import TransactionView
+from participant_sdk.ids import Xid
+
+QUEUE_MAX: Final = 1_000
+
+
+class _Watcher:
+    """One watcher's queue: of one transaction, or of all where ``xid`` is None."""
+
+    __slots__ = ("queue", "wake", "xid")
+
+    def __init__(self, xid: Xid | None) -> None:
+        self.xid = xid
+        self.queue: deque[TransactionView] = deque(maxlen=QUEUE_MAX)
+        self.wake = asyncio.Event()
+
+
+class Watchers:
+    """All watchers of one engine. False while there are none, so that nobody draws views in vain."""
+
+    __slots__ = ("_watchers",)
+
+    def __init__(self) -> None:
+        self._watchers: list[_Watcher] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._watchers)
+
+    def tell(self, view: TransactionView) -> None:
+        """Queue a change for everybody who watches its transaction."""
+        for watcher in self._watchers:
+            if watcher.xid is None or watcher.xid == view.xid:
+                watcher.queue.append(view.without_events())
+                watcher.wake.set()
+
+    async def follow(self, first: TransactionView | None) -> AsyncIterator[TransactionView]:
+        """Each change: of ``first``'s transaction, until it finishes, or of all, for ever."""
+        watcher = _Watcher(first.xid if first else None)
+        if first is not None:
+            watcher.queue.append(first.without_events())
+            watcher.wake.set()
+        self._watchers.append(watcher)
+        try:
+            while True:
+                await watcher.wake.wait()
+                watcher.wake.clear()
+                while watcher.queue:
+                    view = watcher.queue.popleft()
+                    yield view
+                    if first is not None and view.phase in FINISHED:
+                        return
+        finally:
+            self._watchers.remove(watcher)
