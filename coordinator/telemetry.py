@@ -18,6 +18,7 @@ from coordinator.log_lines import LEVELS, LineWriter, Timestamps, make_logger
 from coordinator.metrics import Count, Distribution, Histogram, Level, Metrics
 from coordinator.protocol.effects import Verb
 from coordinator.protocol.outcome import Outcome
+from coordinator.running import Finished
 from participant_sdk.xa import Decision
 
 _INFO: Final = LEVELS["info"]
@@ -37,18 +38,19 @@ class Telemetry:
         self._durations: dict[str, Histogram] = {}
         self._phases: dict[tuple[Verb, str], Histogram] = {}
 
-    def finished(self, outcome: Outcome, duration_s: float, operation_count: int) -> None:
-        """A transaction is answered: count it, and write its canonical line."""
+    def finished(self, finished: Finished) -> None:
+        """Nothing is owed of a transaction any more: count it, and write its canonical line."""
+        outcome = finished.outcome
         kind = _kind(outcome)
         self.metrics.count(Count.TRANSACTIONS, (kind,))
         durations = self._durations.get(kind)
         if durations is None:
             durations = self._durations[kind] = self.metrics.histogram(Distribution.DURATION, (kind,))
-        durations.observe(duration_s)
+        durations.observe(finished.duration_s)
         if outcome.heuristic is not None:
             self.metrics.count(Count.HEURISTICS, (outcome.heuristic.name.lower(),))
         if self._writes_info:
-            self._lines.later(self._line(outcome, duration_s, operation_count))
+            self._lines.later(self._line(finished))
 
     def answered(self, verb: Verb, participant: str, duration_s: float) -> None:
         """A participant answered a Prepare, Commit or Rollback, so long after it was sent."""
@@ -84,20 +86,25 @@ class Telemetry:
         """Write what waits to be written."""
         self._lines.flush()
 
-    def _line(self, outcome: Outcome, duration_s: float, operation_count: int) -> str:
-        """Write the canonical line by hand: only ``reason`` and ``message`` can need escaping."""
+    def _line(self, finished: Finished) -> str:
+        """Write the canonical line by hand: only reasons and a client's names can need escaping."""
+        outcome = finished.outcome
         committed = outcome.decision is Decision.COMMIT
         resources = ",".join([f'"{branch.participant}"' for branch in outcome.branches])
         line = (
             f'{{"timestamp":"{self._timestamps.at(time.time_ns() // 1_000_000)}","level":"info",'
             f'"message":"Transaction {"committed" if committed else "rolled back"}",'
-            f'"transaction_id":"{outcome.xid}","duration_ms":{duration_s * 1000:.3f},'
-            f'"resources":[{resources}],"operation_count":{operation_count}'
+            f'"transaction_id":"{outcome.xid}","duration_ms":{finished.duration_s * 1000:.3f},'
+            f'"resources":[{resources}],"operation_count":{finished.operation_count},'
+            f'"prepare_ms":{finished.prepare_s * 1000:.3f},"decide_ms":{finished.decide_s * 1000:.3f},'
+            f'"apply_ms":{finished.apply_s * 1000:.3f}'
         )
+        if finished.request_id:
+            line += f',"request_id":{json.dumps(finished.request_id)}'
         if not committed:
             line += f',"reason":{json.dumps(outcome.reason)},"detail":{json.dumps(outcome.message)}'
-        if outcome.owed:
-            line += f',"owed":{json.dumps(outcome.owed)}'
+        if finished.resend_attempts:
+            line += f',"resend_attempts":{finished.resend_attempts}'
         if outcome.heuristic is not None:
             line += f',"heuristic":"{outcome.heuristic.name}"'
         return line + "}"

@@ -10,6 +10,7 @@ from coordinator.metrics import Level
 from coordinator.protocol.effects import Verb
 from coordinator.protocol.outcome import BranchOutcome, Outcome
 from coordinator.protocol.phases import Phase
+from coordinator.running import Finished
 from coordinator.telemetry import Telemetry
 from participant_sdk.ids import Xid
 from participant_sdk.xa import PREPARED, Decision, business_no
@@ -23,6 +24,10 @@ COMMITTED = Outcome(
 )
 
 
+def finished(outcome: Outcome = COMMITTED, operation_count: int = 3) -> Finished:
+    return Finished(outcome, "", operation_count, 0.15, 0.1, 0.03, 0.02, 0)
+
+
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
@@ -30,7 +35,7 @@ def lines(stream: io.StringIO) -> list[dict[str, object]]:
 async def test_a_committed_transaction_is_one_line_with_the_described_fields() -> None:
     stream = io.StringIO()
     telemetry = Telemetry("info", stream)
-    telemetry.finished(COMMITTED, 0.15, 3)
+    telemetry.finished(finished())
     telemetry.close()
     (line,) = lines(stream)
     assert str(line.pop("timestamp")).endswith("Z")
@@ -41,6 +46,9 @@ async def test_a_committed_transaction_is_one_line_with_the_described_fields() -
         "duration_ms": 150.0,
         "resources": ["bookkeeper", "trading"],
         "operation_count": 3,
+        "prepare_ms": 100.0,
+        "decide_ms": 30.0,
+        "apply_ms": 20.0,
     }
 
 
@@ -48,9 +56,8 @@ async def test_a_rollback_says_why_and_escapes_what_a_participant_wrote() -> Non
     stream = io.StringIO()
     telemetry = Telemetry("info", stream)
     no = BranchOutcome("bookkeeper", business_no("INSUFFICIENT_FUNDS", 'only "3"\n'), True)
-    telemetry.finished(
-        Outcome(XID, Decision.ROLLBACK, Phase.ROLLED_BACK, "INSUFFICIENT_FUNDS", 'only "3"\n', branches=(no,)), 0.01, 1
-    )
+    outcome = Outcome(XID, Decision.ROLLBACK, Phase.ROLLED_BACK, "INSUFFICIENT_FUNDS", 'only "3"\n', branches=(no,))
+    telemetry.finished(finished(outcome, 1))
     telemetry.close()
     (line,) = lines(stream)
     assert (line["message"], line["reason"], line["detail"]) == (
@@ -63,7 +70,7 @@ async def test_a_rollback_says_why_and_escapes_what_a_participant_wrote() -> Non
 async def test_events_and_transactions_keep_their_order() -> None:
     stream = io.StringIO()
     telemetry = Telemetry("info", stream)
-    telemetry.finished(COMMITTED, 0.15, 3)
+    telemetry.finished(finished())
     telemetry.logger.info("Coordinator started", incarnation=7)
     assert [line["message"] for line in lines(stream)] == ["Transaction committed", "Coordinator started"]
 
@@ -71,7 +78,7 @@ async def test_events_and_transactions_keep_their_order() -> None:
 async def test_above_info_no_line_is_written_for_a_transaction() -> None:
     stream = io.StringIO()
     telemetry = Telemetry("warning", stream)
-    telemetry.finished(COMMITTED, 0.15, 3)
+    telemetry.finished(finished())
     telemetry.logger.info("Coordinator started")
     telemetry.logger.warning("Participant unreachable", participant="trading")
     telemetry.close()
@@ -89,7 +96,7 @@ async def test_a_fault_is_written_with_its_traceback_and_counted() -> None:
 
 async def test_metrics_have_names_units_and_bounded_labels() -> None:
     telemetry = Telemetry("error", io.StringIO())
-    telemetry.finished(COMMITTED, 0.15, 3)
+    telemetry.finished(finished())
     telemetry.answered(Verb.PREPARE, "trading", 0.004)
     telemetry.flushed(17, 0.002)
     telemetry.refused("http", "INVALID_REQUEST")
