@@ -22,7 +22,7 @@ import sys
 from asyncio import events
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar
 from enum import Enum, auto
 from random import Random
@@ -112,6 +112,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.world = Process("world")
         self.processes: list[Process] = [self.world]
         self._stepping = self.world
+        # For what must go on whatever becomes of the process that asks for it.
+        self.world_context = _context_of(self.world)
         self.failures: list[Failure] = []
         self.steps = 0
         # Called after every step of a process but the world's; it may crash or pause it.
@@ -261,26 +263,30 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         touch means anything any more.
         """
         self._buried = True
+        self.after_step = _nothing
         with self._running():
             for process in self.processes:
                 if process.life is not Life.RUNNING:
                     process.life = Life.PAUSED
                     self.resume(process)
             limit = self.steps + BURIAL_STEPS_MAX
-            while (pending := asyncio.all_tasks(self)) and self.steps < limit:
-                for task in pending:
-                    task.cancel()
-                for _ in range(1_000):
-                    if not self._runnable and not self._timers:
-                        break
-                    self._step()
-                if not self._runnable and not self._timers and asyncio.all_tasks(self) == pending:
-                    break
+            while self.steps < limit and self._cancel_pending():
+                with suppress(StuckError):
+                    for _ in range(1_000):
+                        self._step()
+        pending = asyncio.all_tasks(self)
         for task in pending:
             task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue] # Quiet is asked for.
         self._timers.clear()
         self.close()
         return len(pending)
+
+    def _cancel_pending(self) -> bool:
+        """Cancel every task that is left; False when none is, or none can be moved."""
+        pending = asyncio.all_tasks(self)
+        for task in pending:
+            task.cancel()
+        return bool(pending) and bool(self._runnable or self._timers)
 
     @contextmanager
     def _running(self) -> Generator[None]:
@@ -329,7 +335,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         at = self._rng.randrange(len(self._runnable)) if len(self._runnable) > 1 else 0
         process = self._runnable[at]
         ready = process.ready
-        if self._shuffled and len(ready) > 1:
+        if self._shuffled and len(ready) > 1 and process is not self.world:
             ready.rotate(-self._rng.randrange(len(ready)))
         handle = ready.popleft()
         if not ready:
@@ -340,6 +346,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def _number(self) -> int:
         self._numbers += 1
         return self._numbers
+
+
+def current_process(loop: SimulatedLoop) -> Process:
+    """The process that the running callback belongs to."""
+    return _current.get(loop.world)
 
 
 def _nothing(_: object) -> None:
