@@ -1,0 +1,88 @@
+# All that a fresh machine needs is Python 3.11 or later and make. Every target sets up what it uses.
+
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
+UV_VERSION := 0.13.9
+SEEDS ?= 100
+BIN := .venv/bin
+UV := .venv/.uv/bin/uv
+PROTOS := $(wildcard proto/pincex/tx/v1/*.proto)
+# What others were given: `buf breaking` compares with it, `make baseline` renews it at a release.
+BASELINE := proto/baseline.binpb
+STARTED = $$(date +%s)
+
+.PHONY: help setup run test check bench simulate proto baseline clean generate
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make setup      the environment in .venv, from the lock file"
+	@echo "make run        everything on this machine: servers, sidecars, coordinator"
+	@echo "make test       all tests, on real servers, with coverage"
+	@echo "make check      style, types, import rules, the contract"
+	@echo "make simulate   SEEDS=$(SEEDS) seeds of the simulator"
+	@echo "make bench      the product against the machine's limits"
+	@echo "make proto      the code generated from proto/"
+	@echo "make clean      remove the environment, the development data and every cache"
+
+setup: .venv/.ready
+	@echo "setup: .venv is ready, as uv.lock says"
+
+.venv/.ready: pyproject.toml uv.lock Makefile
+	@test -n "$(PYTHON)" || { echo "setup: Python 3.11 or later is needed" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "setup: Python 3.11 or later is needed")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test "$$($(UV) --version 2>/dev/null | cut -d' ' -f2)" = "$(UV_VERSION)" || \
+	  { rm -rf .venv/.uv && { $(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip > /dev/null; } && \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+	      --target .venv/.uv "uv==$(UV_VERSION)"; }
+	@VIRTUAL_ENV= $(UV) sync --quiet --locked --all-extras --python $(BIN)/python
+	@touch $@
+
+run: .venv/.ready
+	@$(BIN)/pincex dev
+	@echo "run: everything is stopped"
+
+test: .venv/.ready
+	@start=$(STARTED); $(BIN)/coverage erase && \
+	$(BIN)/coverage run -m pytest && \
+	$(BIN)/coverage combine --quiet && \
+	$(BIN)/coverage report --skip-covered --show-missing && \
+	$(BIN)/coverage report --include='coordinator/protocol/*,participant_sdk/branch.py' --fail-under=100 > /dev/null && \
+	echo "test: passed in $$(( $(STARTED) - start )) s; coverage $$($(BIN)/coverage report --format=total) %, the protocol's core 100 %"
+
+check: .venv/.ready
+	@start=$(STARTED); $(BIN)/ruff check --quiet . && \
+	$(BIN)/ruff format --check --quiet . && \
+	$(BIN)/basedpyright && \
+	$(BIN)/lint-imports --no-cache --no-logo && \
+	$(BIN)/buf lint && \
+	$(BIN)/buf breaking --against $(BASELINE) && \
+	$(UV) lock --check --quiet && \
+	fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(MAKE) --silent generate INTO="$$fresh" && \
+	for file in $$(cd "$$fresh" && find . -type f); do cmp "$$fresh/$$file" "proto/$$file" || exit 1; done && \
+	echo "check: clean in $$(( $(STARTED) - start )) s (style, types, import rules, contract, generated code, lock file)"
+
+simulate: .venv/.ready
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+bench: .venv/.ready
+	@$(BIN)/python -m tests.benchmarks
+
+proto: .venv/.ready
+	@$(MAKE) --silent generate INTO=proto
+	@echo "proto: generated from $(words $(PROTOS)) files"
+
+baseline: .venv/.ready
+	@$(BIN)/buf build -o $(BASELINE)
+	@echo "baseline: $(BASELINE) is what this contract says now"
+
+# The generated code, into the folder $(INTO).
+generate:
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto \
+	  --python_out="$(INTO)" --grpc_python_out="$(INTO)" \
+	  --mypy_out=quiet:"$(INTO)" --mypy_grpc_out=quiet:"$(INTO)" $(PROTOS:proto/%=%)
+
+clean:
+	@rm -rf .venv .pincex .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "clean: the environment, the development data and the caches are gone"
