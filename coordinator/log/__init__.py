@@ -1,0 +1,1 @@
+"""The decision log: its seam, its two stores, and group commit in front of it."""

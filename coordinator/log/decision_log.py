@@ -142,17 +142,23 @@ class DecisionLog(Protocol):
     async def fence_expired(self, incarnation: Incarnation) -> Sequence[int]:
         """Fence every live incarnation, but this one, whose lease has expired by the log's clock (R6).
 
-        Returns the numbers of those for whose unfinished transactions this incarnation now answers:
-        the ones it fenced, now or before, and those of fencers that are fenced themselves.
+        Returns the numbers, rising, of those for whose unfinished transactions this incarnation now
+        answers: the ones it fenced, now or before, and those that they had fenced in their turn. One
+        without unfinished decisions is left out. Nothing is fenced by an incarnation that is fenced
+        itself, on another timeline, or past its own lease.
         """
         ...
 
     async def unfinished(self, incarnation: int) -> Sequence[StoredDecision]:
-        """The decisions written by a (fenced) incarnation that its checkpoint does not call finished."""
+        """The decisions written by a (fenced) incarnation that its checkpoint does not call finished, by sequence."""
         ...
 
     async def checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace an incarnation's checkpoint. Not forced to disk (``synchronous_commit = off``)."""
+        ...
+
+    async def hold(self, reason: str) -> None:
+        """Put the log in HOLD, durably; one that is held keeps its first reason (R15)."""
         ...
 
     async def record_heuristics(self, records: Sequence[HeuristicRecord]) -> None:

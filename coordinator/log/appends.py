@@ -1,0 +1,253 @@
+"""The writing half of group commit: one flush at a time, everything queued rides.
+
+Each round is one append of the log (R4). What it answers:
+
+- WRITTEN: the batch is durable, but for conflicts; so is everything that was read before it
+  began (R7). Both are reported.
+- unknown (R5): the same batch with the same expected sequence is written again, which waits
+  behind the old backend, until the log refuses it because the sequence moved on. Then the rows
+  present are the truth, reported after the next WRITTEN; the absent ones go again.
+- unavailable: the same batch again.
+- a refused value (R17): the batch goes again in halves until the bad record is alone.
+- HELD (R15): the batch waits; empty batches renew the lease and confirm what was read.
+- anything else: this incarnation has ended, and ``run`` raises. Nothing more is reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import Final, Never
+
+import structlog
+
+from coordinator.log.backoff import Backoff
+from coordinator.log.decision_log import (
+    Appended,
+    AppendStatus,
+    BadRecordError,
+    DecisionLog,
+    Incarnation,
+    LogUnavailableError,
+    LogUncertainError,
+    Snapshot,
+)
+from coordinator.log.ended import (
+    FencedError,
+    LogTailLostError,
+    SequenceBrokenError,
+)
+from coordinator.log.lease import Lease
+from coordinator.protocol.effects import DecisionRecord
+from participant_sdk.batching import QueueFullError
+from participant_sdk.clock import Clock
+
+HELD_PAUSE_S: Final = 0.25
+
+Sequenced = tuple[DecisionRecord, int]
+
+_LOG: Final = structlog.get_logger(__name__)
+
+
+class Appends:
+    """Writes records in batches and tells what became of each, in order of their sequence.
+
+    ``on_written`` gets the records that are durable under these sequences; ``on_conflicts`` the
+    records that were not inserted because of a row that is there already; ``on_refused`` gets a
+    record that the database refuses with the reason, and returns the one to write in its place.
+    The callbacks run in the loop's own task and must not block.
+    """
+
+    def __init__(
+        self,
+        log: DecisionLog,
+        incarnation: Incarnation,
+        *,
+        clock: Clock,
+        random: Random,
+        batch_size: int,
+        queue_bound: int,
+        on_written: Callable[[Sequence[Sequenced]], None],
+        on_conflicts: Callable[[Sequence[DecisionRecord]], None],
+        on_refused: Callable[[DecisionRecord, str], DecisionRecord],
+    ) -> None:
+        if not 1 <= batch_size <= queue_bound:
+            raise ValueError(f"a batch's size is from 1 to the queue's bound {queue_bound}, not {batch_size}")
+        self.lease = Lease(incarnation.lease_s)
+        self._log = log
+        self._incarnation = incarnation
+        self._clock = clock
+        self._backoff = Backoff(random)
+        self._batch_size = batch_size
+        self._queue_bound = queue_bound
+        self._on_written = on_written
+        self._on_conflicts = on_conflicts
+        self._on_refused = on_refused
+        self._sequence = 0
+        self._queue: deque[DecisionRecord] = deque()
+        # Batches taken from the queue and not settled; the first one goes next.
+        self._taken: deque[list[DecisionRecord]] = deque()
+        # Whether one of the taken batches may have been written, or may yet be (R5).
+        self._uncertain = False
+        self._unconfirmed: list[Callable[[], None]] = []
+        self._renewal_due = False
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def put(self, record: DecisionRecord) -> None:
+        """Queue a record. QueueFullError at the bound, with nothing queued."""
+        if len(self._queue) >= self._queue_bound:
+            raise QueueFullError(f"{self._queue_bound} records are queued for the decision log, the most allowed")
+        self._queue.append(record)
+        self._wake.set()
+
+    def put_first(self, records: Iterable[DecisionRecord]) -> None:
+        """Put records that were taken before at the queue's front, past the bound."""
+        self._queue.extendleft(reversed(list(records)))
+        self._wake.set()
+
+    def confirm(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once a write that begins from now on is durable: so is all that was read before (R7)."""
+        self._unconfirmed.append(then)
+        self._wake.set()
+
+    def renew(self) -> None:
+        """Have an empty batch written, unless other writes renew the lease often enough."""
+        if self.lease.age_s(self._clock.monotonic_s()) >= self._incarnation.lease_s / 6:
+            self._renewal_due = True
+            self._wake.set()
+
+    async def run(self) -> Never:
+        """Write until cancelled. FencedError, LogTailLostError or SequenceBrokenError when it may not any more."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._taken or self._queue or self._unconfirmed or self._renewal_due:
+                if not self._taken and self._queue:
+                    self._taken.append(self._take())
+                await self._round(self._taken[0] if self._taken else [])
+
+    def _take(self) -> list[DecisionRecord]:
+        batch = [self._queue.popleft() for _ in range(min(self._batch_size, len(self._queue)))]
+        if len({record.xid for record in batch}) == len(batch):
+            return batch
+        # Two records of one xid: the later one goes in a later batch, and meets the row of the first there.
+        first = {record.xid: record for record in reversed(batch)}
+        self._queue.extendleft(reversed([record for record in batch if first[record.xid] is not record]))
+        return [record for record in batch if first[record.xid] is record]
+
+    async def _round(self, batch: list[DecisionRecord]) -> None:
+        confirming, self._unconfirmed = self._unconfirmed, []
+        self._renewal_due = False
+        began_s = self._clock.monotonic_s()
+        try:
+            appended = await self._log.append(self._incarnation, self._sequence, batch)
+        except BadRecordError as error:
+            self._unconfirmed[:0] = confirming
+            self._split(str(error))
+        except (LogUnavailableError, LogUncertainError) as error:
+            self._unconfirmed[:0] = confirming
+            self._renewal_due = True
+            self._uncertain |= bool(batch) and isinstance(error, LogUncertainError)
+            _LOG.warning("decision_log_write_failed", uncertain=self._uncertain, records=len(batch), error=str(error))
+            await self._backoff.wait()
+        else:
+            if appended.status is AppendStatus.WRITTEN:
+                self.lease.renewed(began_s, self._clock.monotonic_s())
+                self._written(batch, appended, confirming)
+            else:
+                self._unconfirmed[:0] = confirming
+                await self._refused(batch, appended)
+
+    def _written(self, batch: list[DecisionRecord], appended: Appended, confirming: list[Callable[[], None]]) -> None:
+        self._backoff.reset()
+        first = self._sequence + 1
+        if appended.last_sequence != self._sequence + len(batch):
+            raise SequenceBrokenError(
+                f"after {len(batch)} records from {first} the log's sequence is {appended.last_sequence}"
+            )
+        self._sequence = appended.last_sequence
+        if batch:
+            self._taken.popleft()
+            self._uncertain = False
+        for then in confirming:
+            then()
+        if not appended.conflicts:
+            self._on_written([(record, sequence) for sequence, record in enumerate(batch, first)])
+            return
+        conflicts = appended.conflicts
+        self._on_written([(r, sequence) for sequence, r in enumerate(batch, first) if r.xid not in conflicts])
+        self._on_conflicts([record for record in batch if record.xid in conflicts])
+
+    async def _refused(self, batch: list[DecisionRecord], appended: Appended) -> None:
+        match appended.status:
+            case AppendStatus.HELD if batch:
+                _LOG.warning("decision_log_held", records=len(batch), queued=len(self._queue))
+                await asyncio.sleep(HELD_PAUSE_S)
+                await self._round([])
+            case AppendStatus.SEQUENCE_AHEAD if self._uncertain:
+                await self._settle(appended.last_sequence)
+            case AppendStatus.FENCED:
+                raise FencedError(f"incarnation {self._incarnation.number} was fenced")
+            case AppendStatus.TIMELINE_CHANGED:
+                raise FencedError(
+                    f"incarnation {self._incarnation.number} ended with timeline {self._incarnation.timeline} of the log"
+                )
+            case AppendStatus.SEQUENCE_BEHIND:
+                await self._hold(appended.last_sequence)
+            case AppendStatus.SEQUENCE_AHEAD | AppendStatus.HELD | AppendStatus.WRITTEN:
+                raise SequenceBrokenError(
+                    f"the log answers {appended.status.name} at sequence {appended.last_sequence} to {len(batch)}"
+                    f" records after {self._sequence}, and no write of ours is open"
+                )
+
+    async def _settle(self, last_sequence: int) -> None:
+        """Find out what the unknown write did: the log's sequence says that it happened (R5)."""
+        records = [record for batch in self._taken for record in batch]
+        rows = (await self._read(records)).decisions
+        present = [(record, rows[record.xid]) for record in records if record.xid in rows]
+        absent = [record for record in records if record.xid not in rows]
+        for record, row in present:
+            if row.incarnation != self._incarnation.number or row.record.decision is not record.decision:
+                raise SequenceBrokenError(f"transaction {record.xid} has another decision in the log than was written")
+        self._sequence = last_sequence
+        self._uncertain = False
+        self._taken.clear()
+        if absent:
+            self._taken.append(absent)
+        sequenced = [(record, row.sequence) for record, row in present]
+        self.confirm(lambda: self._on_written(sequenced))
+
+    async def _read(self, records: list[DecisionRecord]) -> Snapshot:
+        while True:
+            try:
+                return await self._log.read([record.xid for record in records])
+            except LogUnavailableError as error:
+                _LOG.warning("decision_log_read_failed", records=len(records), error=str(error))
+                await self._backoff.wait()
+
+    def _split(self, message: str) -> None:
+        batch = self._taken.popleft()
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            self._taken.extendleft((batch[middle:], batch[:middle]))
+            return
+        instead = self._on_refused(batch[0], message)
+        if instead == batch[0]:
+            raise SequenceBrokenError(f"the log refuses even the bare row of transaction {instead.xid}: {message}")
+        self._taken.appendleft([instead])
+
+    async def _hold(self, last_sequence: int) -> Never:
+        message = (
+            f"the log lost its tail: incarnation {self._incarnation.number} wrote up to"
+            f" {self._sequence}, and the log knows {last_sequence}"
+        )
+        try:
+            await self._log.hold(message)
+        except (LogUnavailableError, LogUncertainError) as error:
+            raise LogTailLostError(f"{message}; and it could not be put in HOLD") from error
+        raise LogTailLostError(f"{message}; it is in HOLD now")

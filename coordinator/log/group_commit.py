@@ -1,0 +1,264 @@
+"""Group commit: the engine's side of the decision log.
+
+The engine hands over single records, lookups and inquiries; they travel in batches, and the
+answers come back in batches, once they are certain:
+
+- a record's ``Recorded`` after its row is durable (R1). If its request_id was bound already, the
+  stored row is read, this transaction's own ROLLBACK row (without request_id) is written, and
+  then ``Recorded.stored`` is the answer (R3). If the database refuses the record's values, the
+  own ROLLBACK row is the answer too, with the reason ``RECORD_REFUSED`` (R17).
+- a lookup's or an inquiry's answer after a later write of our own was confirmed (R7); only
+  answers that bind nobody (nothing found; PENDING; FORGOTTEN) come at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from random import Random
+from typing import Final, NamedTuple, TypeVar
+
+import structlog
+
+from coordinator.log.appends import Appends, Sequenced
+from coordinator.log.backoff import Backoff
+from coordinator.log.completion import Completion
+from coordinator.log.decision_log import DecisionLog, Incarnation, LogUnavailableError
+from coordinator.log.ended import IncarnationEndedError
+from coordinator.log.inquiry import Answer, judge
+from coordinator.log.lease import Lease
+from coordinator.protocol.effects import DecisionRecord, StoredDecision
+from coordinator.protocol.events import Recorded
+from participant_sdk.batching import BATCH_CAP_DEFAULT, QUEUE_BOUND_DEFAULT, Batcher
+from participant_sdk.clock import Clock
+from participant_sdk.ids import RequestId, Xid
+from participant_sdk.xa import Decision
+
+REQUEST_BOUND: Final = "REQUEST_ID_BOUND"
+RECORD_REFUSED: Final = "RECORD_REFUSED"
+
+Rows = TypeVar("Rows")
+
+_LOG: Final = structlog.get_logger(__name__)
+
+
+class _Lookup(NamedTuple):
+    request: RequestId
+
+
+class _Inquiry(NamedTuple):
+    xid: Xid
+    answer: asyncio.Future[Answer]
+
+
+class GroupCommit:
+    """One incarnation's way to write and read decisions.
+
+    ``on_recorded`` gets each flush's records, in order of their sequence; the record is the row that
+    was written, so it says ROLLBACK where ``Recorded.stored`` is set. ``on_looked_up`` gets each
+    round's lookups. Both run between the loop's steps, must not block, and may call ``append`` and
+    ``lookup``. ``run`` must be running for anything to happen.
+    """
+
+    def __init__(
+        self,
+        log: DecisionLog,
+        incarnation: Incarnation,
+        *,
+        clock: Clock,
+        random: Random,
+        on_recorded: Callable[[list[tuple[DecisionRecord, Recorded]]], None],
+        on_looked_up: Callable[[list[tuple[RequestId, StoredDecision | None]]], None],
+        batch_size: int = BATCH_CAP_DEFAULT,
+        queue_bound: int = QUEUE_BOUND_DEFAULT,
+    ) -> None:
+        self.incarnation: Final = incarnation
+        self.completion: Final = Completion(incarnation.number)
+        self._log = log
+        self._clock = clock
+        self._backoff = Backoff(random)
+        self._on_recorded = on_recorded
+        self._on_looked_up = on_looked_up
+        self._appends = Appends(
+            log,
+            incarnation,
+            clock=clock,
+            random=random,
+            batch_size=batch_size,
+            queue_bound=queue_bound,
+            on_written=self._written,
+            on_conflicts=self._conflicts,
+            on_refused=self._refused,
+        )
+        self._lookups: Batcher[_Lookup | DecisionRecord] = Batcher(
+            self._look_up, cap=batch_size, bound=queue_bound + batch_size
+        )
+        self._inquiries: Batcher[_Inquiry] = Batcher(self._inquire, cap=batch_size, bound=queue_bound)
+        # Own ROLLBACK rows under way, and what their transactions are told once they are written:
+        # the row that the request_id is bound to, or that the record was refused (None).
+        self._instead: dict[Xid, StoredDecision | None] = {}
+        self._asking: dict[asyncio.Future[Answer], None] = {}
+        self._ended = False
+
+    @property
+    def lease(self) -> Lease:
+        """Since when this incarnation's lease has been renewed."""
+        return self._appends.lease
+
+    def __len__(self) -> int:
+        """How many records are queued for the next flushes."""
+        return len(self._appends)
+
+    def append(self, record: DecisionRecord) -> None:
+        """Queue a record; ``on_recorded`` tells when it is durable. QueueFullError at the bound, nothing queued."""
+        self._appends.put(record)
+
+    def lookup(self, request: RequestId) -> None:
+        """Queue the question what a request_id is bound to. QueueFullError at the bound, nothing queued."""
+        self._lookups.put(_Lookup(request))
+
+    async def read(self, xid: Xid) -> Answer:
+        """Ask the log of one xid (R7). LogUnavailableError when the read failed: that is no answer.
+
+        QueueFullError at the bound. A cancelled caller leaves nothing behind.
+        """
+        if self._ended:
+            raise LogUnavailableError(f"incarnation {self.incarnation.number} has ended")
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._inquiries.put(_Inquiry(xid, answer))
+        self._asking[answer] = None
+        try:
+            return await answer
+        finally:
+            del self._asking[answer]
+
+    def renew(self) -> None:
+        """Have the lease renewed by an empty batch, unless other writes do so often enough."""
+        self._appends.renew()
+
+    async def run(self) -> None:
+        """Do the work until cancelled.
+
+        FencedError, LogTailLostError or SequenceBrokenError when this incarnation may not write any
+        more: what was open is never reported, and inquiries fail with LogUnavailableError.
+        """
+        ended: list[IncarnationEndedError] = []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._appends.run())
+                tasks.create_task(self._lookups.run())
+                tasks.create_task(self._inquiries.run())
+        except* IncarnationEndedError as group:
+            ended.extend(error for error in group.exceptions if isinstance(error, IncarnationEndedError))
+        finally:
+            self._ended = True
+            for answer in list(self._asking):
+                if not answer.done():
+                    answer.set_exception(LogUnavailableError(f"incarnation {self.incarnation.number} has ended"))
+        if ended:
+            raise ended[0]
+
+    def _written(self, batch: Sequence[Sequenced]) -> None:
+        number = self.incarnation.number
+        decided = self.completion.decided
+        for record, sequence in batch:
+            decided(sequence, record.xid)
+        if self._instead:
+            self._on_recorded([(record, self._recorded(record, sequence)) for record, sequence in batch])
+        elif batch:
+            self._on_recorded([(record, Recorded(number, sequence)) for record, sequence in batch])
+
+    def _recorded(self, record: DecisionRecord, sequence: int) -> Recorded:
+        number = self.incarnation.number
+        if record.xid not in self._instead:
+            return Recorded(number, sequence)
+        stored = self._instead.pop(record.xid) or StoredDecision(record, number, sequence, self._clock.unix_ms())
+        return Recorded(number, sequence, stored)
+
+    def _refused(self, record: DecisionRecord, message: str) -> DecisionRecord:
+        _LOG.error("decision_record_refused", transaction_id=str(record.xid), error=message)
+        self._instead[record.xid] = None
+        return _own_rollback(record, RECORD_REFUSED)
+
+    def _conflicts(self, records: Sequence[DecisionRecord]) -> None:
+        for record in records:
+            self._lookups.put(record)
+
+    async def _look_up(self, items: list[_Lookup | DecisionRecord]) -> None:
+        requests = list(dict.fromkeys(item.request for item in items if item.request is not None))
+        rows = await self._until_read(lambda: self._log.read_requests(requests))
+        asked = [item.request for item in items if isinstance(item, _Lookup)]
+        unbound = [(request, None) for request in asked if request not in rows]
+        if unbound:
+            self._on_looked_up([*unbound])
+        bound = [(request, rows[request]) for request in asked if request in rows]
+        if bound:
+            self._appends.confirm(lambda: self._on_looked_up([*bound]))
+        conflicts = [item for item in items if isinstance(item, DecisionRecord)]
+        if conflicts:
+            await self._resolve(conflicts, rows)
+
+    async def _resolve(self, conflicts: list[DecisionRecord], rows: Mapping[RequestId, StoredDecision]) -> None:
+        """Write the own ROLLBACK rows of transactions whose request_id is bound (R3)."""
+        rollbacks: list[DecisionRecord] = []
+        others: list[DecisionRecord] = []
+        for record in conflicts:
+            row = None if record.request is None else rows.get(record.request)
+            if row is None or row.record.xid == record.xid:
+                others.append(record)
+            else:
+                self._instead[record.xid] = row
+                rollbacks.append(_own_rollback(record, REQUEST_BOUND))
+        if rollbacks:
+            self._appends.put_first(rollbacks)
+        if others:
+            await self._meet_own_rows(others)
+
+    async def _meet_own_rows(self, records: list[DecisionRecord]) -> None:
+        """Answer records whose own xid has a row already with that row; the others go again."""
+        decisions = (await self._until_read(lambda: self._log.read([record.xid for record in records]))).decisions
+        met: list[tuple[DecisionRecord, Recorded]] = []
+        for record in records:
+            row = decisions.get(record.xid)
+            if row is None:
+                self._appends.put_first([record])
+            else:
+                same = row.record.decision is record.decision
+                met.append((row.record, Recorded(row.incarnation, row.sequence, None if same else row)))
+        if met:
+            self._appends.confirm(lambda: self._on_recorded(met))
+
+    async def _inquire(self, items: list[_Inquiry]) -> None:
+        try:
+            snapshot = await self._log.read(list(dict.fromkeys(item.xid for item in items)))
+        except LogUnavailableError as error:
+            for item in items:
+                if not item.answer.done():
+                    item.answer.set_exception(LogUnavailableError(str(error)))
+            return
+        answers = [(item.answer, judge(item.xid, snapshot, self.incarnation)) for item in items]
+        _tell([pair for pair in answers if not pair[1].is_final])
+        final = [pair for pair in answers if pair[1].is_final]
+        if final:
+            self._appends.confirm(lambda: _tell(final))
+
+    async def _until_read(self, read: Callable[[], Awaitable[Rows]]) -> Rows:
+        while True:
+            try:
+                rows = await read()
+            except LogUnavailableError as error:
+                _LOG.warning("decision_log_read_failed", error=str(error))
+                await self._backoff.wait()
+            else:
+                self._backoff.reset()
+                return rows
+
+
+def _own_rollback(record: DecisionRecord, reason: str) -> DecisionRecord:
+    return DecisionRecord(record.xid, Decision.ROLLBACK, record.prepared, reason=reason)
+
+
+def _tell(answers: list[tuple[asyncio.Future[Answer], Answer]]) -> None:
+    for future, answer in answers:
+        if not future.done():
+            future.set_result(answer)
