@@ -24,12 +24,14 @@ from coordinator.errors import (
     UnknownTransactionError,
     WrongPhaseError,
 )
+from coordinator.heuristics import HeuristicKeeper
 from coordinator.incarnation import IncarnationLife
 from coordinator.log.decision_log import Incarnation
 from coordinator.log.group_commit import GroupCommit
 from coordinator.protocol import events
 from coordinator.protocol.effects import DecisionRecord, Refusal, Step, StoredDecision, Verb
 from coordinator.protocol.phases import FINISHED, Phase
+from coordinator.protocol.recovery import fold
 from coordinator.protocol.timing import Timing
 from coordinator.protocol.transaction import Transaction
 from coordinator.requests import Ended, Enlisted, ExecuteCall, TransactionView
@@ -69,11 +71,14 @@ class Engine:
         self._intents: dict[RequestId, Running] = {}
         self._lookups: dict[RequestId, list[Xid]] = {}
 
-    def connect(self, links: Mapping[str, Link], commit: GroupCommit, life: IncarnationLife) -> None:
+    def connect(
+        self, links: Mapping[str, Link], commit: GroupCommit, life: IncarnationLife, heuristics: HeuristicKeeper
+    ) -> None:
         """Attach the parts that call back into the engine."""
         self._links = links
         self._commit = commit
         self._life = life
+        self._heuristics = heuristics
 
     # What callers ask.
 
@@ -143,11 +148,18 @@ class Engine:
     def close_intent(self, tenant: str, request_id: str, reason: str) -> asyncio.Future[Ended]:
         """Bind ROLLBACK to a request_id, unless it is bound already: the answer tells which (R3)."""
         running = self._open(self._timing.rollback_timeout_s, None, b"")
-        tx = running.transaction
-        tx.request = RequestId(tenant, request_id)
-        future = running.waiter()
-        self._take(running, events.IntentClosed(reason), running.began_s)
-        return future
+        running.transaction.request = RequestId(tenant, request_id)
+        return self._close(running, "INTENT_CLOSED", reason)
+
+    def presume(self, xid: Xid) -> asyncio.Future[Ended]:
+        """Record ROLLBACK of an xid that this incarnation gave out and that left no trace (R7)."""
+        if (running := self.find(xid)) is not None:
+            return running.waiter()
+        now_s = self._clock.monotonic_s()
+        running = Running(Transaction(xid, now_s, self._timing), now_s, xid.unix_ms)
+        self._running[xid] = running
+        self._admission.inside += 1
+        return self._close(running, "PRESUMED", "a participant asked, and nothing was decided")
 
     # What is shown.
 
@@ -190,18 +202,11 @@ class Engine:
         now_s = self._clock.monotonic_s()
         for record, recorded in answers:
             running = self._running.get(record.xid)
-            self._life.decided(recorded.incarnation, recorded.sequence, record.xid)
             if running is None:
-                self._life.finished(recorded.incarnation, recorded.sequence, record.xid)
+                self._life.finished(recorded.incarnation, recorded.sequence)
                 continue
             running.tell(self._clock.unix_ms(), "recorded", "", record.decision.name)
             self._take(running, recorded, now_s)
-
-    def record_refused(self, record: DecisionRecord, reason: str) -> None:
-        """The log will not take this record, ever: its transaction rolls back alone (R17)."""
-        running = self._running.get(record.xid)
-        if running is not None:
-            self._take(running, events.RecordRefused(reason), self._clock.monotonic_s())
 
     def looked_up(self, answers: Sequence[tuple[RequestId, StoredDecision | None]]) -> None:
         """The log tells what these request_ids are bound to."""
@@ -247,16 +252,17 @@ class Engine:
             if running is not None:
                 self._take(running, events.HeuristicsRecorded(), self._clock.monotonic_s())
 
-    def adopt(self, transactions: Sequence[Transaction]) -> None:
-        """Drive decided transactions of a fenced incarnation to their end."""
+    def adopt(self, incarnation: int, decisions: Sequence[StoredDecision]) -> None:
+        """Drive a fenced incarnation's unfinished decisions to their end."""
         now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
-        for tx in transactions:
-            if tx.xid in self._running:
-                continue
+        driven, silent = fold(decisions, self._timing)
+        for stored in silent:
+            self._life.finished(incarnation, stored.sequence)
+        for tx in driven:
             running = Running(tx, now_s, tx.xid.unix_ms)
             running.decided_s = now_s
-            running.tell(unix_ms, "recovered", "", f"decided by incarnation {tx.incarnation}")
-            running.end(Ended(outcome, 0.0) if (outcome := tx.outcome()) else OutcomeUnknownError("recovered"))
+            running.tell(unix_ms, "recovered", "", f"decided by incarnation {incarnation}")
+            running.end(OutcomeUnknownError("its client asked another incarnation", xid=tx.xid))
             self._running[tx.xid] = running
             self._take(running, events.Woken(), now_s)
 
@@ -281,6 +287,11 @@ class Engine:
         if request is not None:
             self._intents[request] = running
         return running
+
+    def _close(self, running: Running, reason: str, message: str) -> asyncio.Future[Ended]:
+        future = running.waiter()
+        self._take(running, events.Close(reason, message), running.began_s)
+        return future
 
     def _join(self, twin: Running, digest: bytes) -> asyncio.Future[Ended]:
         if twin.transaction.digest != digest:
@@ -333,7 +344,7 @@ class Engine:
             self._lookups.setdefault(tx.request, []).append(tx.xid)
             self._commit.lookup(tx.request)
         if step.heuristics:
-            self._life.heuristics(step.heuristics)
+            self._heuristics.put(step.heuristics)
         if step.reply is not None:
             self._end(running, Ended(step.reply, now_s - running.began_s))
         if step.finished:
@@ -387,6 +398,6 @@ class Engine:
         if tx.request is not None and self._intents.get(tx.request) is running:
             del self._intents[tx.request]
         if tx.sequence:
-            self._life.finished(tx.incarnation, tx.sequence, tx.xid)
+            self._life.finished(tx.incarnation, tx.sequence)
         self.history.add(running)
         self._on_finished(running.finished(now_s))

@@ -8,7 +8,7 @@ class Answer:
 
     ``log_owes`` counts the log's answers that must come first (R3), ``heuristics_owed`` the
     heuristic ends that must be durable first (R12). With ``wait_applied`` the client hears when
-    every branch is done or ``by_s`` has passed. Mutable with slots: one for each transaction.
+    every branch worth waiting for is done, or ``by_s`` has passed. Mutable with slots: one for each transaction.
     """
 
     __slots__ = ("by_s", "given", "heuristics_owed", "log_owes", "wait_applied")
@@ -25,6 +25,6 @@ class Answer:
         """Nothing must become durable before the client is told."""
         return not self.log_owes and not self.heuristics_owed
 
-    def is_due(self, *, all_done: bool, now_s: float) -> bool:
+    def is_due(self, *, applied: bool, now_s: float) -> bool:
         """The client is to be told now."""
-        return not self.given and self.is_free and (all_done or not self.wait_applied or now_s >= self.by_s)
+        return not self.given and self.is_free and (applied or not self.wait_applied or now_s >= self.by_s)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from coordinator.protocol import heuristics
 from coordinator.protocol.outcome import BranchOutcome
-from participant_sdk.xa import Ack, AckKind, Decision, Heuristic, Vote, VoteKind
+from participant_sdk.xa import Ack, AckKind, Decision, Heuristic, Vote, VoteKind, XaCode, transient_no
+
+SILENCE: Final = transient_no("TIMEOUT", "no vote in time", xa_code=XaCode.RBTIMEOUT)
 
 
 class BranchState:
@@ -59,6 +63,21 @@ class Branches(dict[str, BranchState]):
     def all_done(self) -> bool:
         """Nobody is owed anything."""
         return all(branch.done for branch in self.values())
+
+    @property
+    def all_awaited_done(self) -> bool:
+        """Nobody is owed anything that a client should wait for.
+
+        A participant that cannot be reached, or whose silence was taken for "no", is owed its Rollback
+        for as long as it takes; the client is told without it.
+        """
+        return all(b.done or (b.vote is not None and not b.vote.is_yes) for b in self.values())
+
+    def take_silence_for_no(self) -> None:
+        """Count every vote that has not come as a transient "no" (R2)."""
+        for branch in self.values():
+            if branch.vote is None:
+                branch.take_vote(SILENCE)
 
     @property
     def silent(self) -> list[str]:

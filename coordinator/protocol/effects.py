@@ -86,10 +86,13 @@ class Step:
 
 
 def replayed(stored: StoredDecision) -> Outcome:
-    """The answer that a bound request_id gets, from the log's row."""
+    """The answer that a bound request_id gets, from the log's row.
+
+    Branches that voted PREPARED are not called done: the row does not say who has acknowledged.
+    """
     record = stored.record
     branches = decode_votes(record.results) or tuple(
-        BranchOutcome(name, PREPARED, done=True) for name in record.prepared
+        BranchOutcome(name, PREPARED, done=False) for name in record.prepared
     )
     no = next((b for b in branches if b.vote is not None and not b.vote.is_yes), None)
     committed = record.decision is Decision.COMMIT

@@ -41,10 +41,15 @@ class RollbackAsked(NamedTuple):
     reason: str
 
 
-class IntentClosed(NamedTuple):
-    """A client gives up its request: ROLLBACK is to be bound to it, whatever its operations were (R3)."""
+class Close(NamedTuple):
+    """ROLLBACK is to be recorded of a transaction without branches.
+
+    Of a request that its client gives up, whatever its operations were (R3); or of an xid that a
+    participant asks about and that left no trace (R7).
+    """
 
     reason: str
+    message: str
 
 
 class Voted(NamedTuple):
@@ -57,19 +62,14 @@ class Voted(NamedTuple):
 class Recorded(NamedTuple):
     """The log holds this transaction's decision durably.
 
-    ``stored`` is set where the request_id was already bound by another transaction: then this
-    transaction's own row says ROLLBACK, and ``stored`` is the answer.
+    ``stored`` is set where the row says ROLLBACK instead of what was asked for: the request_id was already
+    bound by another transaction, whose row ``stored`` is the answer; or the log refused the record's values
+    (R17), and ``stored`` is this transaction's own row.
     """
 
     incarnation: int
     sequence: int
     stored: StoredDecision | None = None
-
-
-class RecordRefused(NamedTuple):
-    """The log will never take this transaction's record: a value in it is not storable (R17)."""
-
-    reason: str
 
 
 class LookedUp(NamedTuple):
@@ -104,10 +104,9 @@ Event = (
     | SetRollbackOnly
     | CommitAsked
     | RollbackAsked
-    | IntentClosed
+    | Close
     | Voted
     | Recorded
-    | RecordRefused
     | LookedUp
     | Acknowledged
     | HeuristicsRecorded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Final
 
 from coordinator.protocol.phases import Phase
 from participant_sdk.ids import Xid
@@ -73,7 +74,7 @@ def encode_votes(branches: tuple[BranchOutcome, ...]) -> str:
 
 
 def decode_votes(results: str) -> tuple[BranchOutcome, ...]:
-    """Read what ``encode_votes`` wrote. ValueError for anything else."""
+    """Read what ``encode_votes`` wrote. Only a branch that ended with its vote is known to be done."""
     if not results:
         return ()
     return tuple(
@@ -90,7 +91,10 @@ def decode_votes(results: str) -> tuple[BranchOutcome, ...]:
                 item["field"],
                 tuple(item["results"]),
             ),
-            done=True,
+            done=item.get("kind") in _ENDS_WITH_VOTE,
         )
         for item in json.loads(results)
     )
+
+
+_ENDS_WITH_VOTE: Final = (VoteKind.READ_ONLY, VoteKind.ROLLED_BACK)

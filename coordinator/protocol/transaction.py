@@ -100,10 +100,8 @@ class Transaction:
                 return self._on_rollback_only(event)
             case events.RollbackAsked():
                 return self._on_rollback_asked(event, now_s)
-            case events.IntentClosed():
-                return self._on_intent_closed(event, now_s)
-            case events.RecordRefused():
-                return self._on_record_refused(event, now_s)
+            case events.Close():
+                return self._on_close(event, now_s)
             case events.LookedUp():
                 return self._on_looked_up(event, now_s)
             case events.HeuristicsRecorded():
@@ -145,7 +143,7 @@ class Transaction:
         branch = self.branches.get(event.participant)
         if branch is None:
             branch = self.branches.add(event.participant)
-        if (branch.carried and event.embedded) or (branch.embedded and event.carried):
+        if (branch.carried or event.carried) and (branch.embedded or event.embedded):
             return Step(refusal=Refusal.MIXED_WORK)
         branch.carried += event.carried
         branch.embedded += event.embedded
@@ -177,10 +175,10 @@ class Transaction:
             return self._roll_back(now_s, "ROLLBACK_ASKED", event.reason)
         return Step(refusal=Refusal.NOT_ACTIVE)
 
-    def _on_intent_closed(self, event: events.IntentClosed, now_s: float) -> Step:
+    def _on_close(self, event: events.Close, now_s: float) -> Step:
         if self.phase is not Phase.ACTIVE or self.branches:
             return Step(refusal=Refusal.NOT_ACTIVE)
-        return self._roll_back(now_s, "INTENT_CLOSED", event.reason, business=True)
+        return self._roll_back(now_s, event.reason, event.message, binds=True)
 
     def _on_voted(self, event: events.Voted, now_s: float) -> Step:
         branch = self.branches.get(event.participant)
@@ -195,7 +193,7 @@ class Transaction:
     def _count_vote(self, branch: BranchState, vote: Vote, now_s: float) -> Step:
         branch.take_vote(vote)
         if not vote.is_yes:
-            return self._roll_back(now_s, vote.reason, _said(branch, vote), business=vote.is_business_no)
+            return self._roll_back(now_s, vote.reason, _said(branch, vote), binds=vote.is_business_no)
         return self._decide() if self.branches.all_voted else Step()
 
     def _take_late_vote(self, branch: BranchState, vote: Vote, now_s: float) -> Step:
@@ -204,7 +202,7 @@ class Transaction:
         if vote.is_business_no and self._retry and not self.answer.given:
             self._retry = False
             self.reason, self.message = vote.reason, _said(branch, vote)
-            return self._settle(now_s, Step(record=self._bind()))
+            return self._settle(now_s, Step(record=self._bind() if self.request else None))
         return self._settle(now_s, Step())
 
     # The decision.
@@ -225,18 +223,9 @@ class Transaction:
     def _on_recorded(self, event: events.Recorded, now_s: float) -> Step:
         if self.phase is Phase.DECIDING:
             if event.stored is not None:
-                return self._refused(event.stored, now_s)
+                return self._refused(event, event.stored, now_s)
             return self._committed(event, now_s)
         return self._bound(event, now_s) if self.answer.log_owes else Step()
-
-    def _on_record_refused(self, event: events.RecordRefused, now_s: float) -> Step:
-        """The log certainly holds nothing of this transaction: it rolls back alone, and nothing is bound."""
-        if self.phase is Phase.DECIDING:
-            return self._roll_back(now_s, "RECORD_REFUSED", event.reason, cause=Cause.COMMIT_REFUSED)
-        if not self.answer.log_owes:
-            return Step()
-        self._retry = True
-        return self._told_by_log(None, now_s)
 
     def _committed(self, event: events.Recorded, now_s: float) -> Step:
         self.decision = Decision.COMMIT
@@ -245,37 +234,41 @@ class Transaction:
         self._schedule(now_s, self._timing.commit_timeout_s)
         return self._settle(now_s, Step(messages=self._owed_messages(Verb.COMMIT)))
 
-    def _refused(self, stored: StoredDecision, now_s: float) -> Step:
-        """The request_id is bound by another transaction, whose outcome is the answer to this one too."""
+    def _refused(self, event: events.Recorded, stored: StoredDecision, now_s: float) -> Step:
+        """The log holds ROLLBACK instead: the request_id is another's, or a value of the record cannot be stored."""
         self.decision = Decision.ROLLBACK
-        self.reason, self.message = "REQUEST_ID_BOUND", f"the request was ended by transaction {stored.record.xid}"
+        self.incarnation, self.sequence = event.incarnation, event.sequence
+        self.reason = stored.record.reason
+        self.message = "the decision log refused a value of this transaction's record"
         self._move(Cause.COMMIT_REFUSED)
         self._schedule(now_s, self._timing.rollback_timeout_s)
         step = Step(messages=self._owed_messages(Verb.ROLLBACK))
-        self._answer_with(stored, step)
+        if stored.record.xid != self.xid:
+            self.reason, self.message = "REQUEST_ID_BOUND", f"transaction {stored.record.xid} ended the request"
+            self._answer_with(stored, step)
         return self._settle(now_s, step)
 
-    def _roll_back(
-        self, now_s: float, reason: str, message: str, *, business: bool = False, cause: Cause = Cause.NO
-    ) -> Step:
-        """Begin to undo. With a request_id the log has a word before the client is told."""
+    def _roll_back(self, now_s: float, reason: str, message: str, *, binds: bool = False) -> Step:
+        """Begin to undo, from ACTIVE or PREPARING. With a request_id the log has a word before the client is told.
+
+        ``binds``: the rollback is recorded, and bound to the request_id where there is one.
+        """
         self.decision = Decision.ROLLBACK
         self.reason, self.message = reason, message
-        self._retry = not business
-        self._move(cause)
+        self._retry = not binds
+        bare = not self.branches
+        self._move(Cause.NO)
         self._schedule(now_s, self._timing.rollback_timeout_s)
         step = Step(messages=self._owed_messages(Verb.ROLLBACK))
-        if self.request is not None and business:
+        if binds and (self.request is not None or bare):
             step.record = self._bind()
         elif self.request is not None:
             self.answer.log_owes += 1
             step.lookup = True
         return self._settle(now_s, step)
 
-    def _bind(self) -> DecisionRecord | None:
-        """The record that binds a business "no" to the request_id; None without one."""
-        if self.request is None:
-            return None
+    def _bind(self) -> DecisionRecord:
+        """The record of a rollback, which binds it to the request_id where there is one."""
         self.answer.log_owes += 1
         return DecisionRecord(
             self.xid,
@@ -288,7 +281,8 @@ class Transaction:
 
     def _bound(self, event: events.Recorded, now_s: float) -> Step:
         self.incarnation, self.sequence = event.incarnation, event.sequence
-        return self._told_by_log(event.stored, now_s)
+        stored = event.stored
+        return self._told_by_log(None if stored is None or stored.record.xid == self.xid else stored, now_s)
 
     def _on_looked_up(self, event: events.LookedUp, now_s: float) -> Step:
         return self._told_by_log(event.stored, now_s) if self.answer.log_owes else Step()
@@ -339,11 +333,16 @@ class Transaction:
             case Phase.ACTIVE if now_s >= self.deadline_s:
                 return self._roll_back(now_s, "TIMEOUT", "commit was not asked for in time")
             case Phase.PREPARING if now_s >= self.prepare_by_s:
-                return self._roll_back(now_s, "TIMEOUT", f"no vote in time from {', '.join(self.branches.silent)}")
+                return self._time_out(now_s)
             case Phase.COMMITTING | Phase.ROLLING_BACK:
                 return self._resend(now_s)
             case _:
                 return Step(wake_at_s=self._wake_at_s())
+
+    def _time_out(self, now_s: float) -> Step:
+        silent = ", ".join(self.branches.silent)
+        self.branches.take_silence_for_no()
+        return self._roll_back(now_s, "TIMEOUT", f"no vote in time from {silent}")
 
     def _resend(self, now_s: float) -> Step:
         step = Step()
@@ -358,7 +357,7 @@ class Transaction:
         all_done = self.branches.all_done
         if all_done and self.phase in _TELLING:
             self._move(Cause.ALL_ACKNOWLEDGED)
-        if self.answer.is_due(all_done=all_done, now_s=now_s):
+        if self.answer.is_due(applied=self.branches.all_awaited_done, now_s=now_s):
             self.answer.given = True
             step.reply = self.outcome()
         step.finished = all_done and self.answer.is_free

@@ -1,0 +1,61 @@
+"""Keeps heuristic ends in the log before anybody is told of them (R12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final
+
+import structlog
+
+from coordinator.log.backoff import Backoff
+from coordinator.log.decision_log import DecisionLog, LogUnavailableError, LogUncertainError
+from coordinator.protocol.effects import HeuristicRecord
+from participant_sdk.batching import Batcher
+from participant_sdk.ids import Xid
+
+_LOG: Final = structlog.get_logger(__name__)
+
+
+class HeuristicKeeper:
+    """Writes heuristic ends, batch by batch, again and again until they are durable.
+
+    The log keeps each once, so writing again what may have been written is harmless.
+    """
+
+    __slots__ = ("_backoff", "_batcher", "_log", "_on_recorded")
+
+    def __init__(self, log: DecisionLog, *, random: Random, on_recorded: Callable[[Sequence[Xid]], None]) -> None:
+        self._log = log
+        self._backoff = Backoff(random)
+        self._on_recorded = on_recorded
+        self._batcher: Batcher[HeuristicRecord] = Batcher(self._write)
+
+    def put(self, records: Sequence[HeuristicRecord]) -> None:
+        """Queue records; ``on_recorded`` gets the xid of each once it is durable."""
+        for record in records:
+            self._batcher.put(record)
+
+    async def run(self) -> None:
+        """Write what is queued, until cancelled."""
+        await self._batcher.run()
+
+    async def _write(self, records: list[HeuristicRecord]) -> None:
+        for record in records:
+            _LOG.error(
+                "heuristic_outcome",
+                transaction_id=str(record.xid),
+                participant=record.participant,
+                heuristic=record.heuristic.name,
+                detail=record.message,
+            )
+        while True:
+            try:
+                await self._log.record_heuristics(records)
+            except (LogUnavailableError, LogUncertainError) as error:
+                _LOG.warning("heuristics_not_recorded", error=str(error))
+                await self._backoff.wait()
+            else:
+                self._backoff.reset()
+                self._on_recorded([record.xid for record in records])
+                return

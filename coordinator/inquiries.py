@@ -1,0 +1,120 @@
+"""Answers about outcomes: to participants in doubt, and to people.
+
+What the engine holds is answered from memory; the rest is asked of the log, in batches, and
+judged by R7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coordinator.engine import Engine
+from coordinator.errors import UnavailableError, UnknownTransactionError
+from coordinator.log.decision_log import DecisionLog, LogUnavailableError
+from coordinator.log.group_commit import GroupCommit
+from coordinator.log.inquiry import Answer
+from coordinator.protocol.effects import StoredDecision, replayed
+from coordinator.protocol.outcome import Outcome
+from coordinator.protocol.phases import Phase
+from coordinator.protocol.transaction import Transaction
+from coordinator.requests import TransactionView
+from participant_sdk.decisions import DecisionAnswer
+from participant_sdk.ids import Xid
+from participant_sdk.xa import Decision, DecisionState
+
+
+class Inquiries:
+    """Looks outcomes up, in the engine first, then in the log. All calls may raise UnavailableError."""
+
+    def __init__(self, engine: Engine, log: DecisionLog, commit: GroupCommit) -> None:
+        self._engine = engine
+        self._log = log
+        self._commit = commit
+
+    async def decision(self, xid: Xid) -> DecisionAnswer:
+        """What became of this transaction (R7). Only COMMIT and ROLLBACK end a doubt."""
+        running = self._engine.find(xid)
+        if running is not None:
+            return self._of_transaction(running.transaction)
+        answer = await self._read(xid)
+        own = self._engine.incarnation
+        if answer.state is not DecisionState.PENDING or answer.held or xid.incarnation != own.number:
+            return self._of_log(answer)
+        if not self._engine.gave(xid):
+            return DecisionAnswer(DecisionState.FORGOTTEN, epoch=own.epoch)
+        await self._engine.presume(xid)
+        found = self._engine.find(xid)
+        return self._of_transaction(found.transaction) if found else self._of_log(await self._read(xid))
+
+    async def transaction(self, xid: Xid) -> TransactionView:
+        """Everything known of one transaction. UnknownTransactionError names its owner, if that lives."""
+        running = self._engine.find(xid)
+        if running is not None:
+            return running.view()
+        answer = await self._read(xid)
+        if answer.stored is not None:
+            return _view_of(answer.stored)
+        gave = self._engine.gave(xid)
+        if gave or (answer.state is DecisionState.ROLLBACK and answer.owner is not None):
+            return _presumed(xid)
+        where = f"; ask its owner at {answer.owner.address}" if answer.owner and not answer.owner.fenced else ""
+        raise UnknownTransactionError(f"no transaction {xid} is known{where}", xid=xid)
+
+    async def transactions(self, phase: Phase | None, before: Xid | None, limit: int) -> Sequence[TransactionView]:
+        """Transactions below ``before``, newest first, at most ``limit``: held ones and the log's."""
+        try:
+            stored = await self._log.list_decisions(before, limit)
+        except LogUnavailableError as error:
+            raise UnavailableError(f"the decision log cannot be read: {error}") from error
+        views = {row.record.xid: _view_of(row) for row in stored}
+        views |= {view.xid: view for view in self._engine.views() if before is None or view.xid < before}
+        chosen = [view for view in views.values() if phase is None or view.phase is phase]
+        return sorted(chosen, key=lambda view: view.xid, reverse=True)[:limit]
+
+    async def _read(self, xid: Xid) -> Answer:
+        try:
+            return await self._commit.read(xid)
+        except LogUnavailableError as error:
+            raise UnavailableError(f"transaction {xid}: the decision log cannot be read; ask again", xid=xid) from error
+
+    def _of_transaction(self, tx: Transaction) -> DecisionAnswer:
+        own = self._engine.incarnation
+        match tx.decision:
+            case Decision.COMMIT:
+                return DecisionAnswer(DecisionState.COMMIT, tx.incarnation, tx.sequence, epoch=own.epoch)
+            case Decision.ROLLBACK:
+                return DecisionAnswer(DecisionState.ROLLBACK, epoch=own.epoch)
+            case None:
+                return DecisionAnswer(DecisionState.PENDING, owner_address=own.address, epoch=own.epoch)
+
+    def _of_log(self, answer: Answer) -> DecisionAnswer:
+        epoch = self._engine.incarnation.epoch
+        if answer.state is DecisionState.COMMIT and answer.stored is not None:
+            return DecisionAnswer(answer.state, answer.stored.incarnation, answer.stored.sequence, epoch=epoch)
+        owner = answer.owner
+        address = owner.address if owner and not owner.fenced and answer.state is DecisionState.PENDING else ""
+        return DecisionAnswer(answer.state, owner_address=address, epoch=epoch)
+
+
+def _view_of(stored: StoredDecision) -> TransactionView:
+    """What the log's row alone tells of a transaction."""
+    outcome = replayed(stored)
+    record = stored.record
+    return TransactionView(
+        record.xid,
+        outcome.phase,
+        outcome,
+        outcome.branches,
+        record.xid.unix_ms,
+        request_id=record.request.name if record.request else "",
+        incarnation=stored.incarnation,
+        sequence=stored.sequence,
+    )
+
+
+def _presumed(xid: Xid) -> TransactionView:
+    """A transaction without a row whose incarnation cannot write one any more: rolled back."""
+    outcome = Outcome(
+        xid, Decision.ROLLBACK, Phase.ROLLED_BACK, "PRESUMED", "no commit was recorded, so it is rolled back"
+    )
+    return TransactionView(xid, Phase.ROLLED_BACK, outcome, (), xid.unix_ms)
