@@ -1,0 +1,129 @@
+"""The coordinators a client knows: one channel each, taken in turn when one fails.
+
+Any coordinator takes any call, so a client stays with one while it answers, and goes to the
+next when it does not. Clients start at different ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+import grpc
+from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub, TransactionServiceStub
+
+from participant_sdk.client_errors import Failed, UnavailableError, error_of
+from participant_sdk.client_wire import AnswerError, read_status
+from participant_sdk.context import trace_headers
+
+BACKOFF_FIRST_S: Final = 0.02
+BACKOFF_MAX_S: Final = 1.0
+ANSWER_MAX_BYTES: Final = 64 * 1024 * 1024
+
+_CHANNEL_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", ANSWER_MAX_BYTES),
+    # A coordinator that comes back is found within a second, not gRPC's two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+_RANDOM: Final = random.SystemRandom()
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+Read = TypeVar("Read")
+
+
+class Backoff:
+    """Growing pauses with jitter: half to whole of 20 ms, 40 ms, and so on up to a second."""
+
+    __slots__ = ("_next_s",)
+
+    def __init__(self) -> None:
+        self._next_s = BACKOFF_FIRST_S
+
+    def pause_s(self, at_least_s: float = 0.0) -> float:
+        """The next pause, in seconds."""
+        pause_s = self._next_s * _RANDOM.uniform(0.5, 1.0)
+        self._next_s = min(2 * self._next_s, BACKOFF_MAX_S)
+        return max(pause_s, at_least_s)
+
+
+class Coordinators:
+    """One channel per address; ``stub`` is the one in use."""
+
+    __slots__ = ("_at", "_channels", "_stubs", "addresses")
+
+    def __init__(self, addresses: Sequence[str] | str) -> None:
+        self.addresses = (addresses,) if isinstance(addresses, str) else tuple(addresses)
+        if not self.addresses or not all(self.addresses):
+            raise ValueError("a client needs at least one coordinator's address, host:port")
+        self._channels = [grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS) for address in self.addresses]
+        self._stubs: list[TransactionServiceAsyncStub] = [TransactionServiceStub(c) for c in self._channels]
+        self._at = _RANDOM.randrange(len(self._stubs))
+
+    @property
+    def stub(self) -> TransactionServiceAsyncStub:
+        """The coordinator in use."""
+        return self._stubs[self._at]
+
+    def turn_from(self, failed: TransactionServiceAsyncStub) -> None:
+        """Go on to the next coordinator, unless another call has already left this one."""
+        if self._stubs[self._at] is failed:
+            self._at = (self._at + 1) % len(self._stubs)
+
+    async def ask(
+        self,
+        call_of: Callable[[TransactionServiceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[Request, Answer]],
+        request: Request,
+        timeout_s: float,
+        read: Callable[[Answer], Read],
+    ) -> Read | Failed:
+        """Make one call at the coordinator in use, and read its answer.
+
+        A status, or an answer that breaks the contract, is a ``Failed``; unless it is about the request
+        itself, the next call goes to the next coordinator.
+        """
+        stub = self.stub
+        try:
+            return read(await call_of(stub)(request, timeout=timeout_s, metadata=trace_headers()))
+        except grpc.aio.AioRpcError as error:
+            failed = read_status(error)
+        except AnswerError as error:
+            failed = Failed(grpc.StatusCode.DATA_LOSS, str(error))
+        if error_of(failed) is None:
+            self.turn_from(stub)
+        return failed
+
+    async def insist(
+        self,
+        call_of: Callable[[TransactionServiceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[Request, Answer]],
+        request: Request,
+        timeout_s: float,
+        read: Callable[[Answer], Read],
+    ) -> Read:
+        """Make a call that decides nothing, at the coordinators in turn, until one answers.
+
+        ClientError where trying again is no use; UnavailableError when ``timeout_s`` is over.
+        """
+        until_s = time.monotonic() + timeout_s
+        backoff = Backoff()
+        while True:
+            answer = await self.ask(call_of, request, max(until_s - time.monotonic(), 0.001), read)
+            if not isinstance(answer, Failed):
+                return answer
+            if (error := error_of(answer)) is not None:
+                raise error
+            pause_s = backoff.pause_s(answer.retry_after_s)
+            if time.monotonic() + pause_s >= until_s:
+                addresses = ", ".join(self.addresses)
+                raise UnavailableError(f"no answer from {addresses} in {timeout_s:g} s: {answer}", reason=answer.reason)
+            await asyncio.sleep(pause_s)
+
+    async def close(self) -> None:
+        """End every channel at once; calls in flight fail."""
+        for channel in self._channels:
+            await channel.close()

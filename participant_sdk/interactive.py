@@ -1,0 +1,171 @@
+"""Interactive transactions: begun, worked under, and ended by the client.
+
+Enlist comes before the work (R13). A lost answer to Commit or Rollback is asked for again, by
+xid, at the coordinators in turn; both are idempotent. A lost answer to Enlist is not repaired,
+because a second Enlist would add the work twice: the transaction has to be rolled back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import groupby
+from typing import Final
+
+import grpc
+from pincex.tx.v1 import transaction_pb2
+from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub
+
+from participant_sdk.client_errors import Failed, OutcomeUnknown, UnavailableError, error_of
+from participant_sdk.client_results import Committed, Ending, Enlisted, KnownDecision, RolledBack, Wait
+from participant_sdk.client_wire import read_decision, read_ending, read_enlisted, wire_wait, write_operations
+from participant_sdk.coordinators import Answer, Backoff, Coordinators, Read, Request
+from participant_sdk.ids import Xid
+from participant_sdk.operations import OperationLike, operations_of
+from participant_sdk.xa import DecisionState
+
+# How long the end of a transaction is asked for after its deadline.
+ENDING_S: Final = 5.0
+
+
+class Transaction:
+    """One interactive transaction. ``ending`` is None until it has ended and its client was told."""
+
+    __slots__ = ("_coordinators", "_deadline_s", "_log_id", "_participants", "ending", "request_id", "xid")
+
+    def __init__(self, coordinators: Coordinators, xid: Xid, request_id: str, timeout_s: float) -> None:
+        self._coordinators = coordinators
+        self._deadline_s = time.monotonic() + timeout_s
+        self._participants: list[str] = []
+        self._log_id = ""
+        self.xid = xid
+        self.request_id = request_id
+        self.ending: Ending | None = None
+
+    async def enlist(self, operations: Sequence[OperationLike]) -> tuple[Enlisted, ...]:
+        """Add operations, which run at Prepare; one branch for each service, order kept within it.
+
+        InvalidRequestError and WrongPhaseError add nothing. UnavailableError may have added them: roll back.
+        """
+        ordered = sorted(operations_of(operations), key=lambda operation: operation.service)
+        return tuple(
+            [
+                await self._enlist(
+                    transaction_pb2.EnlistRequest(
+                        xid=str(self.xid), participant=service, operations=write_operations(theirs)
+                    )
+                )
+                for service, theirs in groupby(ordered, key=lambda operation: operation.service)
+            ]
+        )
+
+    async def enlist_embedded(self, participant: str, operations: int = 1) -> Enlisted:
+        """Add a service that is about to do so many operations under the xid at once. Errors as for ``enlist``."""
+        return await self._enlist(
+            transaction_pb2.EnlistRequest(xid=str(self.xid), participant=participant, embedded_operations=operations)
+        )
+
+    async def set_rollback_only(self, reason: str) -> None:
+        """Leave the transaction no end but rollback. Errors as for ``enlist``; it may be repeated."""
+        request = transaction_pb2.SetRollbackOnlyRequest(xid=str(self.xid), reason=reason)
+        await self._call(lambda stub: stub.SetRollbackOnly, request, lambda _: None)
+
+    async def commit(self, wait: Wait = Wait.APPLIED) -> Ending:
+        """Ask for commit; the votes may still say no. OutcomeUnknown where nobody would say."""
+        request = transaction_pb2.TransactionServiceCommitRequest(xid=str(self.xid), wait=wire_wait(wait))
+        return await self._end(lambda stub: stub.Commit, request, lambda answer: read_ending(answer.result))
+
+    async def rollback(self, reason: str = "rolled back by the client") -> Ending:
+        """Roll back. Committed, if that had been decided; OutcomeUnknown where nobody would say."""
+        request = transaction_pb2.TransactionServiceRollbackRequest(xid=str(self.xid), reason=reason[:200])
+        return await self._end(lambda stub: stub.Rollback, request, lambda answer: read_ending(answer.result))
+
+    @property
+    def _left_s(self) -> float:
+        return max(self._deadline_s - time.monotonic(), 0.0)
+
+    async def _enlist(self, request: transaction_pb2.EnlistRequest) -> Enlisted:
+        enlisted = await self._call(
+            lambda stub: stub.Enlist, request, lambda answer: read_enlisted(self.xid, request.participant, answer)
+        )
+        self._log_id = enlisted.log_id
+        if request.participant not in self._participants:
+            self._participants.append(request.participant)
+        return enlisted
+
+    async def _call(
+        self,
+        call_of: Callable[[TransactionServiceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[Request, Answer]],
+        request: Request,
+        read: Callable[[Answer], Read],
+    ) -> Read:
+        """One try of a call that must not be repeated blindly."""
+        answer = await self._coordinators.ask(call_of, request, max(self._left_s, 0.001), read)
+        if isinstance(answer, Failed):
+            raise error_of(answer) or UnavailableError(
+                f"transaction {self.xid}: {answer}; roll it back", reason=answer.reason, xid=str(self.xid)
+            )
+        return answer
+
+    async def _end(
+        self,
+        call_of: Callable[[TransactionServiceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[Request, Answer]],
+        request: Request,
+        read: Callable[[Answer], Ending],
+    ) -> Ending:
+        """Ask for the end until somebody tells it."""
+        backoff = Backoff()
+        uncertain = False
+        until_s = time.monotonic() + self._left_s + ENDING_S
+        while (left_s := until_s - time.monotonic()) > 0:
+            answer = await self._coordinators.ask(call_of, request, left_s, read)
+            if not isinstance(answer, Failed):
+                self.ending = answer
+                return answer
+            error = error_of(answer)
+            if error is not None and not uncertain:
+                raise error
+            if error is not None and (ending := await self._inquire(left_s)) is not None:
+                self.ending = ending
+                return ending
+            uncertain = True
+            await asyncio.sleep(backoff.pause_s(answer.retry_after_s))
+        raise OutcomeUnknown(f"no coordinator told the end of transaction {self.xid}", xid=str(self.xid))
+
+    async def _inquire(self, timeout_s: float) -> Ending | None:
+        """What the log knows, for a transaction that its coordinator no longer holds."""
+        request = transaction_pb2.GetDecisionRequest(
+            xid=str(self.xid), participants=self._participants, log_id=self._log_id
+        )
+        answer: KnownDecision | Failed = await self._coordinators.ask(
+            lambda stub: stub.GetDecision, request, timeout_s, read_decision
+        )
+        match answer:
+            case KnownDecision(state=DecisionState.COMMIT):
+                return Committed(self.xid, self.request_id, applied=False)
+            case KnownDecision(state=DecisionState.ROLLBACK):
+                message = "the transaction had ended in rollback"
+                return RolledBack(self.xid, "ROLLED_BACK", message, self.request_id, retry=True)
+            case _:
+                return None
+
+
+_current: ContextVar[Transaction | None] = ContextVar("pincex_transaction", default=None)
+
+
+def current_transaction() -> Transaction | None:
+    """The interactive transaction whose block this task is in; None outside of one."""
+    return _current.get()
+
+
+@contextmanager
+def within(transaction: Transaction) -> Generator[Transaction]:
+    """Make it the current transaction for the time of the block."""
+    token = _current.set(transaction)
+    try:
+        yield transaction
+    finally:
+        _current.reset(token)
