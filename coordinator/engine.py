@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Final
+
+import structlog
 
 from coordinator import canonical
 from coordinator.admission import Admission, Limits, share_out, unknown_service
@@ -31,7 +34,6 @@ from coordinator.log.group_commit import GroupCommit
 from coordinator.protocol import events
 from coordinator.protocol.effects import DecisionRecord, Refusal, Step, StoredDecision, Verb
 from coordinator.protocol.phases import FINISHED, Phase
-from coordinator.protocol.recovery import fold
 from coordinator.protocol.timing import Timing
 from coordinator.protocol.transaction import Transaction
 from coordinator.requests import Ended, Enlisted, ExecuteCall, TransactionView
@@ -43,6 +45,8 @@ from participant_sdk.ids import RequestId, Xid, XidSource
 from participant_sdk.link import Link
 from participant_sdk.participant import Operation, Prepare
 from participant_sdk.xa import Ack, Decision, Vote
+
+_LOG: Final = structlog.get_logger(__name__)
 
 
 class Engine:
@@ -237,6 +241,7 @@ class Engine:
 
     def link_up(self, participant: str, welcome: Welcome) -> None:
         """A session to this participant is open: send again what it is owed."""
+        _LOG.info("participant_up", participant=participant, epoch=welcome.epoch)
         now_s = self._clock.monotonic_s()
         event = events.Reachable(participant)
         for running in list(self._running.values()):
@@ -244,6 +249,7 @@ class Engine:
 
     def link_down(self, participant: str, reason: str) -> None:
         """A session was lost. Its votes have come as transient "no"; what it is owed waits for ``link_up``."""
+        _LOG.warning("participant_down", participant=participant, reason=reason)
 
     def heuristics_recorded(self, xids: Sequence[Xid]) -> None:
         """The log keeps heuristic ends of these transactions, one entry for each."""
@@ -252,19 +258,15 @@ class Engine:
             if running is not None:
                 self._take(running, events.HeuristicsRecorded(), self._clock.monotonic_s())
 
-    def adopt(self, incarnation: int, decisions: Sequence[StoredDecision]) -> None:
-        """Drive a fenced incarnation's unfinished decisions to their end."""
-        now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
-        driven, silent = fold(decisions, self._timing)
-        for stored in silent:
-            self._life.finished(incarnation, stored.sequence)
-        for tx in driven:
-            running = Running(tx, now_s, tx.xid.unix_ms)
-            running.decided_s = now_s
-            running.tell(unix_ms, "recovered", "", f"decided by incarnation {incarnation}")
-            running.end(OutcomeUnknownError("its client asked another incarnation", xid=tx.xid))
-            self._running[tx.xid] = running
-            self._take(running, events.Woken(), now_s)
+    def drive(self, tx: Transaction, story: str) -> None:
+        """Take over a decided transaction of another incarnation and bring it to its end."""
+        now_s = self._clock.monotonic_s()
+        running = Running(tx, now_s, tx.xid.unix_ms)
+        running.decided_s = now_s
+        running.tell(self._clock.unix_ms(), "recovered", "", story)
+        running.end(OutcomeUnknownError("its client asked another incarnation", xid=tx.xid))
+        self._running[tx.xid] = running
+        self._take(running, events.Woken(), now_s)
 
     def stop(self, why: str) -> None:
         """Take nothing more, and tell everybody who waits that the outcome is unknown."""

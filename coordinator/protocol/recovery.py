@@ -12,15 +12,15 @@ from participant_sdk.xa import PREPARED, Decision
 
 
 def redo(stored: StoredDecision, timing: Timing) -> Transaction:
-    """Read a decided COMMIT back as a transaction in COMMITTING. Nobody waits for its answer.
+    """Read a decided transaction back, to be told to the branches that its row names. Nobody waits for its answer.
 
-    The first ``Woken`` sends Commit to every branch that voted PREPARED; those that applied it before
-    answer ALREADY_DONE.
+    The first ``Woken`` sends the decision to each; those that applied it before answer ALREADY_DONE.
     """
     record = stored.record
     transaction = Transaction(record.xid, 0.0, timing, request=record.request, digest=record.digest)
     transaction.decision = record.decision
-    transaction.phase = Phase.COMMITTING
+    transaction.phase = Phase.COMMITTING if record.decision is Decision.COMMIT else Phase.ROLLING_BACK
+    transaction.reason = record.reason
     transaction.incarnation, transaction.sequence = stored.incarnation, stored.sequence
     transaction.answer.given = True
     for name in record.prepared:
@@ -31,13 +31,8 @@ def redo(stored: StoredDecision, timing: Timing) -> Transaction:
 def fold(rows: Iterable[StoredDecision], timing: Timing) -> tuple[list[Transaction], list[StoredDecision]]:
     """Part a fenced incarnation's unfinished decisions into transactions to drive, and rows with nothing to send.
 
-    A ROLLBACK row names no branches: they were told by the incarnation that died, or they ask (R7).
+    A row that names no branch is finished: nobody prepared, or those who did ask for themselves (R7).
     """
-    driven: list[Transaction] = []
-    silent: list[StoredDecision] = []
-    for stored in rows:
-        if stored.record.decision is Decision.COMMIT and stored.record.prepared:
-            driven.append(redo(stored, timing))
-        else:
-            silent.append(stored)
-    return driven, silent
+    rows = list(rows)
+    driven = [redo(stored, timing) for stored in rows if stored.record.prepared]
+    return driven, [stored for stored in rows if not stored.record.prepared]

@@ -282,7 +282,10 @@ class Transaction:
     def _bound(self, event: events.Recorded, now_s: float) -> Step:
         self.incarnation, self.sequence = event.incarnation, event.sequence
         stored = event.stored
-        return self._told_by_log(None if stored is None or stored.record.xid == self.xid else stored, now_s)
+        if stored is not None and stored.record.xid == self.xid:
+            # The log refused the record's values and kept a bare ROLLBACK: nothing is bound.
+            self._retry, stored = True, None
+        return self._told_by_log(stored, now_s)
 
     def _on_looked_up(self, event: events.LookedUp, now_s: float) -> Step:
         return self._told_by_log(event.stored, now_s) if self.answer.log_owes else Step()
