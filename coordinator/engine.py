@@ -12,7 +12,8 @@ gives up takes its own future along and nothing else (R16).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -33,6 +34,7 @@ from coordinator.log.decision_log import Incarnation
 from coordinator.log.group_commit import GroupCommit
 from coordinator.protocol import events
 from coordinator.protocol.effects import DecisionRecord, Refusal, Step, StoredDecision, Verb
+from coordinator.protocol.outcome import Outcome
 from coordinator.protocol.phases import FINISHED, Phase
 from coordinator.protocol.timing import Timing
 from coordinator.protocol.transaction import Transaction
@@ -179,15 +181,6 @@ class Engine:
         """Everything held, newest first: what runs, then what finished lately."""
         running = [r.view().without_events() for r in reversed(self._running.values())]
         return running + [r.view().without_events() for r in self.history.newest_first()]
-
-    def watch(self, xid: Xid | None) -> AsyncIterator[TransactionView]:
-        """Each change of phase as it happens, of one transaction or of all. UnknownTransactionError."""
-        if xid is None:
-            return self.watchers.follow(None)
-        found = self.find(xid)
-        if found is None:
-            raise UnknownTransactionError(f"transaction {xid} is not known to this coordinator", xid=xid)
-        return self.watchers.follow(found.view())
 
     @property
     def in_flight(self) -> int:
@@ -348,7 +341,7 @@ class Engine:
         if step.heuristics:
             self._heuristics.put(step.heuristics)
         if step.reply is not None:
-            self._end(running, Ended(step.reply, now_s - running.began_s))
+            self._end(running, Ended(self._known(step.reply), now_s - running.began_s))
         if step.finished:
             self._finish(running, now_s)
         elif step.wake_at_s is not None:
@@ -392,6 +385,11 @@ class Engine:
         if running.ended is None:
             self._admission.leave()
             running.end(ended)
+
+    def _known(self, reply: Outcome) -> Outcome:
+        """A stored answer, with what is known here of the branches of the transaction that bound it."""
+        original = self.find(reply.xid) if reply.replayed else None
+        return reply if original is None else replace(reply, branches=original.transaction.branches.outcomes())
 
     def _finish(self, running: Running, now_s: float) -> None:
         tx = running.transaction

@@ -6,7 +6,7 @@ judged by R7.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from coordinator.engine import Engine
 from coordinator.errors import UnavailableError, UnknownTransactionError
@@ -70,6 +70,15 @@ class Inquiries:
         views |= {view.xid: view for view in self._engine.views() if before is None or view.xid < before}
         chosen = [view for view in views.values() if phase is None or view.phase is phase]
         return sorted(chosen, key=lambda view: view.xid, reverse=True)[:limit]
+
+    def watch(self, xid: Xid | None) -> AsyncIterator[TransactionView]:
+        """Each change of phase as it happens: of one transaction until it ends, or of all. UnknownTransactionError."""
+        if xid is None:
+            return self._engine.watchers.follow(None)
+        found = self._engine.find(xid)
+        if found is None:
+            raise UnknownTransactionError(f"transaction {xid} is not held by this coordinator", xid=xid)
+        return self._engine.watchers.follow(found.view())
 
     async def _read(self, xid: Xid) -> Answer:
         try:

@@ -20,7 +20,6 @@ from participant_sdk.xa import (
     Ack,
     AckKind,
     Decision,
-    Vote,
     business_no,
     invalid,
     transient_no,
@@ -55,7 +54,10 @@ class Interpreter:
         step = self.tx.step(self.event(verb, names, options), float(options.get("at", "0")))
         return [*self.describe(step), f"phase {self.tx.phase.name}"]
 
-    def event(self, verb: str, names: list[str], options: dict[str, str]) -> events.Event:
+    # One case for each kind of event.
+    def event(  # noqa: C901, PLR0911, PLR0912
+        self, verb: str, names: list[str], options: dict[str, str]
+    ) -> events.Event:
         """The event that a line names."""
         match verb:
             case "enlist":
@@ -129,9 +131,7 @@ def describe_record(record: DecisionRecord) -> str:
 
 def describe_outcome(outcome: Outcome) -> str:
     words = [outcome.decision.name]
-    for flag in ("retry", "replayed", "applied"):
-        if getattr(outcome, flag):
-            words.append(flag)
+    words += [flag for flag in ("retry", "replayed", "applied") if getattr(outcome, flag)]
     if outcome.owed:
         words.append(f"owed={','.join(outcome.owed)}")
     if outcome.reason:
@@ -139,8 +139,3 @@ def describe_outcome(outcome: Outcome) -> str:
     if outcome.heuristic is not None:
         words.append(f"heuristic={outcome.heuristic.name}")
     return " ".join(words)
-
-
-def vote_of(name: str) -> Vote:
-    """The vote that a transcript's word stands for."""
-    return VOTES[name]
