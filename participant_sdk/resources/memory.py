@@ -27,7 +27,7 @@ from participant_sdk.participant import (
     Rollback,
     Work,
 )
-from participant_sdk.resources.admission import late, no_such_work, refusal, request_busy
+from participant_sdk.resources.admission import no_such_work, request_busy
 from participant_sdk.resources.memory_balances import (
     claims_of,
     is_committed,
@@ -83,16 +83,10 @@ class MemoryResource(Participant):
         self._active: dict[BranchKey, _ActiveWork] = {}
 
     async def apply(self, work: Work) -> Answers:
-        """Do a whole batch with one flush, and a second one where a deadline passed during the first."""
+        """Do a whole batch with one flush."""
         commits = [self._commit(commit) for commit in work.commits]
         rollbacks = [self._rollback(BranchKey(rollback.log_id, rollback.xid)) for rollback in work.rollbacks]
-        prepares = [self._prepare(prepare) for prepare in work.prepares]
-        await self._store.flush()
-        now_s = self._clock.monotonic_s()
-        votes = [
-            self._withdraw(prepare) if fresh and vote.is_yes and now_s >= prepare.deadline_s else vote
-            for prepare, (vote, fresh) in zip(work.prepares, prepares, strict=True)
-        ]
+        votes = [self._prepare(prepare) for prepare in work.prepares]
         await self._store.flush()
         return Answers(commits, rollbacks, votes)
 
@@ -193,12 +187,11 @@ class MemoryResource(Participant):
         stored = self._store.current.branches.get(key)
         return step(self._phase(key), call, stored.branch.heuristic if stored else None)
 
-    def _prepare(self, prepare: Prepare) -> tuple[Vote, bool]:
-        """Vote, and tell whether the vote is a fresh one."""
+    def _prepare(self, prepare: Prepare) -> Vote:
         key = BranchKey(prepare.log_id, prepare.xid)
         stored = self._store.current.branches.get(key)
         if stored is not None:
-            return stored.branch.vote or TOMBSTONE_VOTE, False
+            return stored.branch.vote or TOMBSTONE_VOTE
         vote, postings = self._check(key, prepare)
         branch = Branch(
             prepare.log_id,
@@ -220,12 +213,12 @@ class MemoryResource(Participant):
                 claims_of(current.requests, branch),
             )
         )
-        return vote, True
+        return vote
 
     def _check(self, key: BranchKey, prepare: Prepare) -> tuple[Vote, tuple[Posting, ...]]:
         active = self._active.get(key)
-        refused = refusal(prepare, now_s=self._clock.monotonic_s(), unix_ms=self._clock.unix_ms())
-        if refused is None and (prepare.ends_work or active is not None):
+        refused: Vote | None = None
+        if prepare.ends_work or active is not None:
             number, count = (active.branch_number, len(active.operations)) if active else (0, 0)
             refused = no_such_work(prepare, found_number=number, found_count=count)
         if refused is None and self._is_claimed(prepare):
@@ -249,16 +242,6 @@ class MemoryResource(Participant):
 
     def _rollback(self, key: BranchKey) -> Ack:
         return self._end(key, self._step(key, BranchCall.ROLLBACK))
-
-    def _withdraw(self, prepare: Prepare) -> Vote:
-        """Roll back a branch whose yes came too late to be sent: it has not voted, so it may (R16)."""
-        key = BranchKey(prepare.log_id, prepare.xid)
-        vote = late(prepare)
-        if self._phase(key) is BranchPhase.PREPARED:
-            self._rollback(key)
-        stored = self._store.current.branches[key]
-        self._store.write(Change({key: stored._replace(branch=replace(stored.branch, vote=vote))}))
-        return vote
 
     def _end(
         self,

@@ -150,20 +150,6 @@ async def test_a_cancelled_prepare_is_in_doubt_and_the_next_call_flushes_it() ->
     assert bank.store.unflushed == 0
 
 
-async def test_a_yes_that_is_flushed_after_its_deadline_is_withdrawn() -> None:
-    """R16: it has not voted, so it may roll back; the withdrawn vote is the stored one."""
-    gate = Gate()
-    bank, xid = Bank(gate), an_xid()
-    async with asyncio.TaskGroup() as group:
-        asking = group.create_task(bank.vote(prepare(xid, transfer("60"))))
-        await gate.reached.wait()
-        bank.clock.now_s += 61
-        gate.open.set()
-    assert asking.result().xa_code == XaCode.RBTIMEOUT
-    assert await bank.vote(prepare(xid, transfer("60"))) == asking.result()
-    assert bank.available("alice") == 100
-
-
 async def test_reservations_within_a_batch_see_each_other() -> None:
     """R17, invariant 6: together they exceed the balance, and exactly one gets the yes."""
     bank = Bank()
@@ -198,16 +184,6 @@ async def test_a_second_branch_of_a_live_request_votes_transient_until_the_first
         assert busy.transient
     await bank.rollback(first)
     assert (await bank.vote(prepare(an_xid(), transfer("1"), request_id="order-1"))).kind is VoteKind.PREPARED
-
-
-async def test_an_old_xid_is_refused_and_a_stored_vote_is_not() -> None:
-    """R10: the window is an hour; what voted before keeps its vote."""
-    bank, kept, late = Bank(), an_xid(), an_xid()
-    await bank.vote(prepare(kept, transfer("1")))
-    bank.clock.now_s += 3_601
-    fresh = prepare(late, transfer("1"))._replace(deadline_s=bank.clock.now_s + 60)
-    assert (await bank.vote(fresh)).reason == "XID_TOO_OLD"
-    assert (await bank.vote(prepare(kept, transfer("1")))).kind is VoteKind.PREPARED
 
 
 async def test_embedded_work_must_match_what_prepare_ends() -> None:
