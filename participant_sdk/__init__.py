@@ -1,0 +1,1 @@
+"""What every service embeds to take part in transactions."""

@@ -1,0 +1,1 @@
+"""The doors: the wire to domain calls, and nothing else."""

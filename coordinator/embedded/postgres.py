@@ -21,6 +21,7 @@ from typing import Final
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from coordinator.embedded.account import Account, open_files, open_place, server_account
 from coordinator.embedded.process import (
@@ -143,11 +144,15 @@ class EmbeddedPostgres:
         end(process, (how.value, signal.SIGQUIT, signal.SIGKILL))
         await_none_in(self.data)
 
+    def wait(self) -> None:
+        """Return when the server has ended, by whatever hand; at once when it is not running."""
+        process = self._process
+        if process is not None:
+            process.wait()
+
     def create_database(self, name: str) -> str:
         """Make the database unless it is there, and return its DSN."""
-        with psycopg.connect(self.dsn(), autocommit=True) as connection:
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        ensure_database(self.dsn(), name)
         return self.dsn(name)
 
     def drop_database(self, name: str) -> None:
@@ -244,6 +249,14 @@ class EmbeddedPostgres:
             os.kill(postmaster, signal.SIGINT)
         await_none_in(self.data)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+
+def ensure_database(server: str, name: str) -> str:
+    """Make the database on the server of this DSN unless it is there, and return its DSN."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return make_conninfo(server, dbname=name)
 
 
 def _binaries(account: Account | None) -> Path:

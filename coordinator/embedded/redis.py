@@ -92,6 +92,12 @@ class EmbeddedRedis:
         if process is not None:
             end(process, (signal.SIGTERM, signal.SIGKILL))
 
+    def wait(self) -> None:
+        """Return when the server has ended, by whatever hand; at once when it is not running."""
+        process = self._process
+        if process is not None:
+            process.wait()
+
     @property
     def _configuration(self) -> Path:
         return self._directory / "redis.conf"

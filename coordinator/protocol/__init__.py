@@ -1,0 +1,1 @@
+"""The protocol's core: deterministic, without I/O."""

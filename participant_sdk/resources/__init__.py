@@ -1,0 +1,1 @@
+"""What a participant changes: resources that keep the protocol's promises."""

@@ -1,0 +1,1 @@
+"""The bookkeeper: a double-entry ledger."""

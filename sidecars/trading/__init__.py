@@ -1,0 +1,1 @@
+"""Trading: orders, placed and cancelled."""
