@@ -11,16 +11,38 @@ simulator runs this very code.
 
 from __future__ import annotations
 
+import asyncio
+import math
 import random
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, NoReturn, Protocol
 
+import structlog
+from pincex.tx.v1 import resource_pb2
+
+from participant_sdk.backoff import Backoff
 from participant_sdk.clock import Clock
-from participant_sdk.hello import Introduction, Welcome
+from participant_sdk.frames import (
+    PREPARE_MAX_BYTES,
+    BadFrameError,
+    CommitOrder,
+    prepare_size_bytes,
+    read_acks,
+    read_votes,
+    write_commits,
+    write_prepares,
+)
+from participant_sdk.hello import CLOCKS_APART, Introduction, Welcome, clocks_apart
 from participant_sdk.ids import Xid
+from participant_sdk.outbox import Outbox
 from participant_sdk.participant import Prepare
-from participant_sdk.transport import FrameTransport
-from participant_sdk.xa import Ack, Decision, Vote
+from participant_sdk.transport import ClientStream, FrameTransport, StreamClosedError
+from participant_sdk.wire import REMAINING_MAX_MS, read_welcome, write_introduction
+from participant_sdk.xa import Ack, Decision, Vote, XaCode, invalid, transient_no
+
+BACKOFF_FIRST_S: Final = 0.05
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class LinkEvents(Protocol):
@@ -47,8 +69,15 @@ class LinkEvents(Protocol):
         ...
 
 
+class _RefusedError(Exception):
+    """The participant refuses us, or is not who we expected. The message says why."""
+
+
 class Link:
-    """One participant, seen from the coordinator. ``run`` must run for anything to happen."""
+    """One participant, seen from the coordinator. ``run`` must run for anything to happen.
+
+    Cancelling ``run`` closes the session and tells the engine nothing more: its owner is leaving.
+    """
 
     def __init__(
         self,
@@ -64,11 +93,27 @@ class Link:
         backoff_cap_s: float = 5.0,
     ) -> None:
         self.name = name
+        self._transport = transport
+        self._introduction = introduction
+        self._events = events
+        self._clock = clock
+        self._batch_size = batch_size
+        self._connect_timeout_s = connect_timeout_s
+        self._backoff = Backoff(jitter, first_s=BACKOFF_FIRST_S, cap_s=backoff_cap_s)
+        self._steady_after_s = backoff_cap_s
+        self._outbox = Outbox()
+        # Prepares, queued or sent, without a vote yet. A dictionary for its order.
+        self._outstanding: dict[Xid, None] = {}
+        self._unsent: list[tuple[Xid, Vote]] = []
+        self._unsent_wake = asyncio.Event()
+        self._epoch = 0
+        self._is_up = False
+        self._down_reason = "no session was opened yet"
 
     @property
     def is_up(self) -> bool:
         """A session is open and the participant has welcomed us."""
-        raise NotImplementedError
+        return self._is_up
 
     def prepare(self, branch: Prepare) -> None:
         """Queue a branch; its vote comes through ``events.voted``, a transient "no" while the link is down.
@@ -76,20 +121,184 @@ class Link:
         ``branch.deadline_s`` is on this side's monotonic clock; what remains of it is computed
         when the frame leaves (R16). ``branch.log_id`` does not travel: the introduction told it.
         """
-        raise NotImplementedError
+        if not self._is_up:
+            self._vote_unsent(branch.xid, self._unreachable(self._down_reason))
+        elif prepare_size_bytes(branch) > PREPARE_MAX_BYTES:
+            message = f"the operations for {self.name} take more than {PREPARE_MAX_BYTES} bytes"
+            self._vote_unsent(branch.xid, invalid("TOO_LARGE", message, "operations"))
+        elif self._outbox.prepare(branch):
+            self._outstanding[branch.xid] = None
+        else:
+            self._vote_unsent(branch.xid, transient_no("PARTICIPANT_BUSY", f"too much is queued for {self.name}"))
 
     def commit(self, xid: Xid, incarnation: int, sequence: int) -> None:
         """Queue a Commit; dropped while the link is down. Queued twice, it is sent once."""
-        raise NotImplementedError
+        if self._is_up:
+            self._outbox.commit(CommitOrder(xid, incarnation, sequence))
 
     def rollback(self, xid: Xid) -> None:
         """Queue a Rollback; dropped while the link is down. A Prepare of it that has not left never will."""
-        raise NotImplementedError
+        if self._is_up and self._outbox.rollback(xid):
+            self._outstanding.pop(xid, None)
 
     def introduce(self) -> None:
         """Send the introduction again, because the log was reconnected to; the answer is a ``link_up`` (R15)."""
-        raise NotImplementedError
+        if self._is_up:
+            self._outbox.introduce()
 
     async def run(self) -> None:
         """Keep a session open until cancelled. Never raises for anything the participant does."""
-        raise NotImplementedError
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_unsent())
+            while True:
+                began_s = self._clock.monotonic_s()
+                was_up, reason = await self._hold_session()
+                if was_up and self._clock.monotonic_s() - began_s >= self._steady_after_s:
+                    self._backoff.reset()
+                wait_s = self._backoff.next_s()
+                _log.warning("participant_unreachable", participant=self.name, reason=reason, retry_in_s=wait_s)
+                await asyncio.sleep(wait_s)
+
+    async def _hold_session(self) -> tuple[bool, str]:
+        """Open a session and keep it until it is lost; whether it was up, and why it is not any more."""
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                stream = await self._transport.connect()
+        except (StreamClosedError, TimeoutError) as error:
+            self._down_reason = str(error) or f"no connection within {self._connect_timeout_s} s"
+            return False, self._down_reason
+        try:
+            return await self._converse(stream)
+        finally:
+            await stream.close()
+
+    async def _converse(self, stream: ClientStream) -> tuple[bool, str]:
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                welcome = await self._greet(stream)
+        except (StreamClosedError, BadFrameError, _RefusedError, TimeoutError) as error:
+            self._down_reason = str(error) or f"no answer to Hello within {self._connect_timeout_s} s"
+            return False, self._down_reason
+        self._open(welcome)
+        reason = ""
+        try:
+            async with asyncio.TaskGroup() as session:
+                session.create_task(self._send_all(stream))
+                session.create_task(self._receive_all(stream))
+        except* (StreamClosedError, BadFrameError, _RefusedError) as errors:
+            reason = str(errors.exceptions[0])
+        finally:
+            self._is_up = False
+        self._lose(reason)
+        return True, reason
+
+    async def _greet(self, stream: ClientStream) -> Welcome:
+        await stream.send(self._introduce(resource_pb2.SessionRequest()))
+        frame = await stream.receive()
+        if not frame.HasField("hello"):
+            raise BadFrameError("the first frame is not an answer to Hello")
+        return self._judge(frame.hello)
+
+    def _introduce(self, frame: resource_pb2.SessionRequest) -> resource_pb2.SessionRequest:
+        introduction = self._introduction()
+        self._epoch = introduction.epoch
+        frame.epoch = introduction.epoch
+        frame.hello.CopyFrom(write_introduction(introduction, self._clock.unix_ms()))
+        return frame
+
+    def _judge(self, message: resource_pb2.HelloResponse) -> Welcome:
+        welcome = read_welcome(message)
+        if welcome.refusal:
+            raise _RefusedError(f"refused: {welcome.refusal}")
+        if welcome.participant != self.name:
+            raise _RefusedError(f"the participant at this address is {welcome.participant[:64]!r}, not {self.name!r}")
+        if clocks_apart(welcome.clock_unix_ms, self._clock.unix_ms()):
+            raise _RefusedError(f"{CLOCKS_APART}: its clock is more than a minute from ours")
+        if welcome.epoch != self._epoch:
+            raise _RefusedError(f"it holds epoch {welcome.epoch}, we speak for {self._epoch}")
+        return welcome
+
+    def _open(self, welcome: Welcome) -> None:
+        # Up before the engine hears of it: it sends from within link_up.
+        self._is_up = True
+        self._outbox.clear()
+        _log.info("participant_reached", participant=self.name, epoch=welcome.epoch)
+        self._events.link_up(self.name, welcome)
+
+    def _lose(self, reason: str) -> None:
+        self._down_reason = reason
+        vote = self._unreachable(reason)
+        lost = [(xid, vote) for xid in self._outstanding]
+        self._outstanding.clear()
+        self._outbox.clear()
+        if lost:
+            self._events.voted(self.name, lost)
+        self._events.link_down(self.name, reason)
+
+    async def _send_all(self, stream: ClientStream) -> NoReturn:
+        while True:
+            await self._outbox.wait()
+            frame = self._next_frame()
+            if frame is not None:
+                await stream.send(frame)
+
+    def _next_frame(self) -> resource_pb2.SessionRequest | None:
+        """Make a frame of what is queued; None if nothing of it needs to leave any more."""
+        batch = self._outbox.take(self._batch_size)
+        frame = resource_pb2.SessionRequest(epoch=self._epoch)
+        if batch.introduce:
+            self._introduce(frame)
+        prepares = self._in_time(batch.prepares)
+        if prepares:
+            write_prepares(frame, prepares)
+        if batch.commits:
+            write_commits(frame, batch.commits)
+        if batch.rollbacks:
+            frame.rollbacks.xids = b"".join(batch.rollbacks)
+        return frame if batch.introduce or prepares or batch.commits or batch.rollbacks else None
+
+    def _in_time(self, branches: Sequence[Prepare]) -> list[tuple[Prepare, int]]:
+        """The branches with the milliseconds they have left; those with none are voted "no" here (R16)."""
+        now_s = self._clock.monotonic_s()
+        timed: list[tuple[Prepare, int]] = []
+        for branch in branches:
+            remaining_ms = math.ceil((branch.deadline_s - now_s) * 1000)
+            if remaining_ms > 0:
+                timed.append((branch, min(remaining_ms, REMAINING_MAX_MS)))
+                continue
+            self._outstanding.pop(branch.xid, None)
+            message = f"the time ran out before the branch could be sent to {self.name}"
+            self._vote_unsent(branch.xid, transient_no("TIMEOUT", message, xa_code=XaCode.RBTIMEOUT))
+        return timed
+
+    async def _receive_all(self, stream: ClientStream) -> NoReturn:
+        while True:
+            self._take(await stream.receive())
+
+    def _take(self, frame: resource_pb2.SessionResponse) -> None:
+        if frame.HasField("hello"):
+            self._events.link_up(self.name, self._judge(frame.hello))
+        if frame.HasField("votes"):
+            votes = read_votes(frame.votes)
+            for xid, _ in votes:
+                self._outstanding.pop(xid, None)
+            self._events.voted(self.name, votes)
+        if frame.HasField("commit_acks"):
+            self._events.acknowledged(self.name, Decision.COMMIT, read_acks(frame.commit_acks))
+        if frame.HasField("rollback_acks"):
+            self._events.acknowledged(self.name, Decision.ROLLBACK, read_acks(frame.rollback_acks))
+
+    def _unreachable(self, reason: str) -> Vote:
+        return transient_no("PARTICIPANT_UNREACHABLE", f"{self.name} cannot be reached: {reason}")
+
+    def _vote_unsent(self, xid: Xid, vote: Vote) -> None:
+        self._unsent.append((xid, vote))
+        self._unsent_wake.set()
+
+    async def _tell_unsent(self) -> NoReturn:
+        """Tell the votes of branches that never left, from a task: never from within ``prepare``."""
+        while True:
+            await self._unsent_wake.wait()
+            self._unsent_wake.clear()
+            votes, self._unsent = self._unsent, []
+            self._events.voted(self.name, votes)

@@ -1,24 +1,77 @@
 """A participant's workers: everything from all sessions and calls, in natural batches.
 
 Branches are dealt to workers by xid, so that one xid is never in two ``Work``s at once and the
-order of its calls holds.
+order of its calls holds. Within one ``Work`` an xid appears once; its later calls wait for the
+next. What the participant raises becomes answers that promise nothing: a transient "no", or
+RETRY.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
+import structlog
+
+from participant_sdk.batching import Batcher, QueueFullError
 from participant_sdk.clock import Clock
 from participant_sdk.ids import Xid
-from participant_sdk.participant import Commit, Participant, Prepare, Rollback
-from participant_sdk.xa import Ack, Vote
+from participant_sdk.participant import Answers, Commit, Participant, Prepare, Rollback, Work
+from participant_sdk.resources.admission import late, refusal
+from participant_sdk.wire import RESULTS_MAX_BYTES, results_size_bytes
+from participant_sdk.xa import RETRY, Ack, AckKind, Vote, XaCode, transient_no
 
 VoteReply = Callable[[Xid, Vote], None]
 AckReply = Callable[[Xid, Ack], None]
 
+WORKERS_MAX: Final = 64
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class _PrepareCall(NamedTuple):
+    branch: Prepare
+    reply: VoteReply
+
+
+class _CommitCall(NamedTuple):
+    branch: Commit
+    reply: AckReply
+
+
+class _RollbackCall(NamedTuple):
+    branch: Rollback
+    reply: AckReply
+
+
+_Call = _PrepareCall | _CommitCall | _RollbackCall
+
+
+@dataclass(slots=True)
+class _Round:
+    """One ``Work`` in the making, with whom to answer. Not frozen: it is filled call by call."""
+
+    commits: list[_CommitCall] = field(default_factory=list[_CommitCall])
+    rollbacks: list[_RollbackCall] = field(default_factory=list[_RollbackCall])
+    prepares: list[_PrepareCall] = field(default_factory=list[_PrepareCall])
+
+    def add(self, call: _Call) -> None:
+        match call:
+            case _PrepareCall():
+                self.prepares.append(call)
+            case _CommitCall():
+                self.commits.append(call)
+            case _RollbackCall():
+                self.rollbacks.append(call)
+
 
 class Workers:
-    """The workers of one participant. ``run`` must run for anything to be answered."""
+    """The workers of one participant. ``run`` must run for anything to be answered.
+
+    ``failures`` counts how often the participant raised, or answered out of shape.
+    """
 
     def __init__(
         self,
@@ -28,20 +81,170 @@ class Workers:
         count: int = 2,
         batch_size: int = 512,
     ) -> None:
-        self.participant = participant
+        if not 1 <= count <= WORKERS_MAX:
+            raise ValueError(f"1 to {WORKERS_MAX} workers, not {count}")
+        self.failures = 0
+        self._participant = participant
+        self._clock = clock
+        self._queues = [Batcher[_Call](self._serve, cap=batch_size) for _ in range(count)]
+
+    @property
+    def queued(self) -> int:
+        """How many calls wait, of all workers."""
+        return sum(map(len, self._queues))
 
     def prepare(self, branch: Prepare, reply: VoteReply) -> None:
-        """Queue a Prepare; its vote goes to ``reply``, later. A full queue is a transient "no"."""
-        raise NotImplementedError
+        """Queue a Prepare; its vote goes to ``reply``. A full queue is a transient "no" at once."""
+        try:
+            self._queue_of(branch.xid).put(_PrepareCall(branch, reply))
+        except QueueFullError:
+            reply(branch.xid, transient_no("PARTICIPANT_BUSY", f"{self._participant.name} has too much queued"))
 
     def commit(self, branch: Commit, reply: AckReply) -> None:
-        """Queue a Commit; its acknowledgement goes to ``reply``, later. A full queue is RETRY."""
-        raise NotImplementedError
+        """Queue a Commit; its acknowledgement goes to ``reply``. A full queue is RETRY at once."""
+        self._put_ending(_CommitCall(branch, reply))
 
     def rollback(self, branch: Rollback, reply: AckReply) -> None:
-        """Queue a Rollback; its acknowledgement goes to ``reply``, later. A full queue is RETRY."""
-        raise NotImplementedError
+        """Queue a Rollback; its acknowledgement goes to ``reply``. A full queue is RETRY at once."""
+        self._put_ending(_RollbackCall(branch, reply))
 
     async def run(self) -> None:
-        """Work until cancelled; what the participant raises is answered, counted and survived."""
-        raise NotImplementedError
+        """Work until cancelled; what is under way then stays with the participant's own promises."""
+        async with asyncio.TaskGroup() as group:
+            for queue in self._queues:
+                group.create_task(queue.run())
+
+    def _put_ending(self, call: _CommitCall | _RollbackCall) -> None:
+        try:
+            self._queue_of(call.branch.xid).put(call)
+        except QueueFullError:
+            call.reply(call.branch.xid, RETRY)
+
+    def _queue_of(self, xid: Xid) -> Batcher[_Call]:
+        # The last byte is of the sequence, so it deals evenly, and the same in every run.
+        return self._queues[xid[-1] % len(self._queues)]
+
+    async def _serve(self, calls: list[_Call]) -> None:
+        """Serve one batch: in one ``Work``, or in several where an xid appears more than once."""
+        while calls:
+            round_ = _Round()
+            # Only tested for membership, never iterated.
+            taken: set[Xid] = set()
+            left: list[_Call] = []
+            for call in calls:
+                if call.branch.xid in taken:
+                    left.append(call)
+                else:
+                    taken.add(call.branch.xid)
+                    round_.add(call)
+            await self._do(round_)
+            calls = left
+
+    async def _do(self, round_: _Round) -> None:
+        prepares = self._admit(round_.prepares)
+        work = Work(
+            tuple([call.branch for call in round_.commits]),
+            tuple([call.branch for call in round_.rollbacks]),
+            tuple([call.branch for call in prepares]),
+        )
+        if not (work.commits or work.rollbacks or work.prepares):
+            return
+        answers = await self._apply(work)
+        for call, ack in zip(round_.commits, answers.commits, strict=True):
+            call.reply(call.branch.xid, ack)
+        for call, ack in zip(round_.rollbacks, answers.rollbacks, strict=True):
+            call.reply(call.branch.xid, ack)
+        now_s = self._clock.monotonic_s()
+        for call, vote in zip(prepares, answers.prepares, strict=True):
+            call.reply(call.branch.xid, self._final(call.branch, vote, now_s))
+
+    def _admit(self, calls: Sequence[_PrepareCall]) -> list[_PrepareCall]:
+        """Answer those that came too late or are too old, without running them (R10, R16)."""
+        now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
+        admitted: list[_PrepareCall] = []
+        for call in calls:
+            refused = refusal(call.branch, now_s=now_s, unix_ms=unix_ms)
+            if refused is None:
+                admitted.append(call)
+            else:
+                call.reply(call.branch.xid, refused)
+        return admitted
+
+    def _final(self, branch: Prepare, vote: Vote, now_s: float) -> Vote:
+        """The vote that leaves: a yes that is late, or too large to send, does not (R16).
+
+        The branch is left as it is, not rolled back here: an earlier Prepare of it may have had
+        its yes sent already. A transient "no" is always followed by Rollback, or by our inquiry.
+        """
+        if not vote.is_yes:
+            return vote
+        if now_s >= branch.deadline_s:
+            return late(branch)
+        if vote.results and results_size_bytes(vote.results) > RESULTS_MAX_BYTES:
+            message = f"the results of {self._participant.name} take more than {RESULTS_MAX_BYTES} bytes"
+            return transient_no("RESULTS_TOO_LARGE", message, xa_code=XaCode.XAER_RMERR)
+        return vote
+
+    async def _apply(self, work: Work) -> Answers:
+        """Apply a batch; if it fails, its ending half again alone, and its prepares by halves (R17)."""
+        answers = await self._attempt(work)
+        if answers is not None:
+            return answers
+        if not work.prepares:
+            return Answers([self._retry] * len(work.commits), [self._retry] * len(work.rollbacks))
+        if not (work.commits or work.rollbacks):
+            return Answers(prepares=await self._search(work.prepares))
+        endings = await self._apply(Work(work.commits, work.rollbacks))
+        prepares = (await self._apply(Work(prepares=work.prepares))).prepares
+        return Answers(endings.commits, endings.rollbacks, prepares)
+
+    async def _search(self, failed: Sequence[Prepare]) -> list[Vote]:
+        """Find the one bad branch among prepares that failed together, so that it alone gets the "no".
+
+        Where both halves fail, it is not one branch that is bad, and all get a transient "no": a
+        database that is down costs three attempts, not one for each branch.
+        """
+        no = transient_no(
+            "PARTICIPANT_FAILED", f"{self._participant.name} failed to prepare", xa_code=XaCode.XAER_RMERR
+        )
+        before: list[Vote] = []
+        after: list[Vote] = []
+        while len(failed) > 1:
+            left, right = failed[: len(failed) // 2], failed[len(failed) // 2 :]
+            left_answers = await self._attempt(Work(prepares=left))
+            right_answers = await self._attempt(Work(prepares=right))
+            if right_answers is not None:
+                after = [*right_answers.prepares, *after]
+                failed = left
+            if left_answers is not None:
+                before += left_answers.prepares
+                failed = right
+            if left_answers is None and right_answers is None:
+                break
+            if left_answers is not None and right_answers is not None:
+                return before + after
+        return [*before, *([no] * len(failed)), *after]
+
+    async def _attempt(self, work: Work) -> Answers | None:
+        """Apply a batch; None if the participant raised, or its answers are not one for each branch."""
+        try:
+            answers = await self._participant.apply(work)
+        except Exception:  # noqa: BLE001 - the worker must live
+            # The worker must live whatever a service's own code raises. Nothing is promised by
+            # it: every branch of the batch gets an answer that leaves its outcome open.
+            self.failures += 1
+            _log.exception("participant_failed", participant=self._participant.name)
+            return None
+        if _shape(answers) != (len(work.commits), len(work.rollbacks), len(work.prepares)):
+            self.failures += 1
+            _log.error("participant_answered_out_of_shape", participant=self._participant.name, shape=_shape(answers))
+            return None
+        return answers
+
+    @property
+    def _retry(self) -> Ack:
+        return Ack(AckKind.RETRY, XaCode.RETRY, f"{self._participant.name} failed; send again")
+
+
+def _shape(answers: Answers) -> tuple[int, int, int]:
+    return len(answers.commits), len(answers.rollbacks), len(answers.prepares)

@@ -1,0 +1,110 @@
+"""What waits to leave on a link: at most one entry for each branch and verb, in order of arrival."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, TypeVar
+
+from participant_sdk.frames import FRAME_BYTES, CommitOrder, prepare_size_bytes
+from participant_sdk.ids import Xid
+from participant_sdk.participant import Prepare
+
+OUTBOX_BOUND: Final = 100_000
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one frame carries."""
+
+    introduce: bool
+    prepares: list[Prepare]
+    commits: list[CommitOrder]
+    rollbacks: list[Xid]
+
+
+class Outbox:
+    """Queues of a link. What is put twice leaves once; each queue is bounded."""
+
+    __slots__ = ("_commits", "_introduce", "_prepares", "_rollbacks", "_wake")
+
+    def __init__(self) -> None:
+        # Dictionaries, because they are queues that find what they hold.
+        self._prepares: dict[Xid, Prepare] = {}
+        self._commits: dict[Xid, CommitOrder] = {}
+        self._rollbacks: dict[Xid, Xid] = {}
+        self._introduce = False
+        self._wake = asyncio.Event()
+
+    def prepare(self, branch: Prepare) -> bool:
+        """Queue a Prepare; False at the bound."""
+        if len(self._prepares) >= OUTBOX_BOUND:
+            return False
+        self._prepares[branch.xid] = branch
+        self._wake.set()
+        return True
+
+    def commit(self, order: CommitOrder) -> None:
+        """Queue a Commit; at the bound it is dropped, to be sent again by its owner's timer."""
+        if len(self._commits) < OUTBOX_BOUND:
+            self._commits[order.xid] = order
+            self._wake.set()
+
+    def rollback(self, xid: Xid) -> bool:
+        """Queue a Rollback (dropped at the bound, as a Commit); True if it took back a queued Prepare."""
+        if len(self._rollbacks) < OUTBOX_BOUND:
+            self._rollbacks[xid] = xid
+            self._wake.set()
+        return self._prepares.pop(xid, None) is not None
+
+    def introduce(self) -> None:
+        """Let the next frame carry an introduction."""
+        self._introduce = True
+        self._wake.set()
+
+    def clear(self) -> None:
+        """Forget all that is queued."""
+        self._prepares.clear()
+        self._commits.clear()
+        self._rollbacks.clear()
+        self._introduce = False
+        self._wake.clear()
+
+    async def wait(self) -> None:
+        """Return once something is queued."""
+        await self._wake.wait()
+
+    def take(self, cap: int) -> Batch:
+        """Take up to ``cap`` of each kind, and of the prepares only what fits a frame, but at least one."""
+        batch = Batch(self._introduce, self._take_prepares(cap), _take(self._commits, cap), _take(self._rollbacks, cap))
+        self._introduce = False
+        if not (self._prepares or self._commits or self._rollbacks):
+            self._wake.clear()
+        return batch
+
+    def _take_prepares(self, cap: int) -> list[Prepare]:
+        taken: list[Prepare] = []
+        left_bytes = FRAME_BYTES
+        for branch in islice(self._prepares.values(), cap):
+            left_bytes -= prepare_size_bytes(branch)
+            if left_bytes < 0 and taken:
+                break
+            taken.append(branch)
+        if len(taken) == len(self._prepares):
+            self._prepares.clear()
+        else:
+            for branch in taken:
+                del self._prepares[branch.xid]
+        return taken
+
+
+def _take(queue: dict[Xid, Value], cap: int) -> list[Value]:
+    if len(queue) <= cap:
+        taken = list(queue.values())
+        queue.clear()
+        return taken
+    keys = list(islice(queue, cap))
+    return [queue.pop(key) for key in keys]
