@@ -47,7 +47,7 @@ class Child:
 async def keep_child(child: Child, stopping: asyncio.Event, tell: Tell) -> None:
     """Run the child until ``stopping``, again and again; then end it, by force after ten seconds.
 
-    Cancelled, it kills the child.
+    Cancelled, it kills the child and waits for its end.
     """
     loop = asyncio.get_running_loop()
     pause_s = _FIRST_PAUSE_S
@@ -147,6 +147,7 @@ async def _until_ended(process: asyncio.subprocess.Process, stopping: asyncio.Ev
         # Only a cancelled wait leaves it running.
         if process.returncode is None:
             process.kill()
+            await process.wait()
 
 
 async def _pause(pause_s: float, stopping: asyncio.Event) -> None:

@@ -76,7 +76,7 @@ async def test_a_cancelled_watch_kills_even_a_deaf_child(tmp_path: Path) -> None
     watch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await watch
-    await _until(lambda: not processes_in(tmp_path))
+    assert processes_in(tmp_path) == []
 
 
 async def test_a_server_that_was_killed_is_started_again_on_its_data(server_folder: Path) -> None:
