@@ -1,0 +1,103 @@
+"""What every door asks of a request before the engine sees it. Each refusal names the field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from coordinator import canonical
+from coordinator.api import json_faults
+from coordinator.errors import InvalidRequestError
+from coordinator.requests import TENANT_DEFAULT, ExecuteCall
+from participant_sdk import exact_json, ids
+from participant_sdk.ids import InvalidIdentifierError, Xid
+from participant_sdk.participant import Operation
+
+OPERATIONS_MAX: Final = 100
+TIMEOUT_MAX_S: Final = 55 * 60.0
+REASON_MAX_CHARS: Final = 200
+
+_OPERATION_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+def execute_call(
+    operations: Sequence[Operation], timeout_s: float, request_id: str, *, wait_applied: bool
+) -> ExecuteCall:
+    """A transaction that may be run. InvalidRequestError names the first field that is wrong."""
+    check_operations(operations)
+    check_request_id(request_id)
+    digest = canonical.digest(operations) if request_id else b""
+    return ExecuteCall(tuple(operations), timeout_s, TENANT_DEFAULT, request_id, digest, wait_applied)
+
+
+def check_operations(operations: Sequence[Operation], *, least: int = 1) -> None:
+    """``least`` to 100 operations, each with good names and one exact JSON object of at most 64 KiB."""
+    if not least <= len(operations) <= OPERATIONS_MAX:
+        raise InvalidRequestError(
+            f"{least} to {OPERATIONS_MAX} operations, not {len(operations)}", field="operations", code="OPERATION_COUNT"
+        )
+    for index, operation in enumerate(operations):
+        _check_operation(operation, index)
+
+
+def check_timeout(seconds: float, field: str = "timeout") -> float:
+    """Return a time-out in seconds, above 0 and at most 55 minutes."""
+    if not 0 < seconds <= TIMEOUT_MAX_S:
+        raise InvalidRequestError(
+            f"a time-out is above 0 and at most {TIMEOUT_MAX_S:.0f} seconds (55 minutes), not {seconds:g}",
+            field=field,
+            code="TIMEOUT_OUT_OF_RANGE",
+        )
+    return seconds
+
+
+def check_request_id(name: str, field: str = "request_id") -> str:
+    """Return a request_id, or nothing for none."""
+    try:
+        return ids.check_request_id(name) if name else ""
+    except InvalidIdentifierError as error:
+        raise InvalidRequestError(str(error), field=field, code="REQUEST_ID_MALFORMED") from error
+
+
+def check_xid(text: str, field: str = "xid") -> Xid:
+    """Read a transaction's identifier."""
+    try:
+        return Xid.parse(text)
+    except InvalidIdentifierError as error:
+        raise InvalidRequestError(str(error), field=field, code="XID_MALFORMED") from error
+
+
+def check_participant(name: str, field: str = "participant") -> str:
+    """Return a participant's name."""
+    try:
+        return ids.check_participant(name)
+    except InvalidIdentifierError as error:
+        raise InvalidRequestError(str(error), field=field, code="NAME_MALFORMED") from error
+
+
+def check_reason(text: str) -> str:
+    """Return a reason for people: at most 200 characters on one line."""
+    if len(text) > REASON_MAX_CHARS or not text.isprintable():
+        raise InvalidRequestError(
+            f"a reason has at most {REASON_MAX_CHARS} printable characters", field="reason", code="REASON_MALFORMED"
+        )
+    return text
+
+
+def _check_operation(operation: Operation, index: int) -> None:
+    check_participant(operation.service, f"operations[{index}].service")
+    if not _OPERATION_NAME.fullmatch(operation.name):
+        raise InvalidRequestError(
+            f"not an operation's name (a-z first, then a-z 0-9 _, at most 64): {operation.name[:64]!r}",
+            field=f"operations[{index}].operation",
+            code="NAME_MALFORMED",
+        )
+    try:
+        exact_json.loads_object(operation.parameters)
+    except exact_json.InvalidJsonError as error:
+        raise InvalidRequestError(
+            str(error),
+            field=f"operations[{index}].parameters{json_faults.locate(operation.parameters)}",
+            code="JSON_INVALID",
+        ) from error

@@ -1,0 +1,83 @@
+"""Requests that are no messages: INVALID_ARGUMENT, where gRPC by itself would say UNKNOWN and log a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from coordinator.api.grpc_errors import AnyContext, Refusals
+from coordinator.errors import InvalidRequestError
+from coordinator.telemetry import Telemetry
+
+# An interceptor sees every method's messages, so no type fits them all.
+AnyHandler = grpc.RpcMethodHandler[Any, Any]  # pyright: ignore[reportExplicitAny]
+_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[AnyHandler | None]]
+
+MALFORMED: Final = InvalidRequestError(
+    "the request is no message of this method", field="request", code="MESSAGE_MALFORMED"
+)
+
+
+class MalformedInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses unary requests that cannot be read. A stream's unreadable frame reaches its method as None."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._handlers: dict[str, AnyHandler] = {}
+
+    async def intercept_service(
+        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> AnyHandler | None:
+        """The method's handler, made tolerant once."""
+        method: str = handler_call_details.method
+        known = self._handlers.get(method)
+        if known is not None:
+            return known
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_deserializer is None:
+            return handler
+        tolerant = self._handlers[method] = self._tolerant(handler, handler.request_deserializer)
+        return tolerant
+
+    def _tolerant(self, handler: AnyHandler, reader: Callable[[bytes], object]) -> AnyHandler:
+        read = _tolerant_reader(reader)
+        write = handler.response_serializer
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(handler.stream_stream, read, write)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(self._guarded_stream(handler.unary_stream), read, write)
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(self._guarded(handler.unary_unary), read, write)
+        return handler
+
+    def _guarded(self, call: Callable[..., Any]) -> Callable[[object, AnyContext], Awaitable[object]]:
+        async def guarded(request: object, context: AnyContext) -> object:
+            if request is None:
+                async with Refusals(context, self._telemetry):
+                    raise MALFORMED
+            return await call(request, context)
+
+        return guarded
+
+    def _guarded_stream(self, call: Callable[..., Any]) -> Callable[[object, AnyContext], AsyncIterator[object]]:
+        async def guarded(request: object, context: AnyContext) -> AsyncIterator[object]:
+            if request is None:
+                async with Refusals(context, self._telemetry):
+                    raise MALFORMED
+            async for answer in call(request, context):
+                yield answer
+
+        return guarded
+
+
+def _tolerant_reader(read: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    def tolerant(message: bytes) -> object:
+        try:
+            return read(message)
+        except DecodeError:
+            return None
+
+    return tolerant

@@ -1,0 +1,75 @@
+"""The gRPC door: a server with every service, health, reflection, and bounds.
+
+Reflection serves whatever descriptors are loaded, and ``grpc_errors`` loads google.rpc's error
+details: so grpcurl can print what an error carries.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from pincex.tx.v1 import transaction_pb2
+from pincex.tx.v1.transaction_pb2_grpc import add_TransactionServiceServicer_to_server
+
+from coordinator.api import grpc_recovery
+from coordinator.api.grpc_malformed import MalformedInterceptor
+from coordinator.api.grpc_transaction import TransactionService
+from coordinator.telemetry import Telemetry
+
+REQUEST_MAX_BYTES: Final = 8 * 1024 * 1024
+ANSWER_MAX_BYTES: Final = 64 * 1024 * 1024
+METADATA_MAX_BYTES: Final = 16 * 1024
+
+_TRANSACTIONS: Final = transaction_pb2.DESCRIPTOR.services_by_name["TransactionService"].full_name
+_OPTIONS: Final = (
+    # 100 operations of 64 KiB fit, and little more.
+    ("grpc.max_receive_message_length", REQUEST_MAX_BYTES),
+    ("grpc.max_send_message_length", ANSWER_MAX_BYTES),
+    ("grpc.max_metadata_size", METADATA_MAX_BYTES),
+    # Two coordinators on one port would each get half of the callers.
+    ("grpc.so_reuseport", 0),
+    # Streams may be idle for long; a client that checks them now and then is welcome.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class CannotListenError(Exception):
+    """The address cannot be listened on. The message names it."""
+
+
+class GrpcDoor:
+    """The gRPC server. ``start`` listens, ``stop`` finishes calls in flight up to a bound."""
+
+    def __init__(self, service: TransactionService, telemetry: Telemetry) -> None:
+        self._server = grpc.aio.server(options=_OPTIONS, interceptors=(MalformedInterceptor(telemetry),))
+        add_TransactionServiceServicer_to_server(service, self._server)
+        grpc_recovery.add_recovery_service(self._server)
+        # The package has no types, and its stubs do not know the asynchronous servicer.
+        self._health: Any = health.aio.HealthServicer()  # pyright: ignore[reportExplicitAny, reportAttributeAccessIssue, reportUnknownMemberType]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # pyright: ignore[reportUnknownMemberType]  As above.
+        names = (_TRANSACTIONS, grpc_recovery.SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self.port = 0
+
+    async def start(self, address: str) -> None:
+        """Listen on ``host:port`` and serve; ``port`` is the port taken. CannotListenError."""
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise CannotListenError(f"cannot listen for gRPC on {address} (server.grpc): {error}") from error
+        await self._server.start()
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell health checks whether calls are welcome."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", _TRANSACTIONS):
+            await self._health.set(name, status)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more calls, let those in flight finish for so long, then end them."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)

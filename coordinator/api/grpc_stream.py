@@ -1,0 +1,137 @@
+"""ExecuteStream: many transactions in flight on one stream, without a task for any of them.
+
+Requests go to the engine as they are read; each one's future puts its answer into a queue, and
+one writer sends all that ended while its last frame was on its way. A client that does not read
+its answers is not read from either: at most ``IN_FLIGHT_MAX`` transactions are begun or
+unanswered on one stream. When the stream breaks, its transactions go on without it (R16).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final, NamedTuple
+
+from pincex.tx.v1 import transaction_pb2
+
+from coordinator.api import grpc_wire
+from coordinator.api.grpc_errors import AnyContext, failure_of, reason_of
+from coordinator.api.rejection import rejection
+from coordinator.engine import Engine
+from coordinator.errors import InvalidRequestError, OutcomeUnknownError, TransactionError
+from coordinator.requests import Ended, ExecuteCall
+from coordinator.telemetry import Telemetry
+from participant_sdk.batching import Batcher
+
+IN_FLIGHT_MAX: Final = 10_000
+FRAME_REQUESTS_MAX: Final = 1024
+ANSWERS_CAP: Final = 512
+FRAME_RESULTS_MAX_CHARS: Final = 1024 * 1024
+
+
+class _Answer(NamedTuple):
+    """An answer that waits to be sent. A named tuple, because one is made for every transaction."""
+
+    tag: int
+    ended: Ended | TransactionError
+
+
+class ClientStream:
+    """One client's stream. ``serve`` returns when the client has said its last and everything is answered."""
+
+    __slots__ = ("_answers", "_context", "_engine", "_settled", "_telemetry", "_timeout_default_s", "_unsettled")
+
+    def __init__(self, engine: Engine, telemetry: Telemetry, context: AnyContext, timeout_default_s: float) -> None:
+        self._engine = engine
+        self._telemetry = telemetry
+        self._context = context
+        self._timeout_default_s = timeout_default_s
+        # Read and not yet answered on the wire; the event is set whenever that goes down.
+        self._unsettled = 0
+        self._settled = asyncio.Event()
+        self._answers = Batcher(self._write, cap=ANSWERS_CAP, bound=IN_FLIGHT_MAX + FRAME_REQUESTS_MAX + 1)
+
+    async def serve(self, frames: AsyncIterator[transaction_pb2.ExecuteStreamRequest | None]) -> None:
+        """Take requests until the client closes its side, and send every answer.
+
+        Cancelled (the client is gone), it leaves the transactions to the engine. InvalidRequestError
+        for an unreadable frame (None) or one of too many requests, once all before it is answered.
+        """
+        refusal: InvalidRequestError | None = None
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(self._answers.run())
+            async for frame in frames:
+                refusal = _refusal_of(frame)
+                if frame is None or refusal is not None:
+                    break
+                self._take(frame)
+                await self._until_below(IN_FLIGHT_MAX)
+            await self._until_below(1)
+            writing.cancel()
+        if refusal is not None:
+            raise refusal
+
+    async def _until_below(self, bound: int) -> None:
+        while self._unsettled >= bound:
+            self._settled.clear()
+            await self._settled.wait()
+
+    def _take(self, frame: transaction_pb2.ExecuteStreamRequest) -> None:
+        tag = frame.tag
+        self._unsettled += 1 + len(frame.more)
+        self._begin(tag, frame.request)
+        for request in frame.more:
+            tag += 1
+            self._begin(tag, request)
+
+    def _begin(self, tag: int, request: transaction_pb2.ExecuteRequest) -> None:
+        try:
+            call = grpc_wire.read_execute(request, self._timeout_default_s)
+            future = self._engine.execute(call)
+        except TransactionError as error:
+            self._answers.put(_Answer(tag, error))
+            return
+
+        def ended(future: asyncio.Future[Ended]) -> None:
+            self._answers.put(_Answer(tag, _told(future, call)))
+
+        future.add_done_callback(ended)
+
+    async def _write(self, answers: list[_Answer]) -> None:
+        frame = transaction_pb2.ExecuteStreamResponse()
+        size_chars = 0
+        for tag, ended in answers:
+            answer = frame.answers.add(tag=tag % 2**64)
+            if isinstance(ended, Ended):
+                grpc_wire.write_ended(ended, answer.result)
+                size_chars += grpc_wire.results_size_chars(ended)
+            else:
+                self._telemetry.refused("grpc", reason_of(ended))
+                answer.failure.CopyFrom(failure_of(ended))
+            if size_chars > FRAME_RESULTS_MAX_CHARS:
+                await self._context.write(frame)
+                frame, size_chars = transaction_pb2.ExecuteStreamResponse(), 0
+        await self._context.write(frame)
+        self._telemetry.batch("client_stream", len(answers))
+        self._unsettled -= len(answers)
+        self._settled.set()
+
+
+def _refusal_of(frame: transaction_pb2.ExecuteStreamRequest | None) -> InvalidRequestError | None:
+    if frame is None:
+        return InvalidRequestError("the frame is no message of this stream", field="request", code="MESSAGE_MALFORMED")
+    if len(frame.more) >= FRAME_REQUESTS_MAX:
+        return InvalidRequestError(
+            f"a frame has at most {FRAME_REQUESTS_MAX} requests", field="more", code="FRAME_TOO_LARGE"
+        )
+    return None
+
+
+def _told(future: asyncio.Future[Ended], call: ExecuteCall) -> Ended | TransactionError:
+    if future.cancelled():
+        return OutcomeUnknownError("the coordinator stopped before the outcome was known; ask again")
+    error = future.exception()
+    if error is None:
+        ended = future.result()
+        return rejection(ended.outcome, call.operations) or ended
+    return error if isinstance(error, TransactionError) else OutcomeUnknownError("an error inside the coordinator")

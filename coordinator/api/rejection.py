@@ -1,0 +1,61 @@
+"""A participant's "no" to parameters that are wrong in themselves, told as an error of the request.
+
+Such a vote is no result of business: the caller must change the request. The transaction was
+begun, is rolled back, and has an xid, which the error carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from coordinator.errors import InvalidRequestError
+from coordinator.protocol.outcome import BranchOutcome, Outcome
+from participant_sdk.ids import Xid
+from participant_sdk.participant import Operation
+from participant_sdk.xa import Decision, Vote, XaCode
+
+_OPERATIONS: Final = "operations["
+
+
+class RejectedError(InvalidRequestError):
+    """A participant refused the request's parameters; ``xid`` is rolled back."""
+
+    def __init__(self, message: str, *, field: str, code: str, xid: Xid) -> None:
+        super().__init__(message, field=field, code=code, xid=xid)
+        self.state = "ROLLED_BACK"
+
+
+def rejection(outcome: Outcome, operations: Sequence[Operation]) -> RejectedError | None:
+    """The error for the first branch that voted so; None where none did."""
+    if outcome.decision is Decision.COMMIT:
+        return None
+    for branch in outcome.branches:
+        vote = branch.vote
+        if vote is not None and vote.is_business_no and vote.xa_code == XaCode.XAER_INVAL:
+            return _rejected(outcome, branch, vote, operations)
+    return None
+
+
+def _rejected(outcome: Outcome, branch: BranchOutcome, vote: Vote, operations: Sequence[Operation]) -> RejectedError:
+    return RejectedError(
+        f"{branch.participant}: {vote.message or vote.reason} (transaction {outcome.xid} is ROLLED_BACK; "
+        "change the request and send it under another request_id)",
+        field=request_field(vote.field, branch.participant, operations),
+        code=vote.reason or "INVALID_REQUEST",
+        xid=outcome.xid,
+    )
+
+
+def request_field(field: str, participant: str, operations: Sequence[Operation]) -> str:
+    """Turn a path from the branch down into one from the request down.
+
+    A branch holds the operations of its service in the request's order, so its n-th is the
+    request's n-th of that service. What cannot be turned stays as the participant wrote it.
+    """
+    number, bracket, rest = field.removeprefix(_OPERATIONS).partition("]")
+    if not field.startswith(_OPERATIONS) or not bracket or not number.isascii() or not number.isdecimal():
+        return field or "operations"
+    places = [index for index, operation in enumerate(operations) if operation.service == participant]
+    index = int(number[:4])
+    return f"operations[{places[index]}]{rest}" if index < len(places) else field
