@@ -1,0 +1,132 @@
+"""One batch for the database: what goes in as packed columns, and what its exceptions mean.
+
+The SQL function changes branches as ``branch.TABLE`` says and returns what it found where that was
+not the ordinary case; the answers to those are looked up in the table itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from participant_sdk.branch import BranchCall, BranchPhase, step
+from participant_sdk.participant import Answers, Commit, Prepare, Rollback, Work
+from participant_sdk.resources import packed_arrays
+from participant_sdk.resources.stored_votes import answer_of, vote_of
+from participant_sdk.xa import DONE, PREPARED, RETRY, Ack, Heuristic, Vote
+
+_COMMITS: Final = 1
+_ROLLBACKS: Final = 2
+_PARTICIPANTS_KEPT: Final = 1_000
+
+
+class Planned(NamedTuple):
+    """What a branch's operations come to, before the database was asked.
+
+    ``rows`` holds, for each operation, the members of its JSON object as the service's SQL reads it,
+    without braces and without ``b``. ``vote`` is the answer if all of them can be reserved, and with no
+    rows at all: a "no" to what is wrong in itself.
+    """
+
+    rows: tuple[str, ...]
+    vote: Vote = PREPARED
+
+
+class Found(NamedTuple):
+    """A row that ``pincex.apply_batch`` returned: an exception."""
+
+    part: int
+    at: int
+    phase: int
+    heuristic: int | None
+    vote: int | None
+    answer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One log's share of a ``Work``, its prepares planned. ``planned`` has one for each prepare."""
+
+    commits: Sequence[Commit] = ()
+    rollbacks: Sequence[Rollback] = ()
+    prepares: Sequence[Prepare] = ()
+    planned: Sequence[Planned] = ()
+
+    def parameters(self, log: int, worker: int, now_unix_ms: int) -> dict[str, object]:
+        """The parameters of ``apply_batch.sql``."""
+        commits, prepares, planned = self.commits, self.prepares, self.planned
+        return {
+            "log": log,
+            "worker": worker,
+            "commit_xids": packed_arrays.uuids([commit.xid for commit in commits]),
+            "commit_incarnations": packed_arrays.bigints([commit.incarnation for commit in commits]),
+            "commit_sequences": packed_arrays.bigints([commit.sequence for commit in commits]),
+            "rollback_xids": packed_arrays.uuids([rollback.xid for rollback in self.rollbacks]),
+            "prepare_xids": packed_arrays.uuids([prepare.xid for prepare in prepares]),
+            "votes": packed_arrays.smallints([plan.vote.kind for plan in planned]),
+            "answers": packed_arrays.texts([answer_of(plan.vote) for plan in planned]),
+            "tenants": packed_arrays.texts([prepare.tenant for prepare in prepares]),
+            "request_ids": packed_arrays.texts([prepare.request_id or None for prepare in prepares]),
+            "digests": packed_arrays.byteas([prepare.request_digest or None for prepare in prepares]),
+            "participants": packed_arrays.texts([_joined(prepare.participants) for prepare in prepares]),
+            "now_unix_ms": now_unix_ms,
+            "operations": "["
+            + ",".join([f'{{"b":{at},{row}}}' for at, plan in enumerate(planned, 1) for row in plan.rows])
+            + "]",
+        }
+
+    def answers(self, found: Sequence[Found]) -> tuple[Answers, list[int]]:
+        """Read the answers, and the places of prepares whose request another live branch holds.
+
+        Nothing is stored of the latter yet.
+        """
+        commits = [DONE] * len(self.commits)
+        rollbacks = [DONE] * len(self.rollbacks)
+        prepares = [plan.vote for plan in self.planned]
+        busy: list[int] = []
+        for row in found:
+            at = row.at - 1
+            if row.part == _COMMITS:
+                commits[at] = _ack(row, BranchCall.COMMIT)
+            elif row.part == _ROLLBACKS:
+                rollbacks[at] = _ack(row, BranchCall.ROLLBACK)
+            elif row.phase == BranchPhase.NONE:
+                busy.append(at)
+            else:
+                prepares[at] = vote_of(row.vote, row.answer)
+        return Answers(commits, rollbacks, prepares), busy
+
+
+def by_log(work: Work) -> dict[str, Work]:
+    """Deal a batch's branches to their logs, in order; nearly always there is one."""
+    named = {branch.log_id: None for part in (work.commits, work.rollbacks, work.prepares) for branch in part}
+    if len(named) == 1:
+        return dict.fromkeys(named, work)
+    return {
+        log_id: Work(
+            [commit for commit in work.commits if commit.log_id == log_id],
+            [rollback for rollback in work.rollbacks if rollback.log_id == log_id],
+            [prepare for prepare in work.prepares if prepare.log_id == log_id],
+        )
+        for log_id in named
+    }
+
+
+def ack_of(phase: int | None, heuristic: int | None, call: BranchCall) -> Ack:
+    """Look up the table's acknowledgement for what was found; None was no branch."""
+    how = None if heuristic is None else Heuristic(heuristic)
+    return step(BranchPhase(phase or 0), call, how).ack or RETRY
+
+
+def _ack(row: Found, call: BranchCall) -> Ack:
+    # The claim did not find it PREPARED, and a moment later it was: its Prepare came in between, by another process.
+    if row.phase == BranchPhase.PREPARED:
+        return RETRY
+    return ack_of(row.phase, row.heuristic, call)
+
+
+@lru_cache(maxsize=_PARTICIPANTS_KEPT)
+def _joined(participants: tuple[str, ...]) -> str:
+    return ",".join(participants)

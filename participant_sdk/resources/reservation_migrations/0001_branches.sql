@@ -1,0 +1,58 @@
+-- The branches of a participant that works by reservation. One database holds one participant.
+
+create schema if not exists pincex;
+
+-- The decision logs this participant serves, and the highest epoch adopted of each (R15).
+-- ``log`` stands for the log id in every other table, because it is narrow.
+create table pincex.logs (
+    log smallint generated always as identity primary key,
+    log_id text collate "C" not null unique,
+    epoch bigint not null default 0
+);
+
+-- Numbers of branches: the service's own rows name a branch by its number.
+create sequence pincex.branch_numbers;
+
+-- One row for each branch: vote, marker, duplicate guard and tombstone at once.
+create table pincex.branches (
+    -- 2 PREPARED, 3 COMMITTED, 4 ROLLED_BACK, 5 HEURISTIC. There is no work before Prepare here, so no ACTIVE.
+    phase smallint not null check (phase between 2 and 5),
+    -- 1 PREPARED, 2 READ_ONLY, 3 ROLLED_BACK; null in a tombstone.
+    vote smallint,
+    -- With HEURISTIC: 1 COMMIT, 2 ROLLBACK.
+    heuristic smallint,
+    log smallint not null,
+    -- Null in a tombstone.
+    branch bigint,
+    xid uuid not null,
+    prepared_unix_ms bigint,
+    -- The decision's writer and its sequence there, with COMMITTED.
+    incarnation bigint,
+    sequence bigint,
+    tenant text collate "C",
+    request_id text collate "C",
+    request_digest bytea,
+    -- Names, separated by commas.
+    participants text,
+    -- What the vote says beyond its kind, as JSON; null where that is nothing.
+    answer text,
+    -- The operator's, with HEURISTIC.
+    reason text,
+    primary key (log, xid)
+);
+
+-- What recovery lists: it must not read the millions that are finished.
+create index branches_in_doubt on pincex.branches (log, xid) where phase in (2, 5);
+
+-- At most one live branch of a request (R3).
+create unique index branches_live_requests on pincex.branches (log, tenant, request_id)
+    where phase = 2 and request_id is not null;
+
+-- The highest sequence applied: one row for each incarnation and worker, so that workers do not queue for one.
+create table pincex.watermarks (
+    log smallint not null,
+    incarnation bigint not null,
+    worker smallint not null,
+    sequence bigint not null,
+    primary key (log, incarnation, worker)
+) with (fillfactor = 25);

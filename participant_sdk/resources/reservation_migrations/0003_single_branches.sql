@@ -1,0 +1,53 @@
+-- What is done to single branches, away from the batches.
+
+-- Force a branch in doubt by an operator's hand (R12). Returns what was found; only PREPARED changes.
+create function pincex.resolve_branch(
+    log_number smallint, branch_xid uuid, forced smallint, why text,
+    out found smallint, out how smallint
+) language plpgsql as $$
+declare
+    number bigint;
+begin
+    select b.phase, b.heuristic, b.branch into found, how, number
+    from pincex.branches as b where b.log = log_number and b.xid = branch_xid for update;
+    if found is distinct from 2 then
+        return;
+    end if;
+    update pincex.branches as b set phase = 5, heuristic = forced, reason = why
+    where b.log = log_number and b.xid = branch_xid;
+    perform lock_keys(array[number], '[]');
+    if forced = 1 then
+        perform commit_branches(array[number]);
+    else
+        perform rollback_branches(array[number]);
+    end if;
+end
+$$;
+
+-- End a heuristic branch as what it was forced to. Returns what was found; only HEURISTIC changes.
+create function pincex.forget_branch(
+    log_number smallint, branch_xid uuid,
+    out found smallint, out how smallint
+) language plpgsql as $$
+begin
+    select b.phase, b.heuristic into found, how
+    from pincex.branches as b where b.log = log_number and b.xid = branch_xid for update;
+    if found = 5 then
+        update pincex.branches as b set phase = case how when 1 then 3 else 4 end
+        where b.log = log_number and b.xid = branch_xid;
+    end if;
+end
+$$;
+
+-- Give this session a worker's number that no other live session has: the lowest free one.
+create function pincex.claim_worker() returns smallint
+language plpgsql as $$
+begin
+    for number in 1..32767 loop
+        if pg_try_advisory_lock(hashtext('pincex.worker'), number) then
+            return number;
+        end if;
+    end loop;
+    raise exception 'all 32767 numbers of workers are taken';
+end
+$$;

@@ -1,0 +1,244 @@
+-- The ledger's part in a batch; see pincex.apply_batch for who calls these, and in which order.
+--
+-- An operation is {b: branch, o: place in the branch, k: kind, f: debited user, t: credited user, c: currency,
+-- a: amount, d: draw, s: description}. An empty user is the world outside.
+--
+-- All are PL/pgSQL, because it keeps its plans; a function in SQL would be planned at every call.
+
+create function bookkeeper.lock_keys(ending bigint[], operations jsonb) returns void
+language plpgsql as $$
+begin
+    perform
+    from bookkeeper.accounts as a
+    where a.account in (
+        select unnest(array[e.debit_account, e.credit_account])
+        from bookkeeper.entries as e
+        where e.branch = any (ending)
+        union
+        select d.account
+        from jsonb_to_recordset(operations) as o (f text, c text, d numeric)
+        join bookkeeper.accounts as d on d.user_id = o.f and d.currency = o.c
+        where o.d > 0
+    )
+    order by a.account
+    for no key update;
+end
+$$;
+
+create function bookkeeper.commit_branches(branches bigint[]) returns void
+language plpgsql as $$
+begin
+    with posted as (
+        update bookkeeper.entries as e set posted_at = now()
+        where e.branch = any (branches)
+        returning e.kind, e.debit_account, e.credit_account, e.amount, e.draw
+    ), sides as (
+        select
+            p.debit_account as account,
+            case when p.kind in (3, 6) then -p.amount else 0 end as balance,
+            case when p.kind = 5 then -p.amount else 0 end as locked,
+            case when p.kind = 5 then 0 else p.draw end as reserved,
+            case when p.kind = 5 then p.draw else 0 end as releasing,
+            p.kind = 1 as opens
+        from posted as p
+        union all
+        select
+            p.credit_account,
+            case when p.kind in (2, 6) then p.amount else 0 end,
+            case when p.kind = 4 then p.amount else 0 end,
+            0, 0, false
+        from posted as p
+        where p.kind in (2, 4, 6)
+    ), changes as (
+        select
+            s.account, sum(s.balance) as balance, sum(s.locked) as locked,
+            sum(s.reserved) as reserved, sum(s.releasing) as releasing, bool_or(s.opens) as opens
+        from sides as s
+        where s.account <> 0
+        group by s.account
+    )
+    update bookkeeper.accounts as a
+    set
+        balance = a.balance + c.balance,
+        locked = a.locked + c.locked,
+        reserved = a.reserved - c.reserved,
+        releasing = a.releasing - c.releasing,
+        opening = case when c.opens then null else a.opening end
+    from changes as c
+    where a.account = c.account;
+end
+$$;
+
+create function bookkeeper.rollback_branches(branches bigint[]) returns void
+language plpgsql as $$
+begin
+    with voided as (
+        delete from bookkeeper.entries as e
+        where e.branch = any (branches)
+        returning e.kind, e.debit_account, e.draw
+    ), changes as (
+        select
+            v.debit_account as account,
+            sum(case when v.kind = 5 then 0 else v.draw end) as reserved,
+            sum(case when v.kind = 5 then v.draw else 0 end) as releasing
+        from voided as v
+        where v.draw > 0
+        group by v.debit_account
+    )
+    update bookkeeper.accounts as a
+    set reserved = a.reserved - c.reserved, releasing = a.releasing - c.releasing
+    from changes as c
+    where a.account = c.account;
+    delete from bookkeeper.accounts as a where a.opening = any (branches);
+end
+$$;
+
+-- One pass over the candidates (null: all that were admitted): reserve what fits, return what does not.
+-- A running sum over each account, in order of arrival, keeps two branches of one batch from taking the
+-- same money. It counts refused branches too, and so may refuse too much: those are told AGAIN.
+create function bookkeeper.reserve_pass(numbers bigint[], operations jsonb, candidates integer[])
+returns table (
+    at integer, operation smallint, kind smallint, debited text, credited text, currency text,
+    verdict text, needed numeric, free numeric
+)
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    return query
+    with wanted as materialized (
+        select
+            o.b, o.o, o.k, o.f, o.t, o.c, o.a, o.d, o.s, numbers[o.b] as branch,
+            case o.f when '' then 0 else d.account end as debit_account,
+            case o.t when '' then 0 else c.account end as credit_account,
+            d.opening as debit_opening,
+            c.opening as credit_opening,
+            case when o.k = 5 then d.locked - d.releasing else d.balance - d.locked - d.reserved end as free,
+            sum(o.d) over (partition by d.account, o.k = 5 order by o.b) as running,
+            sum(o.d) over (partition by d.account, o.k = 5, o.b) as own
+        from jsonb_to_recordset(operations)
+            as o (b integer, o smallint, k smallint, f text, t text, c text, a numeric, d numeric, s text)
+        left join bookkeeper.accounts as d on d.user_id = o.f and d.currency = o.c
+        left join bookkeeper.accounts as c on c.user_id = o.t and c.currency = o.c
+        where numbers[o.b] is not null and (candidates is null or o.b = any (candidates))
+    ), judged as materialized (
+        select
+            w.*,
+            case
+                when w.debit_account is null then 'DEBITED_UNKNOWN'
+                when w.credit_account is null then 'CREDITED_UNKNOWN'
+                when w.k = 1 and w.credit_opening is null then 'EXISTS'
+                when w.debit_opening <> w.branch or w.credit_opening <> w.branch then 'OPENING'
+                when w.d > 0 and w.own > w.free then 'INSUFFICIENT'
+                when w.d > 0 and w.running > w.free then 'AGAIN'
+            end as verdict
+        from wanted as w
+    ), good as materialized (
+        select j.* from judged as j where j.b not in (select n.b from judged as n where n.verdict is not null)
+    ), entered as (
+        insert into bookkeeper.entries
+            (branch, kind, operation, debit_account, credit_account, amount, draw, description)
+        select g.branch, g.k, g.o, g.debit_account, g.credit_account, g.a, g.d, g.s from good as g
+    ), drawn as (
+        update bookkeeper.accounts as a
+        set reserved = a.reserved + r.reserved, releasing = a.releasing + r.releasing
+        from (
+            select
+                g.debit_account as account,
+                sum(case when g.k = 5 then 0 else g.d end) as reserved,
+                sum(case when g.k = 5 then g.d else 0 end) as releasing
+            from good as g
+            where g.d > 0
+            group by g.debit_account
+        ) as r
+        where a.account = r.account
+    )
+    select j.b, j.o, j.k, j.f, j.t, j.c, j.verdict, j.own, j.free
+    from judged as j
+    where j.verdict is not null;
+end
+$$;
+
+-- The words for a "no", as JSON: xa_code, reason, message, field, transient.
+create function bookkeeper.refusal(
+    operation smallint, kind smallint, debited text, credited text, currency text,
+    verdict text, needed numeric, free numeric
+) returns text
+language sql immutable as $$
+    select json_build_object(
+        'xa_code', case verdict when 'OPENING' then 107 when 'INSUFFICIENT' then 100 when 'EXISTS' then 100 else -5 end,
+        'reason', case verdict
+            when 'OPENING' then 'ACCOUNT_OPENING'
+            when 'INSUFFICIENT' then 'INSUFFICIENT_FUNDS'
+            when 'EXISTS' then 'ACCOUNT_EXISTS'
+            else 'ACCOUNT_UNKNOWN'
+        end,
+        'message', case verdict
+            when 'OPENING' then format('an account in %s is being opened by another transaction', currency)
+            when 'INSUFFICIENT' then format(
+                'user %s has %s %s %s and needs %s', debited, trim_scale(free), currency,
+                case kind when 5 then 'locked' else 'available' end, trim_scale(needed)
+            )
+            when 'EXISTS' then format('user %s has an account in %s already', credited, currency)
+            when 'CREDITED_UNKNOWN' then format('user %s has no account in %s', credited, currency)
+            else format('user %s has no account in %s', debited, currency)
+        end,
+        'field', format(
+            'operations[%s].parameters.%s', operation,
+            case
+                when verdict = 'INSUFFICIENT' then 'amount'
+                when kind <> 6 then 'user_id'
+                when verdict = 'CREDITED_UNKNOWN' then 'to_user_id'
+                else 'from_user_id'
+            end
+        ),
+        'transient', verdict = 'OPENING'
+    )::text
+$$;
+
+create function bookkeeper.reserve(numbers bigint[], operations jsonb)
+returns table (at integer, vote smallint, answer text)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    candidates integer[];
+    again integer[];
+    refused bigint[] := '{}';
+    unfit record;
+begin
+    -- An account is there, and shut to others, from when the branch that opens it is prepared.
+    if operations @> '[{"k": 1}]' then
+        insert into bookkeeper.accounts (user_id, currency, opening)
+        select o.t, o.c, numbers[o.b]
+        from jsonb_to_recordset(operations) as o (b integer, k smallint, t text, c text)
+        where o.k = 1 and numbers[o.b] is not null
+        order by o.t collate "C", o.c collate "C", o.b
+        on conflict do nothing;
+    end if;
+    -- Every pass takes or refuses at least the first of its candidates, so there are never more than branches.
+    loop
+        again := '{}';
+        for unfit in
+            select distinct on (p.at) p.* from bookkeeper.reserve_pass(numbers, operations, candidates) as p
+            order by p.at, p.verdict = 'AGAIN', p.operation
+        loop
+            if unfit.verdict = 'AGAIN' then
+                again := again || unfit.at;
+            else
+                refused := refused || numbers[unfit.at];
+                at := unfit.at;
+                vote := 3;
+                answer := bookkeeper.refusal(
+                    unfit.operation, unfit.kind, unfit.debited, unfit.credited, unfit.currency,
+                    unfit.verdict, unfit.needed, unfit.free
+                );
+                return next;
+            end if;
+        end loop;
+        exit when again = '{}';
+        candidates := again;
+    end loop;
+    if refused <> '{}' then
+        delete from bookkeeper.accounts as a where a.opening = any (refused);
+    end if;
+end
+$$;
