@@ -195,7 +195,7 @@ class Appends:
                 raise FencedError(f"incarnation {self._incarnation.number} was fenced")
             case AppendStatus.TIMELINE_CHANGED:
                 raise FencedError(
-                    f"incarnation {self._incarnation.number} ended with timeline {self._incarnation.timeline} of the log"
+                    f"incarnation {self._incarnation.number} ended with the log's timeline {self._incarnation.timeline}"
                 )
             case AppendStatus.SEQUENCE_BEHIND:
                 await self._hold(appended.last_sequence)

@@ -1,0 +1,1 @@
+SELECT log_id FROM txlog.log FOR UPDATE

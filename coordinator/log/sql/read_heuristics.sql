@@ -1,0 +1,1 @@
+SELECT xid, participant, heuristic, message FROM txlog.heuristics WHERE xid = %(xid)s ORDER BY participant
