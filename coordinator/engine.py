@@ -45,7 +45,7 @@ from participant_sdk.clock import Clock
 from participant_sdk.hello import Welcome
 from participant_sdk.ids import RequestId, Xid, XidSource
 from participant_sdk.link import Link
-from participant_sdk.participant import Operation, Prepare
+from participant_sdk.participant import Operation
 from participant_sdk.xa import Ack, Decision, Vote
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -356,22 +356,7 @@ class Engine:
             case Verb.ROLLBACK:
                 link.rollback(tx.xid)
             case Verb.PREPARE:
-                branch = tx.branches[participant]
-                link.prepare(
-                    Prepare(
-                        self.incarnation.log_id,
-                        tx.xid,
-                        running.operations.get(participant, ()),
-                        tx.prepare_by_s,
-                        tuple(tx.branches),
-                        tx.request.tenant if tx.request else "",
-                        tx.request.name if tx.request else "",
-                        tx.digest,
-                        branch.embedded > 0,
-                        branch.number,
-                        branch.embedded,
-                    )
-                )
+                link.prepare(running.share_of(participant, self.incarnation.log_id))
 
     def _refuse(self, running: Running, refusal: Refusal, *, raise_it: bool) -> None:
         tx = running.transaction

@@ -12,7 +12,7 @@ from coordinator.protocol.phases import FINISHED, Phase
 from coordinator.protocol.transaction import Transaction
 from coordinator.requests import Ended, StoryEvent, TransactionView
 from participant_sdk.ids import Xid
-from participant_sdk.participant import Operation
+from participant_sdk.participant import Operation, Prepare
 from participant_sdk.xa import Decision
 
 HISTORY_MAX: Final = 10_000
@@ -74,6 +74,24 @@ class Running:
         """Append to a participant's share of the work."""
         self.operations[participant] = self.operations.get(participant, ()) + operations
         self.operation_count += len(operations)
+
+    def share_of(self, participant: str, log_id: str) -> Prepare:
+        """What Prepare carries to one participant."""
+        tx = self.transaction
+        branch = tx.branches[participant]
+        return Prepare(
+            log_id,
+            tx.xid,
+            self.operations.get(participant, ()),
+            tx.prepare_by_s,
+            tuple(tx.branches),
+            tx.request.tenant if tx.request else "",
+            tx.request.name if tx.request else "",
+            tx.digest,
+            branch.embedded > 0,
+            branch.number,
+            branch.embedded,
+        )
 
     def waiter(self) -> asyncio.Future[Ended]:
         """A new future of the outcome; done at once if the outcome has been told before."""

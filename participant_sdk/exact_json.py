@@ -36,10 +36,8 @@ def loads_object(text: str) -> dict[str, Exact]:
 
 def loads(text: str) -> Exact:
     """Read one JSON value exactly. InvalidJsonError as for ``loads_object``."""
-    if len(text) > PARAMETERS_MAX_BYTES or len(text.encode("utf-8", "replace")) > PARAMETERS_MAX_BYTES:
+    if _size_bytes(text) > PARAMETERS_MAX_BYTES:
         raise InvalidJsonError(f"larger than {PARAMETERS_MAX_BYTES} bytes")
-    if "\\u0000" in text or "\x00" in text:
-        raise InvalidJsonError("a NUL character, which PostgreSQL cannot keep")
     try:
         value: Exact = _DECODER.decode(text)
     except InvalidJsonError:
@@ -48,9 +46,9 @@ def loads(text: str) -> Exact:
         raise InvalidJsonError(f"nested deeper than {DEPTH_MAX} levels") from error
     except ValueError as error:
         raise InvalidJsonError(f"malformed JSON: {error}") from error
-    # A text without this many brackets cannot nest too deeply, and most have one.
-    if text.count("{") + text.count("[") > DEPTH_MAX:
-        _check_depth(value, DEPTH_MAX)
+    # Few texts have escapes, or brackets enough to nest too deeply; the others need no second look.
+    if "\\u" in text or text.count("{") + text.count("[") > DEPTH_MAX:
+        _check(value, DEPTH_MAX)
     return value
 
 
@@ -97,17 +95,31 @@ def _refuse_constant(text: str) -> NoReturn:
     raise InvalidJsonError(f"{text} is not a JSON number")
 
 
-def _check_depth(value: Exact, left: int) -> None:
+def _size_bytes(text: str) -> int:
+    """The text's size in UTF-8. InvalidJsonError for half a surrogate pair or a NUL, which no database keeps."""
+    if "\x00" in text:
+        raise InvalidJsonError("a NUL character, which PostgreSQL cannot keep")
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidJsonError("a lone surrogate, which is no character") from error
+
+
+def _check(value: Exact, levels: int) -> None:
+    """Check that every string can be kept, and that nothing nests deeper than ``levels``."""
+    if isinstance(value, str):
+        _size_bytes(value)
+        return
     if isinstance(value, Mapping):
-        children: Sequence[Exact] = list(value.values())
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        children = value
+        children: list[Exact] = [*value.keys(), *value.values()]
+    elif isinstance(value, Sequence):
+        children = [*value]
     else:
         return
-    if left == 0:
+    if levels == 0:
         raise InvalidJsonError(f"nested deeper than {DEPTH_MAX} levels")
     for child in children:
-        _check_depth(child, left - 1)
+        _check(child, levels - 1)
 
 
 _DECODER: Final = json.JSONDecoder(

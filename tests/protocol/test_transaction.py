@@ -1,0 +1,44 @@
+"""What transcripts do not show of a transaction."""
+
+from __future__ import annotations
+
+from coordinator.protocol import events
+from coordinator.protocol.timing import Timing
+from coordinator.protocol.transaction import Transaction
+from participant_sdk.ids import Xid
+from participant_sdk.xa import PREPARED
+from tests.protocol.interpreter import TIMING, XID
+
+
+def test_there_is_no_outcome_before_the_log_has_answered() -> None:
+    """R1, R5."""
+    tx = Transaction(XID, 100.0, TIMING)
+    tx.step(events.Enlist("a", carried=1), 0.0)
+    assert tx.outcome() is None
+    tx.step(events.CommitAsked(), 0.0)
+    assert tx.outcome() is None
+    tx.step(events.Voted("a", PREPARED), 0.0)
+    assert tx.outcome() is None
+    tx.step(events.Recorded(7, 1), 0.0)
+    outcome = tx.outcome()
+    assert outcome is not None
+    assert outcome.owed == ("a",)
+
+
+def test_what_is_sent_again_is_counted() -> None:
+    tx = Transaction(XID, 100.0, TIMING)
+    tx.step(events.Enlist("a", carried=1), 0.0)
+    tx.step(events.RollbackAsked("enough"), 0.0)
+    assert tx.resend_attempts == 0
+    tx.step(events.Woken(), 50.0)
+    assert tx.resend_attempts == 1
+
+
+def test_retries_slow_down_to_the_cap_and_spread_by_the_xid() -> None:
+    timing = Timing(retry_initial_s=1.0, retry_max_s=30.0)
+    for last in range(256):
+        xid = Xid(bytes(15) + bytes([last]))
+        waits = [timing.backoff_s(attempt, xid) for attempt in range(64)]
+        assert waits == sorted(waits)
+        assert 0.75 <= waits[0] < 1.25
+        assert 22.5 <= waits[-1] < 37.5
