@@ -27,6 +27,7 @@ from participant_sdk.client_results import (
 )
 from participant_sdk.ids import InvalidIdentifierError, Xid
 from participant_sdk.participant import Operation
+from participant_sdk.wire import write_operation
 from participant_sdk.xa import DecisionState, Heuristic, Vote, VoteKind
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -45,7 +46,7 @@ class AnswerError(Exception):
 
 def write_operations(operations: Iterable[Operation]) -> list[common_pb2.Operation]:
     """Write operations for the wire."""
-    return [common_pb2.Operation(service=o.service, operation=o.name, parameters=o.parameters) for o in operations]
+    return [write_operation(operation) for operation in operations]
 
 
 def write_execute(operations: Sequence[Operation], request_id: str, wait: Wait) -> transaction_pb2.ExecuteRequest:
@@ -150,7 +151,7 @@ def read_status(error: grpc.aio.AioRpcError) -> Failed:
         match detail.TypeName():
             case "google.rpc.ErrorInfo":
                 info = error_details_pb2.ErrorInfo.FromString(detail.value)
-                reason, xid = info.reason, info.metadata.get("xid", "")
+                reason, xid = info.reason, info.metadata.get("transaction_id", "")
             case "google.rpc.BadRequest":
                 violations = error_details_pb2.BadRequest.FromString(detail.value).field_violations
                 field = violations[0].field if violations else ""

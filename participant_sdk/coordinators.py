@@ -15,21 +15,25 @@ from typing import Final, TypeVar
 import grpc
 from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub, TransactionServiceStub
 
+from participant_sdk.backoff import Backoff
 from participant_sdk.client_errors import Failed, UnavailableError, error_of
 from participant_sdk.client_wire import AnswerError, read_status
 from participant_sdk.context import trace_headers
+from participant_sdk.grpc_options import CHANNEL_OPTIONS
 
 BACKOFF_FIRST_S: Final = 0.02
 BACKOFF_MAX_S: Final = 1.0
-ANSWER_MAX_BYTES: Final = 64 * 1024 * 1024
 
-_CHANNEL_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", ANSWER_MAX_BYTES),
+_CHANNEL_OPTIONS: Final = {
+    **dict(CHANNEL_OPTIONS),
+    # Only calls are worth a ping; coordinators take one every ten seconds at most.
+    "grpc.keepalive_time_ms": 20_000,
+    "grpc.keepalive_permit_without_calls": 0,
     # A coordinator that comes back is found within a second, not gRPC's two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-)
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.min_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1_000,
+}
 _RANDOM: Final = random.SystemRandom()
 
 Request = TypeVar("Request")
@@ -37,19 +41,9 @@ Answer = TypeVar("Answer")
 Read = TypeVar("Read")
 
 
-class Backoff:
-    """Growing pauses with jitter: half to whole of 20 ms, 40 ms, and so on up to a second."""
-
-    __slots__ = ("_next_s",)
-
-    def __init__(self) -> None:
-        self._next_s = BACKOFF_FIRST_S
-
-    def pause_s(self, at_least_s: float = 0.0) -> float:
-        """The next pause, in seconds."""
-        pause_s = self._next_s * _RANDOM.uniform(0.5, 1.0)
-        self._next_s = min(2 * self._next_s, BACKOFF_MAX_S)
-        return max(pause_s, at_least_s)
+def client_backoff() -> Backoff:
+    """The pauses between tries: 20 ms, 40 ms, and so on up to a second, with jitter."""
+    return Backoff(_RANDOM, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_MAX_S)
 
 
 class Coordinators:
@@ -61,7 +55,9 @@ class Coordinators:
         self.addresses = (addresses,) if isinstance(addresses, str) else tuple(addresses)
         if not self.addresses or not all(self.addresses):
             raise ValueError("a client needs at least one coordinator's address, host:port")
-        self._channels = [grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS) for address in self.addresses]
+        self._channels = [
+            grpc.aio.insecure_channel(address, options=tuple(_CHANNEL_OPTIONS.items())) for address in self.addresses
+        ]
         self._stubs: list[TransactionServiceAsyncStub] = [TransactionServiceStub(c) for c in self._channels]
         self._at = _RANDOM.randrange(len(self._stubs))
 
@@ -110,14 +106,14 @@ class Coordinators:
         ClientError where trying again is no use; UnavailableError when ``timeout_s`` is over.
         """
         until_s = time.monotonic() + timeout_s
-        backoff = Backoff()
+        backoff = client_backoff()
         while True:
             answer = await self.ask(call_of, request, max(until_s - time.monotonic(), 0.001), read)
             if not isinstance(answer, Failed):
                 return answer
             if (error := error_of(answer)) is not None:
                 raise error
-            pause_s = backoff.pause_s(answer.retry_after_s)
+            pause_s = max(backoff.next_s(), answer.retry_after_s)
             if time.monotonic() + pause_s >= until_s:
                 addresses = ", ".join(self.addresses)
                 raise UnavailableError(f"no answer from {addresses} in {timeout_s:g} s: {answer}", reason=answer.reason)

@@ -21,7 +21,7 @@ from participant_sdk.client_errors import NOT_SENT, Failed
 from participant_sdk.client_results import Ending, Wait
 from participant_sdk.client_wire import AnswerError, read_ending, read_failure, set_timeout
 from participant_sdk.context import trace_headers
-from participant_sdk.coordinators import Backoff, Coordinators
+from participant_sdk.coordinators import Coordinators, client_backoff
 from participant_sdk.intents import REPLY_GRACE_S, Intent, Settling
 from participant_sdk.operations import OperationLike
 
@@ -121,12 +121,12 @@ class ExecuteStream:
 
     async def _run(self) -> None:
         """Keep a stream open until cancelled: at the next coordinator after each failure."""
-        backoff = Backoff()
+        backoff = client_backoff()
         try:
             while True:
                 if await self._session():
-                    backoff = Backoff()
-                await asyncio.sleep(backoff.pause_s())
+                    backoff = client_backoff()
+                await asyncio.sleep(backoff.next_s())
         finally:
             self._fail_open("the stream was closed")
 

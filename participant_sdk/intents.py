@@ -24,7 +24,7 @@ from pincex.tx.v1 import transaction_pb2
 from participant_sdk.client_errors import ClientError, Failed, OutcomeUnknown, RequestReusedError, error_of
 from participant_sdk.client_results import Committed, Ending, RolledBack
 from participant_sdk.client_wire import read_ending, set_timeout
-from participant_sdk.coordinators import Backoff, Coordinators
+from participant_sdk.coordinators import Coordinators, client_backoff
 
 # How long after its time-out a transaction's answer may still come: the coordinator's own "timed out".
 REPLY_GRACE_S: Final = 1.0
@@ -89,7 +89,7 @@ class Settling:
         A cancelled caller leaves the intent as it stands; sending it again tells. ClientError where
         trying again is no use and nothing was kept; OutcomeUnknown where nobody would say.
         """
-        backoff = Backoff()
+        backoff = client_backoff()
         while intent.left_s > 0:
             answer = await (self.attempt if intent.uncertain else first)(intent)
             match answer:
@@ -99,9 +99,9 @@ class Settling:
                     if not answer.retry:
                         return answer
                     intent.retry, intent.failed = answer, None
-                    pause_s = backoff.pause_s()
+                    pause_s = backoff.next_s()
                 case Failed():
-                    pause_s = backoff.pause_s(answer.retry_after_s)
+                    pause_s = max(backoff.next_s(), answer.retry_after_s)
                     error = _take(intent, answer)
                     if error is not None:
                         return await self._close_after(intent, error)
@@ -111,7 +111,7 @@ class Settling:
     async def close(self, request_id: str, reason: str) -> Ending:
         """Bind ROLLBACK to the request_id, and tell what it is bound to. OutcomeUnknown if nobody says."""
         deadline_s = time.monotonic() + CLOSING_S
-        backoff = Backoff()
+        backoff = client_backoff()
         request = transaction_pb2.TransactionServiceRollbackRequest(request_id=request_id, reason=reason)
         while (left_s := deadline_s - time.monotonic()) > 0:
             answer = await self._coordinators.ask(
@@ -121,7 +121,7 @@ class Settling:
                 return answer
             if isinstance(answer, Failed) and (error := error_of(answer)) is not None:
                 raise OutcomeUnknown(f"closing the intent was refused: {answer}", request_id=request_id) from error
-            await asyncio.sleep(backoff.pause_s())
+            await asyncio.sleep(backoff.next_s())
         raise OutcomeUnknown(
             f"no coordinator confirmed the end of request {request_id}; ask again with the same request_id",
             request_id=request_id,

@@ -22,7 +22,7 @@ from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub
 from participant_sdk.client_errors import Failed, OutcomeUnknown, UnavailableError, error_of
 from participant_sdk.client_results import Committed, Ending, Enlisted, KnownDecision, RolledBack, Wait
 from participant_sdk.client_wire import read_decision, read_ending, read_enlisted, wire_wait, write_operations
-from participant_sdk.coordinators import Answer, Backoff, Coordinators, Read, Request
+from participant_sdk.coordinators import Answer, Coordinators, Read, Request, client_backoff
 from participant_sdk.ids import Xid
 from participant_sdk.operations import OperationLike, operations_of
 from participant_sdk.xa import DecisionState
@@ -117,7 +117,7 @@ class Transaction:
         read: Callable[[Answer], Ending],
     ) -> Ending:
         """Ask for the end until somebody tells it."""
-        backoff = Backoff()
+        backoff = client_backoff()
         uncertain = False
         until_s = time.monotonic() + self._left_s + ENDING_S
         while (left_s := until_s - time.monotonic()) > 0:
@@ -132,7 +132,7 @@ class Transaction:
                 self.ending = ending
                 return ending
             uncertain = True
-            await asyncio.sleep(backoff.pause_s(answer.retry_after_s))
+            await asyncio.sleep(max(backoff.next_s(), answer.retry_after_s))
         raise OutcomeUnknown(f"no coordinator told the end of transaction {self.xid}", xid=str(self.xid))
 
     async def _inquire(self, timeout_s: float) -> Ending | None:

@@ -1,0 +1,1 @@
+"""The product against the machine's limits: ``python -m tests.benchmarks``."""

@@ -1,0 +1,68 @@
+"""What a benchmark measures, and how rounds become one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measurement of one subject in one round.
+
+    ``cpu_us`` is CPU per transaction and process, in microseconds; empty where it is not taken apart.
+    """
+
+    subject: str
+    in_flight: int
+    per_second: float
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    cpu_us: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A subject over all rounds: medians, and the range of the rate."""
+
+    subject: str
+    in_flight: int
+    per_second: float
+    lowest: float
+    highest: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: dict[str, float]
+    rounds: int
+
+
+def summarize(figures: Sequence[Figure]) -> list[Summary]:
+    """The summaries, in the order in which their subjects first came."""
+    by_subject: dict[tuple[str, int], list[Figure]] = {}
+    for figure in figures:
+        by_subject.setdefault((figure.subject, figure.in_flight), []).append(figure)
+    return [_summary(several) for several in by_subject.values()]
+
+
+def percentile_ms(durations_s: Sequence[float], percent: float) -> float:
+    """A percentile of durations in seconds, as milliseconds; 0 of none."""
+    if not durations_s:
+        return 0.0
+    return sorted(durations_s)[min(int(len(durations_s) * percent / 100), len(durations_s) - 1)] * 1000
+
+
+def _summary(figures: Sequence[Figure]) -> Summary:
+    rates = [figure.per_second for figure in figures]
+    processes = {process: None for figure in figures for process in figure.cpu_us}
+    return Summary(
+        subject=figures[0].subject,
+        in_flight=figures[0].in_flight,
+        per_second=median(rates),
+        lowest=min(rates),
+        highest=max(rates),
+        p50_ms=median(figure.p50_ms for figure in figures),
+        p99_ms=median(figure.p99_ms for figure in figures),
+        cpu_us={process: median(figure.cpu_us.get(process, 0.0) for figure in figures) for process in processes},
+        rounds=len(figures),
+    )

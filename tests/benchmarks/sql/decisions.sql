@@ -1,0 +1,5 @@
+-- The limits' decision log.
+create table decisions (
+    id uuid primary key,
+    decision smallint not null
+);
