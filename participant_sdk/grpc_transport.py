@@ -145,12 +145,16 @@ class GrpcServerStream:
     async def receive(self) -> resource_pb2.SessionRequest:
         """The next frame. StreamClosedError when there will be none."""
         try:
-            frame = await self._context.read()
+            return _frame_of(await self._context.read())
         except (grpc.RpcError, asyncio.InvalidStateError) as error:
             raise StreamClosedError(f"the coordinator is gone: {error}") from error
-        if isinstance(frame, resource_pb2.SessionRequest):
-            return frame
-        raise StreamClosedError("the coordinator ended the session")
+
+
+def _frame_of(read: object) -> resource_pb2.SessionRequest:
+    """What a read gave: typed as a message, but the end of the stream is a constant of gRPC's."""
+    if isinstance(read, resource_pb2.SessionRequest):
+        return read
+    raise StreamClosedError("the coordinator ended the session")
 
 
 async def _connected(channel: grpc.aio.Channel) -> None:

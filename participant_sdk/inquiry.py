@@ -2,19 +2,36 @@
 
 It never decides alone. COMMIT and ROLLBACK are applied through the workers, like any other;
 PENDING is asked again; FORGOTTEN is an alert for an operator, and the branch is left alone.
+Only coordinators of the branch's own log are believed (R18), and none that speaks for an older
+epoch of it (R15).
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, NoReturn, Protocol
 
+import structlog
+
+from participant_sdk.backoff import Backoff
+from participant_sdk.branch import BranchPhase
 from participant_sdk.clock import Clock
 from participant_sdk.decisions import DecisionAnswer, DecisionQuery
-from participant_sdk.known_logs import KnownLogs
-from participant_sdk.participant import Participant
+from participant_sdk.ids import Xid
+from participant_sdk.known_logs import KnownLogs, ParticipantFailedError
+from participant_sdk.participant import Branch, Commit, Participant, RecoverQuery, Rollback
 from participant_sdk.worker import Workers
+from participant_sdk.xa import Ack, DecisionState
+
+BACKOFF_FIRST_S: Final = 1.0
+BRANCHES_MAX: Final = 10_000
+PAGE: Final = 1_000
+ASKED_AT_ONCE: Final = 32
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class NoAnswerError(Exception):
@@ -29,8 +46,36 @@ class Coordinators(Protocol):
         ...
 
 
+class _Key(NamedTuple):
+    log_id: str
+    xid: Xid
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """One branch in doubt. Not frozen: it is asked about again and again."""
+
+    branch: Branch
+    backoff: Backoff
+    asked: int = 0
+    ask_at_s: float = 0.0
+    forgotten: bool = False
+
+
+@dataclass(slots=True)
+class _Look:
+    """One look around. Not frozen: it learns which coordinators do not answer, of which log."""
+
+    asking: asyncio.Semaphore
+    silent: dict[tuple[str, str], None] = field(default_factory=dict[tuple[str, str], None])
+
+
 class Inquiry:
-    """Brings one participant's branches in doubt to their end."""
+    """Brings one participant's branches in doubt to their end.
+
+    ``in_doubt`` and ``oldest_ms`` describe the last look, ``forgotten`` counts branches that no log
+    remembers, ``failures`` looks at which the participant itself failed.
+    """
 
     def __init__(
         self,
@@ -45,8 +90,161 @@ class Inquiry:
         patience_s: float = 5.0,
         backoff_cap_s: float = 30.0,
     ) -> None:
+        self.in_doubt = 0
+        self.oldest_ms = 0
+        self.forgotten = 0
+        self.failures = 0
         self._participant = participant
+        self._workers = workers
+        self._logs = logs
+        self._coordinators = coordinators
+        self._clock = clock
+        self._jitter = jitter
+        self._addresses = tuple(addresses)
+        self._patience_s = patience_s
+        self._backoff_cap_s = backoff_cap_s
+        self._doubts: dict[_Key, _Doubt] = {}
+        # Logs looked at before: the first look, at start, has no patience.
+        self._seen: dict[str, None] = {}
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Look for branches in doubt, at once and then steadily, and ask about each, until cancelled."""
-        raise NotImplementedError
+        while True:
+            try:
+                await self._look_around()
+            except Exception:  # noqa: BLE001 - asking must go on for ever
+                # The participant's own code may raise anything while its store is away. Nothing was
+                # decided by it: the branches stay in doubt, and the next look finds them again.
+                self.failures += 1
+                _log.exception("inquiry_failed", participant=self._participant.name)
+            await asyncio.sleep(self._patience_s / 2)
+
+    async def _look_around(self) -> None:
+        doubts: dict[_Key, _Doubt] = {}
+        async for branch in self._branches_in_doubt():
+            key = _Key(branch.log_id, branch.xid)
+            known = self._doubts.get(key)
+            doubts[key] = known or _Doubt(
+                branch, Backoff(self._jitter, first_s=BACKOFF_FIRST_S, cap_s=self._backoff_cap_s)
+            )
+        # What is not in doubt any more is forgotten here.
+        self._doubts = doubts
+        now_s = self._clock.monotonic_s()
+        look = _Look(asyncio.Semaphore(ASKED_AT_ONCE))
+        async with asyncio.TaskGroup() as group:
+            for doubt in doubts.values():
+                if now_s >= doubt.ask_at_s:
+                    group.create_task(self._settle(doubt, look))
+
+    async def _branches_in_doubt(self) -> AsyncIterator[Branch]:
+        """Yield what has been prepared for longer than our patience, of every log, the oldest first."""
+        now_ms = self._clock.unix_ms()
+        self.in_doubt, self.oldest_ms = 0, 0
+        log_ids = dict.fromkeys([*await self._participant.log_ids(), *self._logs.log_ids])
+        for log_id in log_ids:
+            patience_ms = self._patience_s * 1000 if log_id in self._seen else 0
+            after: Xid | None = None
+            while self.in_doubt < BRANCHES_MAX:
+                page = await self._participant.recover(RecoverQuery(log_id, after=after, limit=PAGE))
+                for branch in page:
+                    if branch.phase is BranchPhase.PREPARED and now_ms - branch.prepared_unix_ms >= patience_ms:
+                        self.in_doubt += 1
+                        self.oldest_ms = max(self.oldest_ms, now_ms - branch.prepared_unix_ms)
+                        yield branch
+                if len(page) < PAGE:
+                    break
+                after = page[-1].xid
+            self._seen[log_id] = None
+
+    async def _settle(self, doubt: _Doubt, look: _Look) -> None:
+        async with look.asking:
+            answer = await self._ask(doubt, look)
+        doubt.asked += 1
+        doubt.ask_at_s = self._clock.monotonic_s() + doubt.backoff.next_s()
+        if answer is not None:
+            self._apply(doubt, answer)
+
+    async def _ask(self, doubt: _Doubt, look: _Look) -> DecisionAnswer | None:
+        """Ask one coordinator after the other, the owner as soon as one names it; None if nobody can say."""
+        addresses = self._turn(doubt)
+        asked: dict[str, None] = {}
+        while addresses:
+            address = addresses.pop(0)
+            if address in asked or (address, doubt.branch.log_id) in look.silent:
+                continue
+            asked[address] = None
+            answer = await self._ask_one(address, doubt.branch, look)
+            if answer is None:
+                continue
+            if answer.state is not DecisionState.PENDING:
+                return answer
+            if not answer.owner_address or answer.owner_address in asked:
+                # The owner lives and has not decided: the others would say the same.
+                return None
+            addresses.insert(0, answer.owner_address)
+        return None
+
+    def _turn(self, doubt: _Doubt) -> list[str]:
+        """The addresses to ask, beginning with another one each time."""
+        known = list(dict.fromkeys([*self._addresses, *self._logs.addresses(doubt.branch.log_id)]))
+        start = doubt.asked % len(known) if known else 0
+        return known[start:] + known[:start]
+
+    async def _ask_one(self, address: str, branch: Branch, look: _Look) -> DecisionAnswer | None:
+        log_id = branch.log_id
+        query = DecisionQuery(log_id, branch.xid, self._participant.name, branch.participants, self._logs.epoch(log_id))
+        try:
+            answer = await self._coordinators.decision(address, query)
+            held = await self._logs.admit(log_id, answer.epoch)
+        except NoAnswerError as error:
+            # Not asked again at this look, so that one that is gone does not delay every branch.
+            look.silent[address, log_id] = None
+            _log.info("no_answer", participant=self._participant.name, address=address, reason=str(error))
+            return None
+        except ParticipantFailedError as error:
+            _log.warning("inquiry_failed", participant=self._participant.name, reason=str(error))
+            return None
+        if answer.epoch < held:
+            _log.warning("stale_answer", participant=self._participant.name, address=address, epoch=answer.epoch)
+            return None
+        return answer
+
+    def _apply(self, doubt: _Doubt, answer: DecisionAnswer) -> None:
+        branch = doubt.branch
+        match answer.state:
+            case DecisionState.COMMIT:
+                commit = Commit(branch.log_id, branch.xid, answer.incarnation, answer.sequence)
+                self._workers.commit(commit, self._committed)
+            case DecisionState.ROLLBACK:
+                self._workers.rollback(Rollback(branch.log_id, branch.xid), self._rolled_back)
+            case DecisionState.FORGOTTEN:
+                self._alert(doubt)
+            case DecisionState.PENDING:
+                # Asked again at its time.
+                pass
+
+    def _alert(self, doubt: _Doubt) -> None:
+        if not doubt.forgotten:
+            doubt.forgotten = True
+            self.forgotten += 1
+            _log.error(
+                "branch_forgotten",
+                transaction_id=str(doubt.branch.xid),
+                participant=self._participant.name,
+                todo="no log remembers this transaction: an operator must resolve the branch",
+            )
+
+    def _committed(self, xid: Xid, ack: Ack) -> None:
+        self._told(xid, ack, "COMMIT")
+
+    def _rolled_back(self, xid: Xid, ack: Ack) -> None:
+        self._told(xid, ack, "ROLLBACK")
+
+    def _told(self, xid: Xid, ack: Ack, decision: str) -> None:
+        _log.info(
+            "doubt_ended",
+            transaction_id=str(xid),
+            participant=self._participant.name,
+            decision=decision,
+            acknowledgement=ack.kind.name,
+        )

@@ -149,6 +149,10 @@ class Participant(ABC):
         prepares = await self.prepare(work.prepares) if work.prepares else ()
         return Answers(commits, rollbacks, prepares)
 
+    async def log_ids(self) -> Sequence[str]:
+        """Every log that it holds branches of. Without it, inquiry waits until a log introduces itself."""
+        return ()
+
     @abstractmethod
     async def recover(self, query: RecoverQuery) -> Sequence[Branch]:
         """List branches by xid: those in doubt, and finished ones where asked."""
