@@ -1,0 +1,505 @@
+"""The contract of ``DecisionLog``, held by the log in memory and by the one on PostgreSQL alike."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Protocol
+
+import psycopg
+import pytest
+
+from coordinator.log.columns import DIGEST_MAX_BYTES, SEPARATOR, TEXT_MAX_CHARS
+from coordinator.log.decision_log import (
+    Appended,
+    AppendStatus,
+    BadRecordError,
+    Checkpoint,
+    DecisionLog,
+    Incarnation,
+    LogUnavailableError,
+)
+from coordinator.log.memory import MemoryLog
+from coordinator.log.memory_store import MemoryLogStore
+from coordinator.log.postgres import PostgresLog, migrate_log
+from coordinator.protocol.effects import DecisionRecord, HeuristicRecord
+from participant_sdk.clock import SystemClock
+from participant_sdk.ids import RequestId, Xid, XidSource
+from participant_sdk.xa import Decision, Heuristic
+
+LEASE_S = 30.0
+SHORT_LEASE_S = 0.05
+
+
+class World(Protocol):
+    """One log, seen from outside."""
+
+    def handle(self) -> DecisionLog: ...
+
+    async def prune_below(self, unix_ms: int) -> None: ...
+
+    async def release(self) -> None: ...
+
+    async def end_timeline(self, incarnation: Incarnation) -> Incarnation:
+        """Make the incarnation one of a timeline that is over; return how it remembers itself."""
+        ...
+
+
+class MemoryWorld:
+    def __init__(self) -> None:
+        self.store = MemoryLogStore(SystemClock(), "0123456789abcdef")
+
+    def handle(self) -> DecisionLog:
+        return MemoryLog(self.store)
+
+    async def prune_below(self, unix_ms: int) -> None:
+        self.store.tables.pruned_below_unix_ms = unix_ms
+
+    async def release(self) -> None:
+        self.store.tables.held = ""
+
+    async def end_timeline(self, incarnation: Incarnation) -> Incarnation:
+        self.store.restore(self.store.copy(), new_timeline=True)
+        return incarnation
+
+
+class PostgresWorld:
+    def __init__(self, dsn: str, closing: AsyncExitStack) -> None:
+        self.dsn = dsn
+        self.closing = closing
+
+    def handle(self) -> DecisionLog:
+        log = PostgresLog(self.dsn)
+        self.closing.push_async_callback(log.close)
+        return log
+
+    async def prune_below(self, unix_ms: int) -> None:
+        await self._execute(b"UPDATE txlog.log SET pruned_below_unix_ms = %s", [unix_ms])
+
+    async def release(self) -> None:
+        await self._execute(b"UPDATE txlog.log SET held_since = NULL, held_reason = NULL", [])
+
+    async def end_timeline(self, incarnation: Incarnation) -> Incarnation:
+        query = b"UPDATE txlog.incarnations SET timeline = timeline - 1 WHERE incarnation = %s"
+        await self._execute(query, [incarnation.number])
+        return replace(incarnation, timeline=incarnation.timeline - 1)
+
+    async def _execute(self, query: bytes, parameters: Sequence[int]) -> None:
+        connection = await psycopg.AsyncConnection.connect(self.dsn, autocommit=True)
+        async with connection:
+            await connection.execute(query, parameters)
+
+
+@pytest.fixture
+async def memory_world() -> World:
+    return MemoryWorld()
+
+
+@pytest.fixture
+async def postgres_world(database: str) -> AsyncIterator[World]:
+    await migrate_log(database)
+    async with AsyncExitStack() as closing:
+        yield PostgresWorld(database, closing)
+
+
+@pytest.fixture(params=["memory_world", "postgres_world"])
+def world(request: pytest.FixtureRequest) -> World:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def log(world: World) -> DecisionLog:
+    return world.handle()
+
+
+class Coordinator:
+    """One incarnation that makes records and appends them."""
+
+    def __init__(self, log: DecisionLog, incarnation: Incarnation) -> None:
+        self.log = log
+        self.incarnation = incarnation
+        self.number = incarnation.number
+        self.sequence = 0
+        self._xids = XidSource(incarnation.number)
+
+    def record(self, request: str = "", *, decision: Decision = Decision.COMMIT) -> DecisionRecord:
+        bound = RequestId("default", request) if request else None
+        return DecisionRecord(self._xids.next(time.time_ns() // 1_000_000), decision, ("bookkeeper",), bound)
+
+    async def append(self, *records: DecisionRecord) -> Appended:
+        appended = await self.log.append(self.incarnation, self.sequence, records)
+        if appended.status is AppendStatus.WRITTEN:
+            self.sequence = appended.last_sequence
+        return appended
+
+
+async def started(log: DecisionLog, name: str = "one", lease_s: float = LEASE_S) -> Coordinator:
+    return Coordinator(log, await log.open(name, f"{name}:50051", lease_s))
+
+
+async def fenced_by(log: DecisionLog, fencer: Coordinator, wanted: list[int]) -> None:
+    """Fence until exactly these are to be taken over: their leases expire meanwhile."""
+    async with asyncio.timeout(10):
+        while list(await log.fence_expired(fencer.incarnation)) != wanted:
+            await fencer.append()
+            await asyncio.sleep(SHORT_LEASE_S / 5)
+
+
+class TestOpen:
+    async def test_numbers_rise_and_are_no_less_than_the_logs_unix_seconds(self, world: World) -> None:
+        before = int(time.time()) - 2
+        first, second = await started(world.handle()), await started(world.handle(), "two")
+        assert before < first.number < second.number
+
+    async def test_the_first_incarnation_of_a_timeline_is_its_epoch(self, world: World) -> None:
+        """R15."""
+        log = world.handle()
+        first, second = await started(log), await started(log)
+        assert (first.incarnation.epoch, second.incarnation.epoch) == (first.number, first.number)
+
+    async def test_the_log_keeps_its_id(self, world: World) -> None:
+        first, second = await started(world.handle()), await started(world.handle())
+        assert first.incarnation.log_id == second.incarnation.log_id
+        assert len(first.incarnation.log_id) == 16
+
+    async def test_those_who_open_at_once_draw_different_numbers(self, world: World) -> None:
+        drawn = await asyncio.gather(*(world.handle().open(f"c{n}", "", LEASE_S) for n in range(5)))
+        assert len({incarnation.number for incarnation in drawn}) == 5
+        assert len({incarnation.epoch for incarnation in drawn}) == 1
+
+    async def test_a_new_timeline_ends_the_incarnations_of_others_and_starts_an_epoch(
+        self, world: World, log: DecisionLog
+    ) -> None:
+        """R15."""
+        old = await started(log)
+        assert (await old.append(old.record())).status is AppendStatus.WRITTEN
+        await world.end_timeline(old.incarnation)
+        new = await started(log)
+        assert new.incarnation.epoch == new.number
+        states = (await log.read([old.record()[0]])).incarnations
+        assert states[old.number].fenced
+        assert list(await log.fence_expired(new.incarnation)) == [old.number]
+
+
+class TestAppend:
+    async def test_records_get_consecutive_sequences_and_read_back_as_written(self, log: DecisionLog) -> None:
+        own = await started(log)
+        full = DecisionRecord(
+            own.record().xid,
+            Decision.ROLLBACK,
+            ("bookkeeper", "trading"),
+            RequestId("default", "order-1"),
+            bytes(range(32)),
+            "INSUFFICIENT_FUNDS",
+            '[{"participant":"bookkeeper","message":"żółć \\u0001\n"}]',
+        )
+        bare = DecisionRecord(own.record().xid, Decision.COMMIT)
+        assert await own.append(bare, full) == Appended(AppendStatus.WRITTEN, 2)
+        assert await own.append(own.record()) == Appended(AppendStatus.WRITTEN, 3)
+        rows = (await log.read([full.xid, bare.xid])).decisions
+        assert rows[bare.xid][:3] == (bare, own.number, 1)
+        assert rows[full.xid][:3] == (full, own.number, 2)
+        assert abs(rows[full.xid].decided_unix_ms - time.time() * 1000) < 60_000
+
+    async def test_an_empty_batch_renews_and_advances_nothing(self, log: DecisionLog) -> None:
+        own = await started(log)
+        assert await own.append() == Appended(AppendStatus.WRITTEN, 0)
+        await own.append(own.record())
+        assert await own.append() == Appended(AppendStatus.WRITTEN, 1)
+
+    async def test_a_batch_that_was_written_is_not_written_again(self, log: DecisionLog) -> None:
+        """R4, R5: the sequence moved on."""
+        own = await started(log)
+        batch = [own.record(), own.record()]
+        await log.append(own.incarnation, 0, batch)
+        assert await log.append(own.incarnation, 0, batch) == Appended(AppendStatus.SEQUENCE_AHEAD, 2)
+
+    async def test_a_sequence_that_went_back_is_seen(self, log: DecisionLog) -> None:
+        """R4, R15."""
+        own = await started(log)
+        record = own.record()
+        assert await log.append(own.incarnation, 5, [record]) == Appended(AppendStatus.SEQUENCE_BEHIND, 0)
+        assert await log.append(own.incarnation, 5, []) == Appended(AppendStatus.SEQUENCE_BEHIND, 0)
+        assert not (await log.read([record.xid])).decisions
+
+    async def test_a_missing_incarnation_is_seen(self, log: DecisionLog) -> None:
+        """R4, R15."""
+        own = await started(log)
+        lost = replace(own.incarnation, number=own.number + 1)
+        assert await log.append(lost, 0, [own.record()]) == Appended(AppendStatus.SEQUENCE_BEHIND, 0)
+
+    async def test_a_fenced_incarnation_writes_nothing(self, log: DecisionLog) -> None:
+        """R4, invariant 7."""
+        old, new = await started(log, "old", SHORT_LEASE_S), await started(log, "new")
+        await old.append(old.record())
+        await fenced_by(log, new, [old.number])
+        late = old.record()
+        assert (await old.append(late)).status is AppendStatus.FENCED
+        assert (await old.append()).status is AppendStatus.FENCED
+        snapshot = await log.read([late.xid])
+        assert not snapshot.decisions
+        assert snapshot.incarnations[old.number].fenced
+
+    async def test_an_incarnation_of_another_timeline_writes_nothing(self, world: World, log: DecisionLog) -> None:
+        """R4, R15."""
+        own = await started(log)
+        await own.append(own.record())
+        remembered = await world.end_timeline(own.incarnation)
+        late = own.record()
+        assert (await log.append(remembered, 1, [late])).status is AppendStatus.TIMELINE_CHANGED
+        assert not (await log.read([late.xid])).decisions
+
+    async def test_in_hold_only_an_empty_batch_passes(self, world: World, log: DecisionLog) -> None:
+        """R4, R15."""
+        own = await started(log)
+        await log.hold("participants are ahead")
+        await log.hold("another reason")
+        record = own.record()
+        assert await own.append(record) == Appended(AppendStatus.HELD, 0)
+        assert (await own.append()).status is AppendStatus.WRITTEN
+        assert (await log.read([record.xid])).held
+        await world.release()
+        assert (await own.append(record)).status is AppendStatus.WRITTEN
+        assert not (await log.read([])).held
+
+
+class TestRequests:
+    async def test_a_bound_request_keeps_its_row_and_the_rest_of_the_batch_passes(self, world: World) -> None:
+        """R3, R17: whoever comes second is a conflict; its sequence stays unused."""
+        one, two = await started(world.handle(), "one"), await started(world.handle(), "two")
+        first = one.record("order-1")
+        await one.append(first)
+        second, other = two.record("order-1"), two.record("order-2")
+        assert await two.append(second, other) == Appended(AppendStatus.WRITTEN, 2, frozenset({second.xid}))
+        rows = await two.log.read_requests([RequestId("default", "order-1"), RequestId("default", "none")])
+        assert {request.name: row.record.xid for request, row in rows.items()} == {"order-1": first.xid}
+        decisions = (await two.log.read([second.xid, other.xid])).decisions
+        assert {xid: row.sequence for xid, row in decisions.items()} == {other.xid: 2}
+
+    async def test_of_two_equal_requests_in_one_batch_the_first_is_bound(self, log: DecisionLog) -> None:
+        """R3."""
+        own = await started(log)
+        records = [own.record("b"), own.record("a"), own.record("b"), own.record("a")]
+        appended = await own.append(*records)
+        assert appended == Appended(AppendStatus.WRITTEN, 4, frozenset({records[2].xid, records[3].xid}))
+
+    async def test_a_batch_of_nothing_but_conflicts_still_advances(self, log: DecisionLog) -> None:
+        own = await started(log)
+        await own.append(own.record("a"))
+        again = own.record("a")
+        assert await own.append(again) == Appended(AppendStatus.WRITTEN, 2, frozenset({again.xid}))
+
+    async def test_the_same_name_of_two_tenants_is_two_requests(self, log: DecisionLog) -> None:
+        own = await started(log)
+        theirs = own.record("a")._replace(request=RequestId("other", "a"))
+        assert not (await own.append(own.record("a"), theirs)).conflicts
+
+    async def test_an_xid_is_written_once(self, log: DecisionLog) -> None:
+        """Invariant 1."""
+        own = await started(log)
+        record = own.record()
+        await own.append(record)
+        reversed_ = record._replace(decision=Decision.ROLLBACK)
+        assert (await own.append(reversed_)).conflicts == {record.xid}
+        assert (await log.read([record.xid])).decisions[record.xid].record == record
+
+    async def test_overlapping_batches_in_opposite_order_neither_deadlock_nor_bind_twice(self, world: World) -> None:
+        """R3, invariant 11: the statement sorts."""
+        names = [f"order-{n}" for n in range(60)]
+        one, two = await started(world.handle(), "one"), await started(world.handle(), "two")
+        for turn in range(10):
+            ours = [one.record(f"{turn}-{name}") for name in names]
+            theirs = [two.record(f"{turn}-{name}") for name in reversed(names)]
+            mine, other = await asyncio.gather(one.append(*ours), two.append(*theirs))
+            assert len(mine.conflicts) + len(other.conflicts) == len(names)
+
+    async def test_a_request_that_cannot_be_stored_is_bound_to_nothing(self, log: DecisionLog) -> None:
+        await started(log)
+        assert not await log.read_requests([RequestId("default", "a\x00"), RequestId("default", "\ud800")])
+
+
+BAD_RECORDS = {
+    "NUL in reason": {"reason": "\x00"},
+    "NUL in results": {"results": "a\x00b"},
+    "surrogate": {"reason": "\ud800"},
+    "separator": {"reason": f"a{SEPARATOR}"},
+    "NUL in request": {"request": RequestId("default", "a\x00")},
+    "empty request": {"request": RequestId("default", "")},
+    "empty tenant": {"request": RequestId("", "a")},
+    "long digest": {"digest": bytes(DIGEST_MAX_BYTES + 1)},
+    "long results": {"results": "x" * (TEXT_MAX_CHARS + 1)},
+}
+
+
+class TestBadRecords:
+    @pytest.mark.parametrize("bad", list(BAD_RECORDS.values()), ids=list(BAD_RECORDS))
+    async def test_a_refused_value_fails_the_batch_whole_and_nothing_after_it(
+        self, log: DecisionLog, bad: dict[str, str]
+    ) -> None:
+        """R17: the batch can go again without it."""
+        own = await started(log)
+        good, refused = own.record("a"), own.record()._replace(**bad)  # pyright: ignore[reportArgumentType] # By name.
+        with pytest.raises(BadRecordError):
+            await own.append(good, refused)
+        with pytest.raises(BadRecordError):
+            await own.append(refused)
+        assert await own.append(good) == Appended(AppendStatus.WRITTEN, 1)
+
+    async def test_the_longest_allowed_values_pass(self, log: DecisionLog) -> None:
+        own = await started(log)
+        record = own.record("x" * 128)._replace(digest=bytes(DIGEST_MAX_BYTES), results="ü" * TEXT_MAX_CHARS)
+        await own.append(record)
+        assert (await log.read([record.xid])).decisions[record.xid].record == record
+
+
+class TestRead:
+    async def test_a_snapshot_shows_each_known_incarnation_and_the_horizon(
+        self, world: World, log: DecisionLog
+    ) -> None:
+        """R7."""
+        one, two = await started(log, "one"), await started(log, "two")
+        await one.append(one.record(), one.record())
+        await world.prune_below(12345)
+        unknown = Xid.make(1, two.number + 1000, 1)
+        snapshot = await log.read([one.record().xid, two.record().xid, two.record().xid, unknown])
+        assert sorted(snapshot.incarnations) == [one.number, two.number]
+        state = snapshot.incarnations[one.number]
+        assert (state.coordinator, state.address, state.fenced, state.last_sequence) == ("one", "one:50051", False, 2)
+        assert snapshot.pruned_below_unix_ms == 12345
+        assert not snapshot.decisions
+
+    async def test_no_xids_still_tell_horizon_and_hold(self, log: DecisionLog) -> None:
+        await started(log)
+        snapshot = await log.read([])
+        assert (snapshot.decisions, snapshot.incarnations, snapshot.held) == ({}, {}, False)
+
+    async def test_decisions_are_listed_newest_first_in_pages(self, log: DecisionLog) -> None:
+        own = await started(log)
+        records = [own.record() for _ in range(5)]
+        await own.append(*records)
+        newest = [record.xid for record in reversed(records)]
+        first = await log.list_decisions(None, 3)
+        rest = await log.list_decisions(first[-1].record.xid, 3)
+        assert [row.record.xid for row in (*first, *rest)] == newest
+
+
+class TestTakeover:
+    async def test_a_live_incarnation_is_not_fenced(self, log: DecisionLog) -> None:
+        """R6."""
+        one, two = await started(log), await started(log)
+        await one.append(one.record())
+        assert not await log.fence_expired(two.incarnation)
+        assert (await one.append()).status is AppendStatus.WRITTEN
+
+    async def test_an_append_renews_the_lease(self, log: DecisionLog) -> None:
+        """R6: whoever appends again and again is not fenced, however short the lease at its start."""
+        one, two = await started(log, "one", SHORT_LEASE_S), await started(log, "two")
+        one.incarnation = replace(one.incarnation, lease_s=LEASE_S)
+        await one.append(one.record())
+        gone = await started(log, "gone", SHORT_LEASE_S)
+        await gone.append(gone.record())
+        await fenced_by(log, two, [gone.number])
+        assert (await one.append()).status is AppendStatus.WRITTEN
+
+    async def test_one_whose_own_lease_expired_fences_nobody(self, log: DecisionLog) -> None:
+        """R6: nor does one that is fenced."""
+        late, witness = await started(log, "late", SHORT_LEASE_S), await started(log, "witness")
+        gone = await started(log, "gone", SHORT_LEASE_S)
+        await gone.append(gone.record())
+        await late.append(late.record())
+        # When both are fenced, both leases had expired: from then on the late one may not fence.
+        await fenced_by(log, witness, [late.number, gone.number])
+        after = await started(log, "after", 0.0)
+        await after.append(after.record())
+        assert not await log.fence_expired(late.incarnation)
+        assert not (await log.read([after.record().xid])).incarnations[after.number].fenced
+
+    async def test_one_of_another_timeline_fences_nobody(self, world: World, log: DecisionLog) -> None:
+        """R6, R15."""
+        gone, own = await started(log, "gone", 0.0), await started(log, "own")
+        await gone.append(gone.record())
+        remembered = await world.end_timeline(own.incarnation)
+        assert not await log.fence_expired(remembered)
+        assert not (await log.read([gone.record().xid])).incarnations[gone.number].fenced
+
+    async def test_the_fencer_answers_for_its_victims_and_for_theirs(self, log: DecisionLog) -> None:
+        """R6: a chain of takeovers leaves nobody's work behind."""
+        first = await started(log, "first", SHORT_LEASE_S)
+        await first.append(first.record())
+        second = await started(log, "second", LEASE_S)
+        await second.append(second.record())
+        await fenced_by(log, second, [first.number])
+        second.incarnation = replace(second.incarnation, lease_s=SHORT_LEASE_S)
+        await second.append()
+        third = await started(log, "third")
+        await fenced_by(log, third, [first.number, second.number])
+        # Asking again tells the same, and a victim's victim is nobody else's.
+        fourth = await started(log, "fourth")
+        assert not await log.fence_expired(fourth.incarnation)
+        assert list(await log.fence_expired(third.incarnation)) == [first.number, second.number]
+
+    async def test_an_incarnation_without_unfinished_decisions_needs_no_takeover(self, log: DecisionLog) -> None:
+        """R14: recovery reads only what is unfinished."""
+        done, idle = await started(log, "done", SHORT_LEASE_S), await started(log, "idle", SHORT_LEASE_S)
+        open_ = await started(log, "open", SHORT_LEASE_S)
+        await done.append(done.record(), done.record())
+        await log.checkpoint(Checkpoint(done.number, 2))
+        await open_.append(open_.record())
+        own = await started(log, "own")
+        await fenced_by(log, own, [open_.number])
+        states = (await log.read([done.record().xid, idle.record().xid])).incarnations
+        assert states[done.number].fenced
+        assert states[idle.number].fenced
+
+    async def test_unfinished_are_those_above_the_checkpoint_and_its_stragglers(self, log: DecisionLog) -> None:
+        """R14."""
+        own, other = await started(log), await started(log)
+        records = [own.record() for _ in range(6)]
+        await own.append(*records)
+        await other.append(other.record())
+        assert [row.sequence for row in await log.unfinished(own.number)] == [1, 2, 3, 4, 5, 6]
+        await log.checkpoint(Checkpoint(own.number, 3, frozenset({records[0].xid})))
+        await log.checkpoint(Checkpoint(own.number, 4, frozenset({records[1].xid, records[2].xid})))
+        unfinished = await log.unfinished(own.number)
+        assert [row.sequence for row in unfinished] == [2, 3, 5, 6]
+        assert [row.record for row in unfinished] == [records[n] for n in (1, 2, 4, 5)]
+        await log.checkpoint(Checkpoint(own.number, 6))
+        assert not await log.unfinished(own.number)
+
+
+class TestHeuristics:
+    async def test_each_branchs_end_is_kept_once(self, log: DecisionLog) -> None:
+        """Invariant 10."""
+        own = await started(log)
+        xid = own.record().xid
+        first = HeuristicRecord(xid, "trading", Heuristic.HAZARD, "no marker")
+        other = HeuristicRecord(xid, "bookkeeper", Heuristic.COMMIT, "")
+        await log.record_heuristics([first, other])
+        await log.record_heuristics([first._replace(heuristic=Heuristic.ROLLBACK, message="later")])
+        assert await log.read_heuristics(xid) == [other, first]
+        assert not await log.read_heuristics(own.record().xid)
+
+    async def test_a_message_that_cannot_be_stored_does_not_lose_the_heuristic(self, log: DecisionLog) -> None:
+        own = await started(log)
+        record = HeuristicRecord(own.record().xid, "trading", Heuristic.HAZARD, "a\x00b\ud800")
+        await log.record_heuristics([record])
+        assert await log.read_heuristics(record.xid) == [record._replace(message="a\ufffdb?")]
+
+
+class TestClose:
+    async def test_closing_writes_nothing_and_may_be_repeated(self, world: World) -> None:
+        log = world.handle()
+        own = await started(log)
+        await log.close()
+        await log.close()
+        assert not (await world.handle().read([own.record().xid])).incarnations[own.number].fenced
+
+    async def test_a_log_never_opened_gives_no_answer(self, world: World) -> None:
+        """R7: a failed read is no answer."""
+        if isinstance(world, MemoryWorld):
+            pytest.skip("a store in memory has its row from the start")
+        with pytest.raises(LogUnavailableError):
+            await world.handle().read([Xid.make(1, 1, 1)])
