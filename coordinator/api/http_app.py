@@ -1,0 +1,131 @@
+"""The HTTP door's routes: the wire to domain calls, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from coordinator.api import checks, http_problems, http_views
+from coordinator.api.grpc_errors import reason_of
+from coordinator.api.http_body import read_call
+from coordinator.api.http_schema import EXECUTE, PROBLEMS
+from coordinator.api.rejection import rejection
+from coordinator.engine import Engine
+from coordinator.errors import TransactionError
+from coordinator.health import Health
+from coordinator.inquiries import Inquiries
+from coordinator.telemetry import Telemetry
+
+PREFIX: Final = "/api/v1/transactions"
+METRICS_MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRoutes:
+    """What the routes call. ``timeout_default_s`` is for requests that bring none."""
+
+    engine: Engine
+    inquiries: Inquiries
+    telemetry: Telemetry
+    health: Callable[[], Health]
+    timeout_default_s: float
+
+    async def execute(self, request: Request) -> Response:
+        """Run one transaction from begin to outcome; ROLLED_BACK is a result like COMMITTED."""
+        call = await read_call(request, self.timeout_default_s)
+        ended = await self.engine.execute(call)
+        rejected = rejection(ended.outcome, call.operations)
+        if rejected is not None:
+            raise rejected
+        return _json(http_views.ended_json(ended))
+
+    async def status(self, transaction_id: str) -> Response:
+        """Tell a transaction's story."""
+        view = await self.inquiries.transaction(checks.check_xid(transaction_id, "transaction_id"))
+        return _json(http_views.view_json(view))
+
+    async def show_health(self) -> Response:
+        """Tell how the coordinator, its log and its participants are; 503 when calls are not welcome."""
+        health = self.health()
+        return _json(http_views.health_json(health), is_good=health.is_ready)
+
+    async def live(self) -> Response:
+        """Answer that the process lives: restart it when this does not answer."""
+        return _json('{"status":"UP"}')
+
+    async def ready(self) -> Response:
+        """Answer whether calls are welcome: send them elsewhere when not."""
+        is_ready = self.health().is_ready
+        return _json('{"status":"UP"}' if is_ready else '{"status":"DOWN"}', is_good=is_ready)
+
+    async def metrics(self) -> Response:
+        """Give all metrics in Prometheus' text format."""
+        return Response(self.telemetry.metrics.render(), media_type=METRICS_MEDIA_TYPE)
+
+
+def make_app(routes: HttpRoutes) -> FastAPI:
+    """The application: routes and error answers, no state of its own."""
+    app = FastAPI(title="PinCEX Transactions", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.include_router(_router(routes))
+
+    async def on_refusal(_request: Request, error: Exception) -> Response:
+        if not isinstance(error, TransactionError):
+            raise error
+        routes.telemetry.refused("http", reason_of(error))
+        return http_problems.problem_of(error)
+
+    async def on_routing(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        return http_problems.problem_of_routing(request, error)
+
+    async def on_leaving(_request: Request, _error: Exception) -> Response:
+        # Nobody reads it.
+        return http_problems.problem(HTTPStatus.BAD_REQUEST, "CLIENT_LEFT", "the connection was closed")
+
+    async def on_fault(_request: Request, error: Exception) -> Response:
+        routes.telemetry.fault("http", error)
+        return http_problems.problem(
+            HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL", "an error inside the coordinator; it is in its log"
+        )
+
+    app.add_exception_handler(TransactionError, on_refusal)
+    app.add_exception_handler(HTTPException, on_routing)
+    app.add_exception_handler(ClientDisconnect, on_leaving)
+    app.add_exception_handler(Exception, on_fault)
+    return app
+
+
+def _router(routes: HttpRoutes) -> APIRouter:
+    router = APIRouter(redirect_slashes=False)
+    router.add_api_route(
+        f"{PREFIX}/execute",
+        routes.execute,
+        methods=["POST"],
+        openapi_extra=EXECUTE,
+        responses=PROBLEMS,
+        tags=["transactions"],
+    )
+    router.add_api_route(
+        f"{PREFIX}/status/{{transaction_id}}", routes.status, methods=["GET"], responses=PROBLEMS, tags=["transactions"]
+    )
+    for path, call in (
+        (f"{PREFIX}/health", routes.show_health),
+        ("/health/live", routes.live),
+        ("/health/ready", routes.ready),
+        ("/metrics", routes.metrics),
+    ):
+        router.add_api_route(path, call, methods=["GET"], tags=["watching"])
+    return router
+
+
+def _json(text: str, *, is_good: bool = True) -> Response:
+    status = HTTPStatus.OK if is_good else HTTPStatus.SERVICE_UNAVAILABLE
+    return Response(text, status.value, media_type="application/json")

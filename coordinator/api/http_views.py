@@ -1,0 +1,155 @@
+"""Outcomes and transactions as JSON. On HTTP the xid is ``transaction_id``, and states are plain words.
+
+Operations' results are JSON texts of the participants' own; they go into the answer as they
+are, so that no number is rounded on its way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+from coordinator.health import Health
+from coordinator.protocol.outcome import BranchOutcome, Outcome
+from coordinator.requests import Ended, StoryEvent, TransactionView
+from participant_sdk import exact_json
+from participant_sdk.xa import Decision, Vote
+
+_STATES: Final = {Decision.COMMIT: "COMMITTED", Decision.ROLLBACK: "ROLLED_BACK"}
+
+
+def ended_json(ended: Ended) -> str:
+    """The answer to ``execute``."""
+    return _object(
+        [
+            *_outcome_members(ended.outcome),
+            ("phase", json.dumps(ended.outcome.phase.name)),
+            ("duration_ms", f"{ended.duration_s * 1000:.3f}"),
+            ("branches", _list(_branch(branch) for branch in ended.outcome.branches)),
+        ]
+    )
+
+
+def view_json(view: TransactionView) -> str:
+    """Everything known of one transaction, with its story."""
+    outcome = view.outcome
+    members = (
+        _outcome_members(outcome)
+        if outcome
+        else [
+            ("transaction_id", json.dumps(str(view.xid))),
+            ("state", json.dumps(view.phase.name)),
+        ]
+    )
+    return _object(
+        [
+            *members,
+            ("phase", json.dumps(view.phase.name)),
+            ("waiting_for", json.dumps(view.waiting_for)),
+            ("request_id", json.dumps(view.request_id or None)),
+            ("began_at", _time(view.began_unix_ms)),
+            ("deadline", _time(view.deadline_unix_ms)),
+            ("incarnation", json.dumps(view.incarnation)),
+            ("sequence", json.dumps(view.sequence)),
+            ("branches", _list(_branch(branch) for branch in view.branches)),
+            ("events", _list(_event(event) for event in view.events)),
+        ]
+    )
+
+
+def health_json(health: Health) -> str:
+    """The state of the coordinator and of what it depends on."""
+    return json.dumps(
+        {
+            "status": health.status,
+            "coordinator": health.coordinator,
+            "incarnation": health.incarnation,
+            "stopping": health.stopping,
+            "decision_log": {"status": "UP" if health.log_is_open else "DOWN", "log_id": health.log_id},
+            "transactions": {"in_flight": health.in_flight, "unfinished": health.unfinished},
+            "participants": [
+                {"name": each.name, "address": each.address, "status": "UP" if each.is_up else "DOWN"}
+                for each in health.participants
+            ],
+        }
+    )
+
+
+def _outcome_members(outcome: Outcome) -> list[tuple[str, str]]:
+    members = [
+        ("transaction_id", json.dumps(str(outcome.xid))),
+        ("state", json.dumps(_STATES[outcome.decision])),
+        ("reason", json.dumps(outcome.reason)),
+        ("message", json.dumps(outcome.message)),
+        ("applied", json.dumps(outcome.applied)),
+        ("owed", json.dumps(outcome.owed)),
+        ("retry", json.dumps(outcome.retry)),
+        ("replayed", json.dumps(outcome.replayed)),
+    ]
+    if outcome.heuristic is not None:
+        members.append(("heuristic", json.dumps(outcome.heuristic.name)))
+    return members
+
+
+def _branch(branch: BranchOutcome) -> str:
+    members = [("participant", json.dumps(branch.participant)), *_vote_members(branch.vote)]
+    members.append(("done", json.dumps(branch.done)))
+    if branch.heuristic is not None:
+        members.append(("heuristic", json.dumps(branch.heuristic.name)))
+    return _object(members)
+
+
+def _vote_members(vote: Vote | None) -> list[tuple[str, str]]:
+    if vote is None:
+        return [("vote", "null")]
+    members = [("vote", json.dumps(vote.kind.name))]
+    if not vote.is_yes:
+        members += [
+            ("xa_code", json.dumps(int(vote.xa_code))),
+            ("reason", json.dumps(vote.reason)),
+            ("message", json.dumps(vote.message)),
+            ("transient", json.dumps(vote.transient)),
+        ]
+    if vote.field:
+        members.append(("field", json.dumps(vote.field)))
+    members.append(("results", _list(_result(result) for result in vote.results)))
+    return members
+
+
+def _result(text: str) -> str:
+    """A participant's result as it is; as text where it is no JSON, and null where it is nothing."""
+    if not text:
+        return "null"
+    try:
+        exact_json.loads(text)
+    except exact_json.InvalidJsonError:
+        return json.dumps(text)
+    return text
+
+
+def _event(event: StoryEvent) -> str:
+    return _object(
+        [
+            ("time", _time(event.unix_ms)),
+            ("event", json.dumps(event.event)),
+            ("participant", json.dumps(event.participant or None)),
+            ("detail", json.dumps(event.detail)),
+        ]
+    )
+
+
+def _time(unix_ms: int | None) -> str:
+    if unix_ms is None:
+        return "null"
+    stamp = datetime.fromtimestamp(unix_ms / 1000, UTC)
+    return json.dumps(stamp.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
+
+
+def _object(members: Iterable[tuple[str, str]]) -> str:
+    return "{" + ",".join([f"{json.dumps(key)}:{value}" for key, value in members]) + "}"
+
+
+def _list(items: Iterable[str]) -> str:
+    return "[" + ",".join(items) + "]"
