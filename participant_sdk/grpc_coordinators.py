@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import grpc
-from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub, TransactionServiceStub
+from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
 
 from participant_sdk.decisions import DecisionAnswer, DecisionQuery
 from participant_sdk.grpc_options import CHANNEL_OPTIONS
 from participant_sdk.inquiry import NoAnswerError
 from participant_sdk.wire_branches import read_decision_answer, write_decision_query
+
+if TYPE_CHECKING:
+    # The stubs know it; at run time there is one class for both kinds of channel.
+    from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub
 
 ANSWER_TIMEOUT_S: Final = 5.0
 CHANNELS_MAX: Final = 100

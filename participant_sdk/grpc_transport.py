@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc
 from pincex.tx.v1 import resource_pb2
-from pincex.tx.v1.resource_pb2_grpc import ResourceServiceAsyncStub, ResourceServiceStub
+from pincex.tx.v1.resource_pb2_grpc import ResourceServiceStub
 
 from participant_sdk.grpc_options import CHANNEL_OPTIONS
 from participant_sdk.transport import ClientStream, StreamClosedError
 from participant_sdk.unary_stream import UnaryStream
+
+if TYPE_CHECKING:
+    # The stubs know it; at run time there is one class for both kinds of channel.
+    from pincex.tx.v1.resource_pb2_grpc import ResourceServiceAsyncStub
 
 HELLO_TIMEOUT_S: Final = 5.0
 

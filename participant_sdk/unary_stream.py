@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import grpc
 from pincex.tx.v1 import resource_pb2
-from pincex.tx.v1.resource_pb2_grpc import ResourceServiceAsyncStub
 
 from participant_sdk.frames import Answered, PackedPrepare, read_commits, read_prepares, read_rollbacks, write_answers
 from participant_sdk.ids import Xid
@@ -22,6 +21,10 @@ from participant_sdk.participant import Commit
 from participant_sdk.transport import StreamClosedError
 from participant_sdk.wire import read_ack, read_vote
 from participant_sdk.xa import Ack, AckKind, Vote, XaCode, transient_no
+
+if TYPE_CHECKING:
+    # The stubs know it; at run time there is one class for both kinds of channel.
+    from pincex.tx.v1.resource_pb2_grpc import ResourceServiceAsyncStub
 
 PREPARE_CALLERS: Final = 48
 ENDING_CALLERS: Final = 16
