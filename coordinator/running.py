@@ -123,7 +123,7 @@ class Running:
             max(0.0, prepared_s - self.began_s),
             max(0.0, self.decided_s - prepared_s),
             max(0.0, now_s - self.decided_s),
-            self.transaction.resend_attempts,
+            self.transaction.attempts,
         )
 
     def view(self) -> TransactionView:

@@ -40,12 +40,12 @@ class Transaction:
     """One transaction, from ACTIVE to its end. Mutable with slots: several events touch each."""
 
     __slots__ = (
-        "_attempts",
         "_resend_at_s",
         "_retry",
         "_rollback_only",
         "_timing",
         "answer",
+        "attempts",
         "branches",
         "deadline_s",
         "decision",
@@ -77,7 +77,7 @@ class Transaction:
         self._timing = timing
         self._rollback_only: str | None = None
         self._retry = False
-        self._attempts = 0
+        self.attempts = 0
         self.prepare_by_s = deadline_s
         self._resend_at_s = 0.0
         self.answer = Answer()
@@ -127,11 +127,6 @@ class Transaction:
             branches=self.branches.outcomes(),
             heuristic=self.branches.heuristic(self.decision),
         )
-
-    @property
-    def resend_attempts(self) -> int:
-        """How many times the outcome was sent again."""
-        return self._attempts
 
     # Before the decision.
 
@@ -246,7 +241,8 @@ class Transaction:
         if stored.record.xid != self.xid:
             self.reason, self.message = "REQUEST_ID_BOUND", f"transaction {stored.record.xid} ended the request"
             self._answer_with(stored, step)
-        return self._settle(now_s, step)
+            return self._settle(now_s, step)
+        return self._settle(now_s, self._look_up(step))
 
     def _roll_back(self, now_s: float, reason: str, message: str, *, binds: bool = False) -> Step:
         """Begin to undo, from ACTIVE or PREPARING. With a request_id the log has a word before the client is told.
@@ -255,17 +251,22 @@ class Transaction:
         """
         self.decision = Decision.ROLLBACK
         self.reason, self.message = reason, message
-        self._retry = not binds
         bare = not self.branches
         self._move(Cause.NO)
         self._schedule(now_s, self._timing.rollback_timeout_s)
         step = Step(messages=self._owed_messages(Verb.ROLLBACK))
         if binds and (self.request is not None or bare):
             step.record = self._bind()
-        elif self.request is not None:
+            return self._settle(now_s, step)
+        return self._settle(now_s, self._look_up(step))
+
+    def _look_up(self, step: Step) -> Step:
+        """A rollback that binds nothing: what other attempts at the request did is looked up before it is told (R3)."""
+        self._retry = True
+        if self.request is not None:
             self.answer.log_owes += 1
             step.lookup = True
-        return self._settle(now_s, step)
+        return step
 
     def _bind(self) -> DecisionRecord:
         """The record of a rollback, which binds it to the request_id where there is one."""
@@ -283,8 +284,9 @@ class Transaction:
         self.incarnation, self.sequence = event.incarnation, event.sequence
         stored = event.stored
         if stored is not None and stored.record.xid == self.xid:
-            # The log refused the record's values and kept a bare ROLLBACK: nothing is bound.
-            self._retry, stored = True, None
+            # The log refused the record's values and kept a bare ROLLBACK: nothing is bound, so this is transient.
+            self.answer.log_owes -= 1
+            return self._settle(now_s, self._look_up(Step()))
         return self._told_by_log(stored, now_s)
 
     def _on_looked_up(self, event: events.LookedUp, now_s: float) -> Step:
@@ -350,8 +352,8 @@ class Transaction:
     def _resend(self, now_s: float) -> Step:
         step = Step()
         if now_s >= self._resend_at_s:
-            self._attempts += 1
-            self._resend_at_s = now_s + self._timing.backoff_s(self._attempts, self.xid)
+            self.attempts += 1
+            self._resend_at_s = now_s + self._timing.backoff_s(self.attempts, self.xid)
             step.messages = self._owed_messages(_TELLING[self.phase])
         return self._settle(now_s, step)
 
@@ -373,7 +375,7 @@ class Transaction:
 
     def _schedule(self, now_s: float, answer_timeout_s: float) -> None:
         self.answer.by_s = now_s + answer_timeout_s
-        self._resend_at_s = now_s + self._timing.backoff_s(self._attempts, self.xid)
+        self._resend_at_s = now_s + self._timing.backoff_s(self.attempts, self.xid)
 
     def _wake_at_s(self) -> float | None:
         match self.phase:

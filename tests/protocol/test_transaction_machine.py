@@ -28,17 +28,28 @@ class TransactionMachine(RuleBasedStateMachine):
         self.first_votes: dict[str, VoteKind] = {}
         self.open_records: list[DecisionRecord] = []
         self.open_lookups = 0
+        self.looked_up_once = False
         self.durable: Decision | None = None
         self.replies: list[Outcome] = []
         self.refused = False
         self.finished = False
         self.stored_answer = False
 
-    @initialize(request=st.booleans(), wait=st.booleans())
-    def begin(self, request: bool, wait: bool) -> None:
+    @initialize(
+        request=st.booleans(),
+        wait=st.booleans(),
+        names=st.lists(st.sampled_from(NAMES), unique=True, max_size=3),
+        asked=st.sampled_from([True, True, True, False]),
+    )
+    def begin(self, request: bool, wait: bool, names: list[str], asked: bool) -> None:
+        """Most begin with commit asked for, because that is where the protocol begins."""
         self.request = RequestId("default", "r") if request else None
         self.tx = Transaction(XID, 100.0, TIMING, request=self.request, digest=DIGEST if request else b"")
         self.wait = wait
+        for name in names:
+            self.take(events.Enlist(name, carried=1))
+        if asked:
+            self.take(events.CommitAsked(wait))
 
     def take(self, event: events.Event) -> Step:
         before = self.tx.phase
@@ -87,7 +98,7 @@ class TransactionMachine(RuleBasedStateMachine):
             elif not reply.retry and self.request is not None:
                 assert self.durable is Decision.ROLLBACK, "R3: a binding no is durable before it is told"
             elif self.request is not None:
-                assert not self.open_lookups, "R3: looked up before retry is told"
+                assert self.looked_up_once, "R3: looked up before retry is told"
         self.replies.append(reply)
 
     @precondition(lambda self: self.tx.phase is Phase.ACTIVE)
@@ -95,6 +106,7 @@ class TransactionMachine(RuleBasedStateMachine):
     def enlist(self, name: str) -> None:
         self.take(events.Enlist(name, carried=1))
 
+    @precondition(lambda self: self.tx.phase is Phase.ACTIVE)
     @rule(reason=st.just("closed"))
     def rollback_only(self, reason: str) -> None:
         self.take(events.SetRollbackOnly(reason))
@@ -123,11 +135,8 @@ class TransactionMachine(RuleBasedStateMachine):
             self.durable = record.decision
             self.take(events.Recorded(7, 1))
             return
-        self.durable = Decision.ROLLBACK
         if how == "refused":
             self.take(events.Recorded(7, 1, StoredDecision(DecisionRecord(XID, Decision.ROLLBACK), 7, 1, 0)))
-            if not self.replies or self.replies[-1].retry:
-                self.durable = None
         else:
             self.stored_answer = True
             digest = b"\x02" * 32 if how == "other" else DIGEST
@@ -139,6 +148,7 @@ class TransactionMachine(RuleBasedStateMachine):
     @rule(found=st.booleans())
     def looked_up(self, found: bool) -> None:
         self.open_lookups -= 1
+        self.looked_up_once = True
         bound = DecisionRecord(OTHER, Decision.COMMIT, ("a",), self.request, DIGEST)
         self.take(events.LookedUp(StoredDecision(bound, 6, 4, 0) if found else None))
 
