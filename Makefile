@@ -83,6 +83,7 @@ generate:
 	  --mypy_out=quiet:"$(INTO)" --mypy_grpc_out=quiet:"$(INTO)" $(PROTOS:proto/%=%)
 
 clean:
+	@for link in $$(find .pincex -maxdepth 1 -type l -lname '/var/lib/pincex/*' 2>/dev/null); do rm -rf "$$(readlink "$$link")"; done
 	@rm -rf .venv .pincex .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "clean: the environment, the development data and the caches are gone"

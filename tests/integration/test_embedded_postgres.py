@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,12 +26,18 @@ sys.stdin.read()
 """
 
 
+@pytest.fixture(scope="module")
+def stopped(server_folder: Path) -> EmbeddedPostgres:
+    """A server of these tests' own, to be stopped and killed."""
+    return EmbeddedPostgres(server_folder / "embedded")
+
+
 @pytest.fixture
-def server(server_folder: Path, request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
-    server = EmbeddedPostgres(server_folder / request.node.name)
-    server.start()
-    yield server
-    server.stop(Shutdown.IMMEDIATE)
+def server(stopped: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """The same, started."""
+    stopped.start()
+    yield stopped
+    stopped.stop(Shutdown.IMMEDIATE)
 
 
 def _setting(server: EmbeddedPostgres, name: str) -> str:
@@ -63,7 +70,7 @@ def test_a_wrong_password_is_refused(postgres: EmbeddedPostgres) -> None:
 
 @pytest.mark.parametrize("how", Shutdown)
 def test_what_was_committed_is_there_after_a_restart(server: EmbeddedPostgres, how: Shutdown) -> None:
-    dsn = server.create_database("kept")
+    dsn = server.create_database(f"kept_{how.name}".lower())
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 1 AS value")
     port = server.port
@@ -155,3 +162,21 @@ def test_a_server_stopped_by_sigstop_is_killed_where_it_does_not_listen(server: 
     os.kill(server.pid, signal.SIGSTOP)
     server.stop(Shutdown.KILL)
     assert processes_in(server.data) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's files are closed to the server's account")
+def test_below_a_closed_folder_the_data_go_where_the_server_can_reach_them(tmp_path: Path) -> None:
+    """A clone below /root works, and no folder is opened to anybody for it."""
+    tmp_path.chmod(0o700)
+    server = EmbeddedPostgres(tmp_path / "postgres")
+    try:
+        server.start()
+        assert (tmp_path / "postgres").readlink() == server.data.parent
+        assert tmp_path.stat().st_mode & 0o777 == 0o700
+        assert server.data.stat().st_mode & 0o777 == 0o700
+        server.stop()
+        again = EmbeddedPostgres(tmp_path / "postgres")
+        assert again.data == server.data
+    finally:
+        server.stop()
+        shutil.rmtree(server.data.parent)
