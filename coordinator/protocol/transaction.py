@@ -257,13 +257,12 @@ class Transaction:
         step = Step(messages=self._owed_messages(Verb.ROLLBACK))
         if binds and (self.request is not None or bare):
             step.record = self._bind()
-            return self._settle(now_s, step)
-        return self._settle(now_s, self._look_up(step))
+        return self._settle(now_s, self._look_up(step, binds=binds))
 
-    def _look_up(self, step: Step) -> Step:
-        """A rollback that binds nothing: what other attempts at the request did is looked up before it is told (R3)."""
-        self._retry = True
-        if self.request is not None:
+    def _look_up(self, step: Step, *, binds: bool = False) -> Step:
+        """Unless it binds, a rollback is told after what other attempts at the request did was looked up (R3)."""
+        self._retry = not binds
+        if self.request is not None and not binds:
             self.answer.log_owes += 1
             step.lookup = True
         return step
