@@ -38,6 +38,7 @@ from participant_sdk.resources.memory_balances import (
 )
 from participant_sdk.resources.memory_ledger import OPERATION_NAMES, RefusedError, plan
 from participant_sdk.resources.memory_store import BranchKey, Change, Effect, MemoryStore, Posting, StoredBranch
+from participant_sdk.resources.stored_votes import TOMBSTONE_VOTE
 from participant_sdk.xa import (
     PREPARED,
     READ_ONLY,
@@ -47,10 +48,7 @@ from participant_sdk.xa import (
     Heuristic,
     Vote,
     VoteKind,
-    transient_no,
 )
-
-TOMBSTONE_VOTE: Final = transient_no("ROLLED_BACK_BEFORE", "the branch was rolled back before its Prepare came")
 
 _CALL_OF_VOTE: Final = {
     VoteKind.PREPARED: BranchCall.VOTE_PREPARED,

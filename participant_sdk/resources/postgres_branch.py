@@ -1,0 +1,177 @@
+"""One branch's transaction in PostgreSQL: begin, the operations, the marker, PREPARE TRANSACTION.
+
+What must be watched, each seen on the server:
+
+- PREPARE TRANSACTION of a failed transaction, and outside of one, answers ROLLBACK and no error:
+  only the tag ``PREPARE TRANSACTION`` is a yes.
+- A lost connection, a cancelled call and a warning leave the branch in doubt: it may be prepared,
+  or become so, since the server goes on alone. Nobody guesses (``UnknownError``).
+- What changed nothing needs no PREPARE, which would cost two flushes: it commits, and votes READ_ONLY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+import structlog
+from psycopg.rows import TupleRow
+
+from participant_sdk.ids import BranchId
+from participant_sdk.resources.postgres_errors import CHANGED_NOTHING, is_connection_lost, no_of
+from participant_sdk.resources.postgres_lane import Connection, DoubtfulError, Session
+from participant_sdk.resources.postgres_operations import Call, RefusedError, Statement
+from participant_sdk.xa import PREPARED, READ_ONLY, Vote, XaCode, transient_no
+
+_PREPARED_TAG: Final = "PREPARE TRANSACTION"
+
+_BEGIN: Final = "begin; select set_config('pincex.branch', %s, true), set_config('statement_timeout', %s, true)"
+_BEGIN_EMBEDDED: Final = (
+    "begin isolation level read committed; select set_config('pincex.branch', %s, true),"
+    " set_config('statement_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)"
+)
+_MARK: Final = "select pincex_xa.mark(%s, %s, %s::uuid); prepare transaction %s"
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+KeepResults = Callable[[Sequence[str]], Awaitable[None]]
+
+
+class UnknownError(Exception):
+    """Whether the branch is prepared, or will be, is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class BranchTransaction:
+    """The transaction of one branch on one session.
+
+    ``keep_results`` makes durable what the operations returned; it is awaited before the branch is prepared.
+    """
+
+    branch: BranchId
+    session: Session
+    keep_results: KeepResults
+
+    async def run(self, calls: Sequence[Call], timeout_ms: int) -> Vote:
+        """Run the branch and return its vote. UnknownError when that cannot be known.
+
+        Only a vote of PREPARED leaves anything behind. A cancelled caller leaves the branch in doubt.
+        """
+        field = "operations"
+        try:
+            if all(isinstance(call.run, Statement) and not call.run.returns for call in calls):
+                vote = await self._run_as_one(calls, timeout_ms)
+                if vote is not None:
+                    return vote
+            await self.begin(timeout_ms)
+            results: list[str] = []
+            for call in calls:
+                field = call.field
+                results.append(await _run_call(self.session.connection, call))
+            return await self.end(tuple(results) if any(results) else ())
+        except UnknownError:
+            raise
+        except RefusedError as error:
+            await self.undo()
+            return error.vote
+        except psycopg.Error as error:
+            return await self.refuse(error, field)
+        except Exception as error:  # noqa: BLE001 - an operation is the service's code
+            # Whatever it raises is this branch's "no" and nobody else's (R17); the transaction is undone.
+            _log.exception("operation_failed", transaction_id=str(self.branch.xid), field=field)
+            await self.undo()
+            return transient_no("OPERATION_FAILED", f"{field}: {type(error).__name__}", xa_code=XaCode.XAER_RMERR)
+
+    async def vote(self) -> Vote:
+        """End work that was done outside of ``run``, and vote. UnknownError when that cannot be known."""
+        try:
+            return await self.end(())
+        except psycopg.Error as error:
+            return await self.refuse(error, "operations")
+
+    async def begin(self, timeout_ms: int) -> None:
+        """Begin the transaction; each of its statements may take ``timeout_ms``."""
+        await self.session.connection.execute(_BEGIN, (str(self.branch.xid), str(timeout_ms)))
+
+    async def begin_embedded(self, timeout_ms: int) -> None:
+        """Begin the transaction for work that a service does itself; the server ends it when idle so long."""
+        connection = self.session.connection
+        await connection.execute(_BEGIN_EMBEDDED, (str(self.branch.xid), str(timeout_ms), str(timeout_ms)))
+
+    async def end(self, results: tuple[str, ...]) -> Vote:
+        """Vote: READ_ONLY where nothing was changed, else mark and prepare. psycopg.Error where that fails."""
+        connection = self.session.connection
+        cursor = await connection.execute("select pg_current_xact_id_if_assigned() is null")
+        row = await cursor.fetchone()
+        if row is not None and row[0]:
+            cursor = await connection.execute("commit")
+            if cursor.statusmessage != "COMMIT":
+                return transient_no("TRANSACTION_FAILED", "the branch's transaction had failed before its end")
+            return READ_ONLY._replace(results=results)
+        if results:
+            await self.keep_results(results)
+        self.session.start_watching()
+        return (await self._prepared(await connection.execute(_MARK, self._mark_parameters)))._replace(results=results)
+
+    async def refuse(self, error: psycopg.Error, field: str) -> Vote:
+        """Undo the transaction and return the vote that the error means. UnknownError if the connection is lost."""
+        if is_connection_lost(error) or self.session.connection.closed:
+            raise UnknownError(str(error)) from error
+        await self.undo()
+        return no_of(error, field)
+
+    async def undo(self) -> None:
+        """Roll the transaction back. UnknownError if the connection is lost."""
+        try:
+            await self.session.connection.execute("rollback")
+        except psycopg.Error as error:
+            raise UnknownError(str(error)) from error
+
+    @property
+    def _mark_parameters(self) -> tuple[str, str, str, str]:
+        return self.branch.participant, self.branch.log_id, str(self.branch.xid), self.branch.gid
+
+    async def _run_as_one(self, calls: Sequence[Call], timeout_ms: int) -> Vote | None:
+        """Run all in one round trip; None where nothing was changed, so that there is no vote yet."""
+        connection = self.session.connection
+        cursor = psycopg.AsyncClientCursor[TupleRow](connection)
+        statements = [(call.run.sql, call.parameters) for call in calls if isinstance(call.run, Statement)]
+        parts = [
+            cursor.mogrify(_BEGIN, (str(self.branch.xid), str(timeout_ms))),
+            *[cursor.mogrify(text.encode(), dict(parameters)) for text, parameters in statements],
+            cursor.mogrify(_MARK, self._mark_parameters),
+        ]
+        self.session.start_watching()
+        try:
+            return await self._prepared(await connection.execute("\n; ".join(parts).encode()))
+        except psycopg.Error as error:
+            if error.sqlstate != CHANGED_NOTHING:
+                raise
+        await self.undo()
+        return None
+
+    async def _prepared(self, cursor: psycopg.AsyncCursor[TupleRow]) -> Vote:
+        """Read the last tag of a string that ends in PREPARE TRANSACTION."""
+        while cursor.nextset():
+            pass
+        if cursor.statusmessage != _PREPARED_TAG:
+            return transient_no(
+                "TRANSACTION_FAILED", f"PREPARE TRANSACTION answered {cursor.statusmessage}", xa_code=XaCode.RBROLLBACK
+            )
+        try:
+            self.session.check()
+        except DoubtfulError as error:
+            raise UnknownError(str(error)) from error
+        return PREPARED
+
+
+async def _run_call(connection: Connection, call: Call) -> str:
+    if not isinstance(call.run, Statement):
+        return await call.run(connection, call.parameters)
+    cursor = await connection.execute(call.run.sql.encode(), dict(call.parameters))
+    if not call.run.returns or cursor.description is None:
+        return ""
+    row = await cursor.fetchone()
+    return "" if row is None else str(row[0])

@@ -1,0 +1,207 @@
+"""The rows of a PostgreSQL XA resource: one call of one SQL function each, for any number of branches.
+
+See ``postgres_xa_migrations`` for what the rows mean, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import psycopg
+from psycopg.rows import args_row
+
+from participant_sdk.branch import BranchPhase
+from participant_sdk.ids import Xid
+from participant_sdk.participant import Branch, Commit, Prepare, RecoverQuery
+from participant_sdk.resources.postgres_lane import Lane
+from participant_sdk.resources.stored_votes import answer_of, vote_of
+from participant_sdk.xa import Heuristic, Vote, VoteKind
+
+_LOOK: Final = "select * from pincex_xa.look(%s, %s, %s::uuid[])"
+_DECIDE: Final = "select * from pincex_xa.decide(%s, %s, %s::uuid[], %s::bigint[], %s::bigint[])"
+_OPEN: Final = """
+select pincex_xa.open(%s, %s, %s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s)
+"""
+_UNDO: Final = "select pincex_xa.undo(%s, %s, %s::uuid[], %s::smallint[], %s::text[])"
+_PAGE: Final = "select pincex_xa.page(%s, %s, %s, %s::bigint[], %s::bigint[], %s::uuid, %s)::text"
+
+
+class BranchRows:
+    """One participant's rows. Every method is durable when it returns, and raises psycopg.Error."""
+
+    __slots__ = ("_lane", "_participant")
+
+    def __init__(self, participant: str, lane: Lane) -> None:
+        self._participant = participant
+        self._lane = lane
+
+    async def open(self, prepares: Sequence[Prepare], *, now_s: float, unix_ms: int) -> list[bool]:
+        """Write the ACTIVE rows, visibly, before any work; tell which branches may run."""
+        opened = await self._places(
+            _OPEN,
+            prepares[0].log_id,
+            [str(prepare.xid) for prepare in prepares],
+            [max(0, int((prepare.deadline_s - now_s) * 1000)) for prepare in prepares],
+            [",".join(prepare.participants) for prepare in prepares],
+            [prepare.tenant for prepare in prepares],
+            [prepare.request_id for prepare in prepares],
+            [prepare.request_digest for prepare in prepares],
+            unix_ms,
+        )
+        return [at in opened for at in range(1, len(prepares) + 1)]
+
+    async def look(self, log_id: str, xids: Sequence[Xid]) -> list[Branch]:
+        """Read branches, one for each xid; phase NONE where there is none."""
+        return await self._found(_LOOK, log_id, xids, [str(xid) for xid in xids])
+
+    async def decide(self, log_id: str, commits: Sequence[Commit]) -> list[Branch]:
+        """Store the decisions of branches that are prepared, and read the branches."""
+        xids = [commit.xid for commit in commits]
+        incarnations = [commit.incarnation for commit in commits]
+        sequences = [commit.sequence for commit in commits]
+        return await self._found(_DECIDE, log_id, xids, [str(xid) for xid in xids], incarnations, sequences)
+
+    async def undo(self, log_id: str, votes: Sequence[tuple[Xid, Vote | None]]) -> list[bool]:
+        """End branches that are not prepared as ROLLED_BACK, with their votes, None for a tombstone.
+
+        Tell which have ended now; the others had ended before, or are just about to be prepared.
+        """
+        undone = await self._places(
+            _UNDO,
+            log_id,
+            [str(xid) for xid, _ in votes],
+            [None if vote is None else int(vote.kind) for _, vote in votes],
+            [None if vote is None else answer_of(vote) for _, vote in votes],
+        )
+        return [at in undone for at in range(1, len(votes) + 1)]
+
+    async def expire(self, vote: Vote, grace_s: float) -> list[str]:
+        """End branches whose time ran out ``grace_s`` ago and that were never prepared; return their xids' texts."""
+        query = "select pincex_xa.expire(%s, %s, %s * interval '1 second')::text"
+        async with self._lane.session() as session:
+            cursor = await session.connection.execute(query, (self._participant, answer_of(vote), grace_s))
+            return [row[0] for row in await cursor.fetchall()]
+
+    async def keep_results(self, log_id: str, xid: Xid, results: Sequence[str]) -> None:
+        """Store what a branch's operations returned, before it is prepared; a later try replaces an earlier one's."""
+        await self._do(
+            "insert into pincex_xa.returned values (%s, %s, %s, %s)"
+            " on conflict (participant, log_id, xid) do update set results = excluded.results",
+            log_id,
+            str(xid),
+            list(results),
+        )
+
+    async def force(self, log_id: str, xid: Xid, heuristic: Heuristic, reason: str) -> None:
+        """Keep what an operator forced, after it was done."""
+        await self._do(
+            "select pincex_xa.force(%s, %s, %s::uuid, %s::smallint, %s)", log_id, str(xid), int(heuristic), reason
+        )
+
+    async def forget(self, log_id: str, xid: Xid) -> None:
+        """End a heuristic branch as what it was forced to."""
+        await self._do("select pincex_xa.forget(%s, %s, %s::uuid)", log_id, str(xid))
+
+    async def page(self, query: RecoverQuery) -> list[Xid]:
+        """List the xids of a page."""
+        parameters = (
+            self._participant,
+            query.log_id,
+            query.finished,
+            list(query.above),
+            list(query.above.values()),
+            None if query.after is None else str(query.after),
+            query.limit,
+        )
+        async with self._lane.session() as session:
+            cursor = await session.connection.execute(_PAGE, parameters)
+            return [Xid.parse(row[0]) for row in await cursor.fetchall()]
+
+    async def watermarks(self, log_id: str) -> Mapping[int, int]:
+        """The highest sequence stored, per incarnation."""
+        async with self._lane.session() as session:
+            cursor = await session.connection.execute(
+                "select * from pincex_xa.watermarks(%s, %s)", (self._participant, log_id)
+            )
+            return {row[0]: row[1] for row in await cursor.fetchall()}
+
+    async def adopt_epoch(self, log_id: str, epoch: int) -> int:
+        """Adopt a higher epoch; return the one held afterwards."""
+        async with self._lane.session() as session:
+            session.start_watching()
+            cursor = await session.connection.execute(
+                "select pincex_xa.adopt(%s, %s, %s)", (self._participant, log_id, epoch)
+            )
+            row = await cursor.fetchone()
+            session.check()
+        return epoch if row is None else int(row[0])
+
+    async def _do(self, query: str, log_id: str, *parameters: object) -> None:
+        async with self._lane.session() as session:
+            session.start_watching()
+            await session.connection.execute(query.encode(), (self._participant, log_id, *parameters))
+            session.check()
+
+    async def _places(self, query: str, log_id: str, *parameters: object) -> frozenset[int]:
+        """Run a function that returns places. The set is only tested for membership."""
+        async with self._lane.session() as session:
+            session.start_watching()
+            cursor = await session.connection.execute(query.encode(), (self._participant, log_id, *parameters))
+            places = frozenset(row[0] for row in await cursor.fetchall())
+            session.check()
+        return places
+
+    async def _found(self, query: str, log_id: str, xids: Sequence[Xid], *parameters: object) -> list[Branch]:
+        async with self._lane.session() as session:
+            session.start_watching()
+            cursor = psycopg.AsyncCursor(session.connection, row_factory=args_row(_Row))
+            await cursor.execute(query.encode(), (self._participant, log_id, *parameters))
+            rows = await cursor.fetchall()
+            session.check()
+        return [row.branch(log_id, xid) for row, xid in zip(rows, xids, strict=True)]
+
+
+class _Row(NamedTuple):
+    """A row of pincex_xa.found."""
+
+    at: int
+    phase: int
+    is_prepared: bool
+    vote: int | None
+    answer: str | None
+    heuristic: int | None
+    reason: str | None
+    participants: list[str] | None
+    tenant: str | None
+    request_id: str | None
+    request_digest: bytes | None
+    prepared_unix_ms: int | None
+    results: list[str] | None
+    incarnation: int | None
+    sequence: int | None
+
+    def branch(self, log_id: str, xid: Xid) -> Branch:
+        phase = BranchPhase.PREPARED if self.is_prepared else BranchPhase(self.phase)
+        return Branch(
+            log_id,
+            xid,
+            phase,
+            self._stored_vote(phase),
+            None if self.heuristic is None else Heuristic(self.heuristic),
+            self.reason or "",
+            tuple(self.participants or ()),
+            self.tenant or "",
+            self.request_id or "",
+            self.request_digest or b"",
+            self.incarnation or 0,
+            self.sequence or 0,
+            self.prepared_unix_ms or 0,
+        )
+
+    def _stored_vote(self, phase: BranchPhase) -> Vote | None:
+        if phase in (BranchPhase.NONE, BranchPhase.ACTIVE):
+            return None
+        kind = self.vote if phase is BranchPhase.ROLLED_BACK else VoteKind.PREPARED
+        vote = vote_of(kind, self.answer)
+        return vote._replace(results=tuple(self.results)) if vote.is_yes and self.results else vote

@@ -1,0 +1,97 @@
+"""The operations of a PostgreSQL XA resource: functions, or single statements of SQL.
+
+A function gets the branch's connection, inside its transaction, and the parameters; it
+returns the result as JSON text, or "". It says no by raising ``RefusedError``, or by any
+SQL error. It must not end the transaction, and must not catch an SQL error and go on, for the
+transaction is lost then.
+
+A statement takes its parameters by name, ``%(account)s``, exactly those. It says no by an SQL
+error: of a constraint, or of ``pincex_xa.expect(condition, reason, message)``. Branches made of
+statements that return nothing travel to the server whole, as one string.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from participant_sdk.exact_json import Exact, InvalidJsonError, loads_object
+from participant_sdk.participant import Operation
+from participant_sdk.resources.postgres_lane import Connection
+from participant_sdk.xa import Vote, invalid
+
+_PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s")
+
+Parameters = Mapping[str, Exact]
+Function = Callable[[Connection, Parameters], Awaitable[str]]
+
+
+class RefusedError(Exception):
+    """The operation says no, with this vote."""
+
+    def __init__(self, vote: Vote) -> None:
+        super().__init__(vote.message)
+        self.vote = vote
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """An operation that is one SQL statement. With ``returns``, its first column of its first row is the result."""
+
+    sql: str
+    returns: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters it takes, in order of appearance."""
+        return tuple(dict.fromkeys(_PLACEHOLDER.findall(self.sql)))
+
+
+XaOperation = Function | Statement
+
+
+class Call(NamedTuple):
+    """One operation of a branch, read and ready to run. ``field`` names it in errors."""
+
+    run: XaOperation
+    parameters: Parameters
+    field: str
+
+
+def read_calls(operations: Sequence[Operation], served: Mapping[str, XaOperation]) -> list[Call]:
+    """Read a branch's operations. RefusedError names what is unknown, missing, superfluous or malformed."""
+    return [_read_call(operation, at, served) for at, operation in enumerate(operations)]
+
+
+def _read_call(operation: Operation, at: int, served: Mapping[str, XaOperation]) -> Call:
+    field = f"operations[{at}]"
+    run = served.get(operation.name)
+    if run is None:
+        names = ", ".join(served)
+        message = f"there is no operation {operation.name!r}; there are {names}"
+        raise RefusedError(invalid("UNKNOWN_OPERATION", message, f"{field}.operation"))
+    try:
+        parameters = loads_object(operation.parameters)
+    except InvalidJsonError as error:
+        raise RefusedError(invalid("BAD_PARAMETERS", str(error), f"{field}.parameters")) from error
+    if isinstance(run, Statement):
+        _check_names(run, parameters, f"{field}.parameters")
+    return Call(run, parameters, f"{field}.parameters")
+
+
+def _check_names(statement: Statement, parameters: Parameters, path: str) -> None:
+    for name in statement.names:
+        if name not in parameters:
+            raise RefusedError(invalid("BAD_PARAMETERS", f"{path}.{name} is missing", f"{path}.{name}"))
+        if isinstance(parameters[name], Mapping) or _is_list(parameters[name]):
+            raise RefusedError(invalid("BAD_PARAMETERS", f"{path}.{name} must be one value", f"{path}.{name}"))
+    for name in parameters:
+        if name not in statement.names:
+            message = f"{path}.{name} is not a parameter of this operation"
+            raise RefusedError(invalid("BAD_PARAMETERS", message, f"{path}.{name}"))
+
+
+def _is_list(value: Exact) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)

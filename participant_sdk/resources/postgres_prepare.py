@@ -1,0 +1,180 @@
+"""Prepare in a PostgreSQL XA resource: admit, run each branch on a connection of its own, store the noes.
+
+Three rounds for a batch: the rows of its branches, visibly, in one statement; each branch's
+transaction, all at once; the votes that are not PREPARED, in one statement. A no that could not
+be stored becomes a transient one, for a later Prepare may get another answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+
+import psycopg
+import structlog
+
+from participant_sdk.branch import BranchPhase
+from participant_sdk.clock import Clock
+from participant_sdk.ids import BranchId, Xid
+from participant_sdk.participant import Branch, Prepare
+from participant_sdk.resources.admission import late, no_such_work, request_busy
+from participant_sdk.resources.postgres_branch import BranchTransaction, UnknownError
+from participant_sdk.resources.postgres_branches import BranchRows
+from participant_sdk.resources.postgres_embedded import EmbeddedWork
+from participant_sdk.resources.postgres_errors import IN_PROGRESS_VOTE
+from participant_sdk.resources.postgres_finish import finish
+from participant_sdk.resources.postgres_lane import Lane
+from participant_sdk.resources.postgres_operations import RefusedError, XaOperation, read_calls
+from participant_sdk.resources.stored_votes import TOMBSTONE_VOTE
+from participant_sdk.xa import Decision, Vote, VoteKind, XaCode, transient_no
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+EmbeddedKey = tuple[str, Xid]
+
+
+class Preparing:
+    """Prepares batches for one participant. ``embedded`` is the work under way, taken from here as it is ended."""
+
+    def __init__(
+        self,
+        participant: str,
+        served: Mapping[str, XaOperation],
+        *,
+        rows: BranchRows,
+        work: Lane,
+        finishing: Lane,
+        embedded: dict[EmbeddedKey, EmbeddedWork],
+        clock: Clock,
+    ) -> None:
+        self._participant = participant
+        self._served = served
+        self._rows = rows
+        self._work = work
+        self._finishing = finishing
+        self._embedded = embedded
+        self._clock = clock
+
+    async def prepare(self, prepares: Sequence[Prepare]) -> list[Vote]:
+        """Vote on branches of one log. psycopg.Error when nothing could even begin."""
+        opened = await self._open(prepares)
+        unopened = [prepare for prepare, is_open in zip(prepares, opened, strict=True) if not is_open]
+        found = {branch.xid: branch for branch in await self._look(unopened)}
+        async with asyncio.TaskGroup() as group:
+            running = [
+                group.create_task(self._run(prepare)) if is_open else None
+                for prepare, is_open in zip(prepares, opened, strict=True)
+            ]
+        votes = [
+            task.result() if task is not None else _stored(prepare, found[prepare.xid])
+            for prepare, task in zip(prepares, running, strict=True)
+        ]
+        return await self._store(prepares, votes, found)
+
+    async def _open(self, prepares: Sequence[Prepare]) -> list[bool]:
+        now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
+        try:
+            return await self._rows.open(prepares, now_s=now_s, unix_ms=unix_ms)
+        except (psycopg.errors.UniqueViolation, psycopg.errors.LockNotAvailable):
+            # Two batches raced for one request. Each by itself, so that only that one fails (R17).
+            if len(prepares) == 1:
+                return [False]
+            return [(await self._open([prepare]))[0] for prepare in prepares]
+
+    async def _look(self, prepares: Sequence[Prepare]) -> list[Branch]:
+        if not prepares:
+            return []
+        return await self._rows.look(prepares[0].log_id, [prepare.xid for prepare in prepares])
+
+    async def _run(self, prepare: Prepare) -> Vote:
+        embedded = self._embedded.pop((prepare.log_id, prepare.xid), None)
+        if embedded is not None or prepare.ends_work:
+            return await self._end_embedded(prepare, embedded)
+        try:
+            calls = read_calls(prepare.operations, self._served)
+        except RefusedError as error:
+            return error.vote
+        branch = BranchId(prepare.log_id, prepare.xid, self._participant)
+        try:
+            async with asyncio.timeout(self._remaining_s(prepare)), self._work.session() as session:
+                transaction = BranchTransaction(
+                    branch, session, partial(self._rows.keep_results, prepare.log_id, prepare.xid)
+                )
+                return await transaction.run(calls, self._timeout_ms(prepare))
+        except (UnknownError, TimeoutError, psycopg.Error) as error:
+            return await self._abandon(prepare, error)
+
+    async def _end_embedded(self, prepare: Prepare, embedded: EmbeddedWork | None) -> Vote:
+        number, count = (embedded.branch_number, embedded.count) if embedded else (0, 0)
+        refused = no_such_work(prepare, found_number=number, found_count=count)
+        if embedded is None:
+            return refused or IN_PROGRESS_VOTE
+        try:
+            async with AsyncExitStack() as stack, asyncio.timeout(self._remaining_s(prepare)):
+                stack.push_async_callback(embedded.end)
+                embedded.has_ended = True
+                if refused is not None or embedded.is_busy:
+                    return refused or IN_PROGRESS_VOTE
+                return await embedded.transaction.vote()
+        except (UnknownError, TimeoutError) as error:
+            return await self._abandon(prepare, error)
+
+    async def _abandon(self, prepare: Prepare, error: Exception) -> Vote:
+        """Settle a branch whose end is not known, if that can be: it has not voted, so it may roll back.
+
+        Once its row is ROLLED_BACK, the old session cannot prepare it any more; until then it is in
+        doubt, and the "no" promises that it will be undone, by Rollback or by the answer to our inquiry.
+        """
+        _log.warning("branch_in_doubt", transaction_id=str(prepare.xid), error=str(error))
+        gid = BranchId(prepare.log_id, prepare.xid, self._participant).gid
+        vote = late(prepare) if isinstance(error, TimeoutError) else _lost(prepare, error)
+        try:
+            await finish(self._finishing, gid, Decision.ROLLBACK)
+            await self._rows.undo(prepare.log_id, [(prepare.xid, vote)])
+        except psycopg.Error as second:
+            _log.warning("branch_left_in_doubt", transaction_id=str(prepare.xid), error=str(second))
+        return vote
+
+    async def _store(self, prepares: Sequence[Prepare], votes: list[Vote], found: Mapping[Xid, Branch]) -> list[Vote]:
+        """Store the fresh votes that are not PREPARED, so that a second Prepare gets them too (R8)."""
+        fresh = [
+            at
+            for at, (prepare, vote) in enumerate(zip(prepares, votes, strict=True))
+            if vote.kind is not VoteKind.PREPARED
+            and (prepare.xid not in found or found[prepare.xid].phase is BranchPhase.NONE)
+        ]
+        if not fresh:
+            return votes
+        stored = await self._rows.undo(prepares[0].log_id, [(prepares[at].xid, votes[at]) for at in fresh])
+        for at, is_stored in zip(fresh, stored, strict=True):
+            if not is_stored and not votes[at].transient:
+                votes[at] = IN_PROGRESS_VOTE
+        return votes
+
+    def _remaining_s(self, prepare: Prepare) -> float:
+        return max(0.0, prepare.deadline_s - self._clock.monotonic_s())
+
+    def _timeout_ms(self, prepare: Prepare) -> int:
+        # Zero would mean none at all.
+        return max(1, int(self._remaining_s(prepare) * 1000))
+
+
+def _stored(prepare: Prepare, branch: Branch) -> Vote:
+    """The vote on a branch that was not opened: its own, or why it may not begin."""
+    match branch.phase:
+        case BranchPhase.NONE:
+            return request_busy(prepare)
+        case BranchPhase.ACTIVE:
+            return IN_PROGRESS_VOTE
+        case _:
+            return branch.vote or TOMBSTONE_VOTE
+
+
+def _lost(prepare: Prepare, error: Exception) -> Vote:
+    return transient_no(
+        "CONNECTION_LOST",
+        f"transaction {prepare.xid}: the participant lost its database: {error}",
+        xa_code=XaCode.XAER_RMFAIL,
+    )

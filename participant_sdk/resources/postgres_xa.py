@@ -1,0 +1,359 @@
+"""A participant over any SQL in one PostgreSQL database, by prepared transactions.
+
+    async with PostgresXaResource.open("billing", dsn, {"pay": Statement("update …")}) as resource:
+        ...
+
+Each branch is a prepared transaction; what is kept of it stands in ``postgres_xa_migrations``,
+how it is prepared in ``postgres_prepare`` and ``postgres_branch``. Three sets of connections,
+because what waits for a lock must never hold the connection that would release it: for work,
+for finishing (COMMIT PREPARED, ROLLBACK PREPARED and the rows), and for work that a service
+does itself under an xid (``enlist``).
+
+Other logs' branches, other participants' and foreign prepared transactions are left alone (R18).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from typing import Final, TypeVar
+
+import psycopg
+import structlog
+
+from participant_sdk.branch import BranchCall, BranchPhase, call_of, step
+from participant_sdk.clock import Clock, SystemClock
+from participant_sdk.ids import BranchId, Xid, check_participant
+from participant_sdk.migrations import migrate
+from participant_sdk.participant import (
+    Answers,
+    Branch,
+    Commit,
+    Participant,
+    Prepare,
+    RecoverQuery,
+    Rollback,
+    Work,
+)
+from participant_sdk.resources.postgres_branch import BranchTransaction
+from participant_sdk.resources.postgres_branches import BranchRows
+from participant_sdk.resources.postgres_embedded import BranchEndedError, EmbeddedWork
+from participant_sdk.resources.postgres_errors import EXPIRED_VOTE
+from participant_sdk.resources.postgres_finish import Gone, finish
+from participant_sdk.resources.postgres_lane import Lane
+from participant_sdk.resources.postgres_operations import XaOperation
+from participant_sdk.resources.postgres_prepare import EmbeddedKey, Preparing
+from participant_sdk.xa import PREPARED, RETRY, UNKNOWN_XID, Ack, AckKind, Decision, Heuristic, Vote, XaCode
+
+SWEEP_EVERY_S: Final = 10.0
+SWEEP_GRACE_S: Final = 60.0
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_Call = TypeVar("_Call", Prepare, Commit, Rollback)
+
+
+class PreparedTransactionsDisabledError(Exception):
+    """The server keeps no prepared transactions: max_prepared_transactions is 0, or it is a standby."""
+
+
+@dataclass(frozen=True, slots=True)
+class XaConnections:
+    """How many connections each purpose may use, and how long a branch's statement waits for a lock."""
+
+    work: int = 16
+    finishing: int = 8
+    embedded: int = 16
+    lock_timeout_ms: int = 1000
+
+
+class PostgresXaResource(Participant):
+    """One participant on one database. Use ``open``."""
+
+    def __init__(
+        self,
+        name: str,
+        dsn: str,
+        operations: Mapping[str, XaOperation],
+        connections: XaConnections,
+        clock: Clock,
+    ) -> None:
+        self.name = check_participant(name)
+        self.operations = tuple(operations)
+        self._clock = clock
+        lock_timeout = f"{connections.lock_timeout_ms}ms"
+        self._work = Lane(dsn, connections.work, lock_timeout=lock_timeout)
+        self._finishing = Lane(
+            dsn,
+            connections.finishing,
+            lock_timeout=lock_timeout,
+            # Functions that look twice must see twice.
+            default_transaction_isolation="read committed",
+        )
+        self._embedding = Lane(dsn, connections.embedded, lock_timeout=lock_timeout)
+        self._embedded: dict[EmbeddedKey, EmbeddedWork] = {}
+        self._enlisted = asyncio.Event()
+        self._rows = BranchRows(name, self._finishing)
+        self._preparing = Preparing(
+            name,
+            operations,
+            rows=self._rows,
+            work=self._work,
+            finishing=self._finishing,
+            embedded=self._embedded,
+            clock=clock,
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        name: str,
+        dsn: str,
+        operations: Mapping[str, XaOperation],
+        *,
+        connections: XaConnections | None = None,
+        clock: Clock | None = None,
+    ) -> AsyncGenerator[PostgresXaResource]:
+        """Bring the schema up to date, and serve until the context ends.
+
+        PreparedTransactionsDisabledError where the server cannot; MigrationError, psycopg.OperationalError.
+        """
+        await _check_server(dsn)
+        await migrate(dsn, files("participant_sdk.resources") / "postgres_xa_migrations", "pincex_xa")
+        resource = cls(name, dsn, operations, connections or XaConnections(), clock or SystemClock())
+        async with asyncio.TaskGroup() as group:
+            expiring = group.create_task(resource._expire_for_ever())
+            try:
+                yield resource
+            finally:
+                expiring.cancel()
+                await resource._close()
+
+    async def apply(self, work: Work) -> Answers:
+        """Do the three parts at once: what prepares may wait for rows that the commits release."""
+        async with asyncio.TaskGroup() as group:
+            commits = group.create_task(self.commit(work.commits))
+            rollbacks = group.create_task(self.rollback(work.rollbacks))
+            prepares = group.create_task(self.prepare(work.prepares))
+        return Answers(commits.result(), rollbacks.result(), prepares.result())
+
+    async def prepare(self, branches: Sequence[Prepare]) -> Sequence[Vote]:
+        """Run each branch's operations in a transaction, prepare it, and vote."""
+        votes: dict[Xid, Vote] = {}
+        for prepares in _by_log(branches):
+            answers = await self._preparing.prepare(prepares)
+            votes.update({prepare.xid: vote for prepare, vote in zip(prepares, answers, strict=True)})
+        return [votes[prepare.xid] for prepare in branches]
+
+    async def commit(self, branches: Sequence[Commit]) -> Sequence[Ack]:
+        """Store the decisions, then commit what is prepared."""
+        acks: dict[Xid, Ack] = {}
+        for commits in _by_log(branches):
+            found = await self._rows.decide(commits[0].log_id, commits)
+            acks.update(await self._end(found, Decision.COMMIT))
+        return [acks[commit.xid] for commit in branches]
+
+    async def rollback(self, branches: Sequence[Rollback]) -> Sequence[Ack]:
+        """Roll back what is prepared or under way, and leave tombstones."""
+        acks: dict[Xid, Ack] = {}
+        for rollbacks in _by_log(branches):
+            log_id = rollbacks[0].log_id
+            for rollback in rollbacks:
+                await self._drop_embedded((log_id, rollback.xid))
+            found = await self._rows.look(log_id, [rollback.xid for rollback in rollbacks])
+            acks.update(await self._end(found, Decision.ROLLBACK))
+        return [acks[rollback.xid] for rollback in branches]
+
+    @asynccontextmanager
+    async def enlisted(
+        self, log_id: str, xid: Xid, branch_number: int, remaining_s: float
+    ) -> AsyncGenerator[EmbeddedWork]:
+        """Work under an xid after Enlist, until Prepare: ``enlist``, which an error or cancellation undoes."""
+        work = await self.enlist(log_id, xid, branch_number, remaining_s)
+        done = False
+        try:
+            yield work
+            done = True
+        finally:
+            if not done:
+                await self._drop_embedded((log_id, xid))
+
+    async def enlist(self, log_id: str, xid: Xid, branch_number: int, remaining_s: float) -> EmbeddedWork:
+        """Begin work under an xid that Enlist gave a number; the same again is the same work.
+
+        It ends with Prepare, Rollback or its deadline. BranchEndedError where it has ended already.
+        """
+        key = (log_id, xid)
+        held = self._embedded.get(key)
+        if held is not None:
+            if held.branch_number != branch_number:
+                raise BranchEndedError(f"transaction {xid}: its branch is number {held.branch_number}")
+            return held
+        deadline_s = self._clock.monotonic_s() + remaining_s
+        opening = Prepare(log_id, xid, (), deadline_s)
+        (is_open,) = await self._rows.open([opening], now_s=self._clock.monotonic_s(), unix_ms=self._clock.unix_ms())
+        if not is_open:
+            raise BranchEndedError(f"transaction {xid}: its branch has ended, or another session is at work on it")
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(self._embedding.session())
+            branch = BranchId(log_id, xid, self.name)
+            transaction = BranchTransaction(branch, session, partial(self._rows.keep_results, log_id, xid))
+            await transaction.begin_embedded(max(1, int(remaining_s * 1000)))
+            work = EmbeddedWork(branch, branch_number, deadline_s, transaction, stack.pop_all())
+        self._embedded[key] = work
+        self._enlisted.set()
+        return work
+
+    async def recover(self, query: RecoverQuery) -> Sequence[Branch]:
+        """List prepared and forced branches, and with ``finished`` those committed above the sequences."""
+        xids = await self._rows.page(query)
+        branches = await self._rows.look(query.log_id, xids) if xids else []
+        listed = (BranchPhase.PREPARED, BranchPhase.HEURISTIC, BranchPhase.COMMITTED)
+        return [branch for branch in branches if branch.phase in listed]
+
+    async def branch(self, log_id: str, xid: Xid) -> Branch | None:
+        """Show one branch."""
+        (branch,) = await self._rows.look(log_id, [xid])
+        return None if branch.phase is BranchPhase.NONE else branch
+
+    async def resolve(self, log_id: str, xid: Xid, outcome: Decision, reason: str) -> Ack:
+        """Force a prepared branch. RETRY where a decision is known, for that one is to be carried out."""
+        (branch,) = await self._rows.look(log_id, [xid])
+        transition = step(branch.phase, call_of(outcome), branch.heuristic)
+        if branch.phase is not BranchPhase.PREPARED or transition.phase is not BranchPhase.HEURISTIC:
+            return transition.ack or UNKNOWN_XID
+        if branch.sequence:
+            return Ack(AckKind.RETRY, XaCode.RETRY, "COMMIT was decided, and is being carried out")
+        ended = await finish(self._finishing, BranchId(log_id, xid, self.name).gid, outcome)
+        if ended is Gone.GONE:
+            return RETRY
+        if ended is not None:
+            return ended
+        heuristic = Heuristic.COMMIT if outcome is Decision.COMMIT else Heuristic.ROLLBACK
+        await self._rows.force(log_id, xid, heuristic, reason)
+        _log.warning("branch_forced", transaction_id=str(xid), outcome=outcome.name, reason=reason)
+        return transition.ack or UNKNOWN_XID
+
+    async def forget(self, log_id: str, xid: Xid) -> Ack:
+        """End a heuristic branch as what it was forced to."""
+        (branch,) = await self._rows.look(log_id, [xid])
+        if branch.phase is BranchPhase.HEURISTIC:
+            await self._rows.forget(log_id, xid)
+        return step(branch.phase, BranchCall.FORGET, branch.heuristic).ack or UNKNOWN_XID
+
+    async def watermarks(self, log_id: str) -> Mapping[int, int]:
+        """The highest sequence stored, per incarnation."""
+        return await self._rows.watermarks(log_id)
+
+    async def adopt_epoch(self, log_id: str, epoch: int) -> int:
+        """Adopt a higher epoch, durably."""
+        return await self._rows.adopt_epoch(log_id, epoch)
+
+    async def expire(self) -> int:
+        """Roll back embedded work past its deadline, and rows that a crash left begun; return how many (R13)."""
+        now_s = self._clock.monotonic_s()
+        late = [key for key, work in self._embedded.items() if now_s >= work.deadline_s]
+        for key in late:
+            await self._drop_embedded(key)
+            await self._rows.undo(key[0], [(key[1], EXPIRED_VOTE)])
+        return len(late) + len(await self._rows.expire(EXPIRED_VOTE, SWEEP_GRACE_S))
+
+    async def _end(self, found: Sequence[Branch], outcome: Decision) -> dict[Xid, Ack]:
+        """End prepared branches as decided, and answer for the others by the branch table."""
+        prepared = [branch for branch in found if branch.phase is BranchPhase.PREPARED]
+        async with asyncio.TaskGroup() as group:
+            ending = {branch.xid: group.create_task(self._finish(branch, outcome)) for branch in prepared}
+        acks = {xid: task.result() for xid, task in ending.items()}
+        gone = [branch.xid for branch in prepared if acks[branch.xid] is Gone.GONE]
+        if gone:
+            again = {branch.xid: branch for branch in await self._rows.look(found[0].log_id, gone)}
+            found = [again.get(branch.xid, branch) for branch in found]
+        if outcome is Decision.ROLLBACK:
+            return await self._bury(found, acks)
+        call = BranchCall.COMMIT
+        return {branch.xid: _answer(branch, call, acks.get(branch.xid, Gone.GONE)) for branch in found}
+
+    async def _finish(self, branch: Branch, outcome: Decision) -> Ack | Gone | None:
+        return await finish(self._finishing, BranchId(branch.log_id, branch.xid, self.name).gid, outcome)
+
+    async def _bury(self, found: Sequence[Branch], ended: Mapping[Xid, Ack | Gone | None]) -> dict[Xid, Ack]:
+        """Make rows of what was rolled back ROLLED_BACK, and tombstones of what was not known."""
+        acks = {branch.xid: _answer(branch, BranchCall.ROLLBACK, ended.get(branch.xid, Gone.GONE)) for branch in found}
+        unended = (BranchPhase.NONE, BranchPhase.ACTIVE, BranchPhase.PREPARED)
+        to_bury = [branch for branch in found if branch.phase in unended and acks[branch.xid].kind is not AckKind.RETRY]
+        if to_bury:
+            # A branch that had voted keeps its vote; the others get a tombstone's.
+            votes = [(branch.xid, PREPARED if branch.phase is BranchPhase.PREPARED else None) for branch in to_bury]
+            buried = await self._rows.undo(found[0].log_id, votes)
+            for branch, is_buried in zip(to_bury, buried, strict=True):
+                if not is_buried:
+                    # Another session is about to prepare it; the next Rollback finds it prepared.
+                    acks[branch.xid] = RETRY
+        return acks
+
+    async def _drop_embedded(self, key: EmbeddedKey) -> None:
+        work = self._embedded.pop(key, None)
+        if work is not None:
+            await work.end()
+
+    async def _expire_for_ever(self) -> None:
+        while True:
+            try:
+                await self.expire()
+            except psycopg.Error as error:
+                # The database is out of reach; the next round tries again.
+                _log.warning("expiry_failed", participant=self.name, error=str(error))
+            now_s = self._clock.monotonic_s()
+            nearest_s = min((work.deadline_s - now_s for work in self._embedded.values()), default=SWEEP_EVERY_S)
+            self._enlisted.clear()
+            try:
+                async with asyncio.timeout(max(0.0, min(nearest_s, SWEEP_EVERY_S))):
+                    await self._enlisted.wait()
+            except TimeoutError:
+                continue
+
+    async def _close(self) -> None:
+        for key in list(self._embedded):
+            await self._drop_embedded(key)
+        for lane in (self._work, self._finishing, self._embedding):
+            await lane.close()
+
+
+def _answer(branch: Branch, call: BranchCall, ended: Ack | Gone | None) -> Ack:
+    """The table's answer, or the server's reason for none. ``ended`` is GONE for what was not prepared."""
+    if isinstance(ended, Ack):
+        return ended
+    if ended is Gone.GONE and branch.phase is BranchPhase.PREPARED:
+        # Gone, and there again: another session is at work on it.
+        return RETRY
+    ack = step(branch.phase, call, branch.heuristic).ack or UNKNOWN_XID
+    if ack.kind is AckKind.HEURISTIC_HAZARD:
+        _log.error("commit_without_marker", transaction_id=str(branch.xid), log_id=branch.log_id)
+    return ack
+
+
+def _by_log(calls: Sequence[_Call]) -> list[list[_Call]]:
+    """Group calls by their log, for names are looked up within one."""
+    groups: dict[str, list[_Call]] = {}
+    for call in calls:
+        groups.setdefault(call.log_id, []).append(call)
+    return list(groups.values())
+
+
+async def _check_server(dsn: str) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=5) as connection:
+        cursor = await connection.execute(
+            "select current_setting('max_prepared_transactions')::integer, pg_is_in_recovery()"
+        )
+        row = await cursor.fetchone()
+    if row is None or row[1]:
+        raise PreparedTransactionsDisabledError("the server is a standby; name the primary in the DSN")
+    if row[0] < 1:
+        raise PreparedTransactionsDisabledError(
+            "max_prepared_transactions is 0; set it to at least max_connections, and restart the server"
+        )

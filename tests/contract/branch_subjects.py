@@ -1,0 +1,163 @@
+"""Participants to try, each with operations that say yes, no and "nothing changed", and ways into every phase."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+
+from participant_sdk.branch import BranchCall, BranchPhase
+from participant_sdk.clock import SystemClock
+from participant_sdk.ids import Xid, XidSource
+from participant_sdk.participant import Commit, Operation, Participant, Prepare, Rollback
+from participant_sdk.resources.memory import MemoryResource
+from participant_sdk.resources.memory_store import MemoryStore
+from participant_sdk.resources.postgres_operations import Statement
+from participant_sdk.resources.postgres_xa import PostgresXaResource
+from participant_sdk.xa import Ack, Decision, Vote
+
+LOG: Final = "0123456789abcdef"
+INCARNATION: Final = 7
+
+_CLOCK: Final = SystemClock()
+_XIDS: Final = XidSource(INCARNATION)
+
+YES: Final = Operation("bank", "credit", '{"account":"alice","amount":"1"}')
+NO: Final = Operation("bank", "debit", '{"account":"alice","amount":"1000000"}')
+READ: Final = Operation("bank", "read", '{"account":"alice"}')
+
+
+def an_xid() -> Xid:
+    return _XIDS.next(_CLOCK.unix_ms())
+
+
+def prepare_of(xid: Xid, *operations: Operation, request_id: str = "") -> Prepare:
+    deadline_s = _CLOCK.monotonic_s() + 20
+    return Prepare(LOG, xid, operations, deadline_s, ("bank",), "default", request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One participant. ``enlist`` begins work under an xid, with number 1; ``expire`` ends what is late.
+
+    ``balance`` reads alice's account past the participant.
+    """
+
+    participant: Participant
+    enlist: Callable[[Xid, float], Awaitable[None]]
+    expire: Callable[[], Awaitable[int]]
+    balance: Callable[[], Awaitable[int]]
+
+    async def vote(self, prepare: Prepare) -> Vote:
+        (vote,) = await self.participant.prepare([prepare])
+        return vote
+
+    async def commit(self, xid: Xid, sequence: int = 1) -> Ack:
+        (ack,) = await self.participant.commit([Commit(LOG, xid, INCARNATION, sequence)])
+        return ack
+
+    async def rollback(self, xid: Xid) -> Ack:
+        (ack,) = await self.participant.rollback([Rollback(LOG, xid)])
+        return ack
+
+    async def phase(self, xid: Xid) -> BranchPhase:
+        branch = await self.participant.branch(LOG, xid)
+        return BranchPhase.NONE if branch is None else branch.phase
+
+    async def bring_to(self, phase: BranchPhase, xid: Xid, forced: Decision = Decision.COMMIT) -> None:
+        """Bring a new branch into a phase."""
+        match phase:
+            case BranchPhase.NONE:
+                return
+            case BranchPhase.ACTIVE:
+                await self.enlist(xid, 20.0)
+                return
+            case BranchPhase.ROLLED_BACK:
+                await self.rollback(xid)
+                return
+            case _:
+                await self.vote(prepare_of(xid, YES))
+        if phase is BranchPhase.COMMITTED:
+            await self.commit(xid)
+        elif phase is BranchPhase.HEURISTIC:
+            await self.participant.resolve(LOG, xid, forced, "tried by hand")
+
+    async def do(self, call: BranchCall, xid: Xid, *, ends_work: bool) -> Ack | Vote | None:
+        """Make a call; None for those without an answer."""
+        operations = {BranchCall.VOTE_PREPARED: YES, BranchCall.VOTE_READ_ONLY: READ, BranchCall.VOTE_ROLLED_BACK: NO}
+        match call:
+            case BranchCall.ENLIST | BranchCall.EXPIRE:
+                raise AssertionError("has no answer of its own")
+            case BranchCall.VOTE_PREPARED | BranchCall.VOTE_READ_ONLY | BranchCall.VOTE_ROLLED_BACK:
+                prepare = prepare_of(xid, operations[call])
+                if ends_work:
+                    prepare = prepare._replace(operations=(), ends_work=True, branch_number=9, operation_count=9)
+                return await self.vote(prepare)
+            case BranchCall.COMMIT:
+                return await self.commit(xid)
+            case BranchCall.ROLLBACK:
+                return await self.rollback(xid)
+            case BranchCall.RESOLVE_COMMIT:
+                return await self.participant.resolve(LOG, xid, Decision.COMMIT, "tried by hand")
+            case BranchCall.RESOLVE_ROLLBACK:
+                return await self.participant.resolve(LOG, xid, Decision.ROLLBACK, "tried by hand")
+            case BranchCall.FORGET:
+                return await self.participant.forget(LOG, xid)
+
+
+@asynccontextmanager
+async def memory_bank() -> AsyncGenerator[Subject]:
+    store = MemoryStore({"alice": 100, "bob": 100})
+    resource = MemoryResource("bank", store, _CLOCK)
+
+    async def enlist(xid: Xid, remaining_s: float) -> None:
+        resource.begin(LOG, xid, 1, _CLOCK.monotonic_s() + remaining_s)
+        resource.do(LOG, xid, YES)
+
+    async def balance() -> int:
+        return int(store.durable.accounts["alice"].balance)
+
+    yield Subject(resource, enlist, resource.expire, balance)
+    assert resource.invariants() == []
+
+
+BANK_SQL: Final = """
+create table accounts (name text primary key, balance numeric not null check (balance >= 0));
+insert into accounts values ('alice', 100), ('bob', 100);
+"""
+
+BANK_OPERATIONS: Final = {
+    "credit": Statement("update accounts set balance = balance + %(amount)s where name = %(account)s"),
+    "debit": Statement("update accounts set balance = balance - %(amount)s where name = %(account)s"),
+    "read": Statement(
+        "select json_build_object('balance', balance::text) from accounts where name = %(account)s", returns=True
+    ),
+}
+
+
+async def fill_bank(dsn: str) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute(BANK_SQL)
+
+
+@asynccontextmanager
+async def xa_bank(dsn: str) -> AsyncGenerator[Subject]:
+    await fill_bank(dsn)
+    async with PostgresXaResource.open("bank", dsn, BANK_OPERATIONS) as resource:
+
+        async def enlist(xid: Xid, remaining_s: float) -> None:
+            work = await resource.enlist(LOG, xid, 1, remaining_s)
+            async with work.operation() as connection:
+                await connection.execute("update accounts set balance = balance + 1 where name = 'alice'")
+
+        async def balance() -> int:
+            async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+                cursor = await connection.execute("select balance from accounts where name = 'alice'")
+                row = await cursor.fetchone()
+                assert row is not None
+                return int(row[0])
+
+        yield Subject(resource, enlist, resource.expire, balance)
