@@ -58,6 +58,7 @@ async def serving(
     worker_count: int = 2,
     batch_size: int = 512,
     patience_s: float = 5.0,
+    grace_s: float = GRACE_S,
     clock: Clock | None = None,
     jitter: random.Random | None = None,
 ) -> AsyncGenerator[Serving]:
@@ -65,7 +66,7 @@ async def serving(
 
     ``coordinators`` are addresses to ask when in doubt, beside those learned from introductions.
     ``patience_s`` is how long a branch may be in doubt before it is asked about. At the end calls
-    under way have a second to finish; whatever is cut off then is in doubt, and will be asked about.
+    under way have ``grace_s`` to finish; whatever is cut off then is in doubt, and will be asked about.
     OSError when the address cannot be listened on.
     """
     clock = clock or SystemClock()
@@ -95,7 +96,7 @@ async def serving(
             yield Serving(port, workers, inquiry)
         finally:
             await _set_health(statuses, health_pb2.HealthCheckResponse.NOT_SERVING)
-            await server.stop(GRACE_S)
+            await server.stop(grace_s)
             for task in tasks:
                 task.cancel()
 
