@@ -28,7 +28,7 @@ from rich.table import Table
 from coordinator.embedded.postgres import EmbeddedPostgres, ensure_database
 from coordinator.embedded.process import EmbeddedServerError, free_port, log_end, port_is_free
 from coordinator.embedded.redis import EmbeddedRedis
-from coordinator.supervision import Child, await_health, await_port, keep_child, keep_server
+from coordinator.supervision import Child, await_up, await_port, keep_child, keep_server
 
 _SIDECARS: Final = ("bookkeeper", "trading")
 _LOG_DATABASE: Final = "txlog"
@@ -236,7 +236,7 @@ class _Development:
                     waiting_for = name
                     await await_port(port)
                 waiting_for = "coordinator"
-                await await_health(f"http://127.0.0.1:{self._places.http}/api/v1/transactions/health")
+                await await_up(f"http://127.0.0.1:{self._places.http}/api/v1/transactions/health")
         except TimeoutError:
             return (
                 f"{waiting_for} did not get ready in {_READY_S:g} s; its log ends:\n{log_end(self._log(waiting_for))}"
@@ -248,7 +248,7 @@ class _Development:
         table = Table(title="PinCEX Transactions, for development: anyone on this machine may call it")
         for column in ("what", "where", "log"):
             table.add_column(column, no_wrap=True)
-        table.add_row("HTTP", f"http://127.0.0.1:{places.http}/docs", str(self._log("coordinator")))
+        table.add_row("HTTP", f"http://127.0.0.1:{places.http}/api/v1/transactions", str(self._log("coordinator")))
         table.add_row("metrics", f"http://127.0.0.1:{places.http}/metrics", "")
         table.add_row("gRPC", f"127.0.0.1:{places.grpc} (reflection)", "")
         for name, port in places.sidecars.items():

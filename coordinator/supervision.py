@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+from pydantic import BaseModel, ValidationError
 
 from coordinator.embedded.leash import leashed
 from coordinator.embedded.postgres import EmbeddedPostgres
@@ -27,11 +28,17 @@ from coordinator.embedded.redis import EmbeddedRedis
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 10.0
 _STEADY_S: Final = 30.0
-_STOP_S: Final = 10.0
+_STOP_S: Final = 15.0
 _LOOK_AGAIN_S: Final = 0.05
 _ANSWER_S: Final = 2.0
 
 Tell = Callable[[str], None]
+
+
+class _Status(BaseModel):
+    """What is read of a health answer."""
+
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ class Child:
 
 
 async def keep_child(child: Child, stopping: asyncio.Event, tell: Tell) -> None:
-    """Run the child until ``stopping``, again and again; then end it, by force after ten seconds.
+    """Run the child until ``stopping``, again and again; then end it, by force after fifteen seconds.
 
     Cancelled, it kills the child and waits for its end.
     """
@@ -78,10 +85,10 @@ async def await_port(port: int) -> None:
         await asyncio.sleep(_LOOK_AGAIN_S)
 
 
-async def await_health(url: str) -> None:
-    """Return when the URL answers with a success."""
+async def await_up(url: str) -> None:
+    """Return when the health at this URL says UP."""
     async with httpx.AsyncClient(timeout=_ANSWER_S) as client:
-        while not await _succeeds(client, url):  # noqa: ASYNC110 - as above.
+        while await _status(client, url) != "UP":  # noqa: ASYNC110 - as above.
             await asyncio.sleep(_LOOK_AGAIN_S)
 
 
@@ -94,11 +101,12 @@ async def _listens(port: int) -> bool:
     return True
 
 
-async def _succeeds(client: httpx.AsyncClient, url: str) -> bool:
+async def _status(client: httpx.AsyncClient, url: str) -> str:
+    """The health's status; "" where there is none to be had."""
     try:
-        return (await client.get(url)).is_success
-    except httpx.TransportError:
-        return False
+        return _Status.model_validate_json((await client.get(url)).content).status
+    except (httpx.TransportError, ValidationError):
+        return ""
 
 
 async def _server_ended(server: EmbeddedPostgres | EmbeddedRedis) -> None:
