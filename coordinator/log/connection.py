@@ -19,6 +19,7 @@ import os
 import socket
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import psycopg
@@ -31,29 +32,37 @@ from coordinator.log.columns import ByteaArray, SmallintArray, UuidArray
 from coordinator.log.decision_log import BadRecordError, LogUnavailableError, LogUncertainError
 from participant_sdk.ids import Xid
 
-CONNECT_TIMEOUT_S: Final = 3
-STATEMENT_TIMEOUT_S: Final = 5.0
-# Longer than the server's own, so that mostly the server says what happened.
-ANSWER_TIMEOUT_S: Final = 8.0
-
-_SESSION: Final = f"""
+_SESSION: Final = """
 SET synchronous_commit = on;
-SET statement_timeout = '{STATEMENT_TIMEOUT_S}s';
-SET idle_in_transaction_session_timeout = '{STATEMENT_TIMEOUT_S}s';
+SET statement_timeout = '{statement_s}s';
+SET idle_in_transaction_session_timeout = '{statement_s}s';
 SET client_min_messages = warning;
 SET client_encoding = 'UTF8'
-""".encode()
+"""
 
 Parameter = str | bytes | float | Int8 | Xid | Sequence[str] | Sequence[int] | None
 Query = tuple[bytes, Mapping[str, Parameter]]
 
 
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long to wait, in seconds: for a connection, for a statement (the server's own bound), for an answer.
+
+    ``answer_s`` is longer than ``statement_s``, so that mostly the server says what happened.
+    """
+
+    connect_s: int = 3
+    statement_s: float = 5.0
+    answer_s: float = 8.0
+
+
 class LogConnection:
     """Connects at first use and again after a failure. Statements take turns."""
 
-    def __init__(self, dsn: str, name: str) -> None:
+    def __init__(self, dsn: str, name: str, timeouts: Timeouts) -> None:
         self._dsn = dsn
         self._name = name
+        self._timeouts = timeouts
         self._turn = asyncio.Lock()
         self._connection: psycopg.AsyncConnection | None = None
         self._warning = ""
@@ -92,12 +101,12 @@ class LogConnection:
         await self.close()
         try:
             connection = await psycopg.AsyncConnection.connect(
-                self._dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name=self._name
+                self._dsn, autocommit=True, connect_timeout=self._timeouts.connect_s, application_name=self._name
             )
             connection.add_notice_handler(self._notice)
             _adapt(connection)
-            with _cut_off(connection):
-                await connection.execute(_SESSION)
+            with _cut_off(connection, self._timeouts.answer_s):
+                await connection.execute(_SESSION.format(statement_s=self._timeouts.statement_s).encode())
         except psycopg.Error as error:
             if connection is not None:
                 await connection.close()
@@ -109,7 +118,7 @@ class LogConnection:
     def _translated(self, connection: psycopg.AsyncConnection) -> Generator[None]:
         self._warning = ""
         try:
-            with _cut_off(connection):
+            with _cut_off(connection, self._timeouts.answer_s):
                 yield
         except psycopg.Error as error:
             if connection.broken or error.sqlstate is None or error.diag.severity_nonlocalized != "ERROR":
@@ -136,13 +145,13 @@ async def _rows(
 
 
 @contextmanager
-def _cut_off(connection: psycopg.AsyncConnection) -> Generator[None]:
+def _cut_off(connection: psycopg.AsyncConnection, after_s: float) -> Generator[None]:
     """Cut the connection when no answer comes in time.
 
     Cancelling the task would make psycopg cancel the statement, which ends a wait for the standby
     and reports success; a connection that is simply gone leaves the server to finish by itself.
     """
-    cut = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT_S, _shut_down, connection)
+    cut = asyncio.get_running_loop().call_later(after_s, _shut_down, connection)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8
 
 from coordinator.log.columns import UuidArray, is_storable, pack, storable
-from coordinator.log.connection import LogConnection, Parameter
+from coordinator.log.connection import LogConnection, Parameter, Timeouts
 from coordinator.log.decision_log import (
     Appended,
     AppendStatus,
@@ -33,6 +33,7 @@ from participant_sdk.migrations import migrate
 from participant_sdk.xa import Decision, Heuristic
 
 SCHEMA: Final = "txlog"
+DEFAULT_TIMEOUTS: Final = Timeouts()
 
 
 async def migrate_log(dsn: str) -> list[str]:
@@ -46,10 +47,10 @@ async def migrate_log(dsn: str) -> list[str]:
 class PostgresLog:
     """The decision log in one PostgreSQL database, whose schema ``migrate_log`` made."""
 
-    def __init__(self, dsn: str, *, name: str = "pincex-coordinator") -> None:
-        self._appends = LogConnection(dsn, f"{name}-appends")
-        self._reads = LogConnection(dsn, f"{name}-reads")
-        self._upkeep = LogConnection(dsn, f"{name}-upkeep")
+    def __init__(self, dsn: str, *, name: str = "pincex-coordinator", timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
+        self._appends = LogConnection(dsn, f"{name}-appends", timeouts)
+        self._reads = LogConnection(dsn, f"{name}-reads", timeouts)
+        self._upkeep = LogConnection(dsn, f"{name}-upkeep", timeouts)
         folder = files("coordinator.log") / "sql"
         self._sql: Final = {
             entry.name.removesuffix(".sql"): entry.read_bytes()

@@ -1,15 +1,11 @@
-"""The contract of ``DecisionLog``, held by the log in memory and by the one on PostgreSQL alike."""
+"""The contract of ``DecisionLog``: opening, appending, binding requests, refusing values, reading."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Protocol
 
-import psycopg
 import pytest
 
 from coordinator.log.columns import DIGEST_MAX_BYTES, SEPARATOR, TEXT_MAX_CHARS
@@ -17,135 +13,13 @@ from coordinator.log.decision_log import (
     Appended,
     AppendStatus,
     BadRecordError,
-    Checkpoint,
     DecisionLog,
-    Incarnation,
     LogUnavailableError,
 )
-from coordinator.log.memory import MemoryLog
-from coordinator.log.memory_store import MemoryLogStore
-from coordinator.log.postgres import PostgresLog, migrate_log
-from coordinator.protocol.effects import DecisionRecord, HeuristicRecord
-from participant_sdk.clock import SystemClock
-from participant_sdk.ids import RequestId, Xid, XidSource
-from participant_sdk.xa import Decision, Heuristic
-
-LEASE_S = 30.0
-SHORT_LEASE_S = 0.05
-
-
-class World(Protocol):
-    """One log, seen from outside."""
-
-    def handle(self) -> DecisionLog: ...
-
-    async def prune_below(self, unix_ms: int) -> None: ...
-
-    async def release(self) -> None: ...
-
-    async def end_timeline(self, incarnation: Incarnation) -> Incarnation:
-        """Make the incarnation one of a timeline that is over; return how it remembers itself."""
-        ...
-
-
-class MemoryWorld:
-    def __init__(self) -> None:
-        self.store = MemoryLogStore(SystemClock(), "0123456789abcdef")
-
-    def handle(self) -> DecisionLog:
-        return MemoryLog(self.store)
-
-    async def prune_below(self, unix_ms: int) -> None:
-        self.store.tables.pruned_below_unix_ms = unix_ms
-
-    async def release(self) -> None:
-        self.store.tables.held = ""
-
-    async def end_timeline(self, incarnation: Incarnation) -> Incarnation:
-        self.store.restore(self.store.copy(), new_timeline=True)
-        return incarnation
-
-
-class PostgresWorld:
-    def __init__(self, dsn: str, closing: AsyncExitStack) -> None:
-        self.dsn = dsn
-        self.closing = closing
-
-    def handle(self) -> DecisionLog:
-        log = PostgresLog(self.dsn)
-        self.closing.push_async_callback(log.close)
-        return log
-
-    async def prune_below(self, unix_ms: int) -> None:
-        await self._execute(b"UPDATE txlog.log SET pruned_below_unix_ms = %s", [unix_ms])
-
-    async def release(self) -> None:
-        await self._execute(b"UPDATE txlog.log SET held_since = NULL, held_reason = NULL", [])
-
-    async def end_timeline(self, incarnation: Incarnation) -> Incarnation:
-        query = b"UPDATE txlog.incarnations SET timeline = timeline - 1 WHERE incarnation = %s"
-        await self._execute(query, [incarnation.number])
-        return replace(incarnation, timeline=incarnation.timeline - 1)
-
-    async def _execute(self, query: bytes, parameters: Sequence[int]) -> None:
-        connection = await psycopg.AsyncConnection.connect(self.dsn, autocommit=True)
-        async with connection:
-            await connection.execute(query, parameters)
-
-
-@pytest.fixture
-async def memory_world() -> World:
-    return MemoryWorld()
-
-
-@pytest.fixture
-async def postgres_world(database: str) -> AsyncIterator[World]:
-    await migrate_log(database)
-    async with AsyncExitStack() as closing:
-        yield PostgresWorld(database, closing)
-
-
-@pytest.fixture(params=["memory_world", "postgres_world"])
-def world(request: pytest.FixtureRequest) -> World:
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def log(world: World) -> DecisionLog:
-    return world.handle()
-
-
-class Coordinator:
-    """One incarnation that makes records and appends them."""
-
-    def __init__(self, log: DecisionLog, incarnation: Incarnation) -> None:
-        self.log = log
-        self.incarnation = incarnation
-        self.number = incarnation.number
-        self.sequence = 0
-        self._xids = XidSource(incarnation.number)
-
-    def record(self, request: str = "", *, decision: Decision = Decision.COMMIT) -> DecisionRecord:
-        bound = RequestId("default", request) if request else None
-        return DecisionRecord(self._xids.next(time.time_ns() // 1_000_000), decision, ("bookkeeper",), bound)
-
-    async def append(self, *records: DecisionRecord) -> Appended:
-        appended = await self.log.append(self.incarnation, self.sequence, records)
-        if appended.status is AppendStatus.WRITTEN:
-            self.sequence = appended.last_sequence
-        return appended
-
-
-async def started(log: DecisionLog, name: str = "one", lease_s: float = LEASE_S) -> Coordinator:
-    return Coordinator(log, await log.open(name, f"{name}:50051", lease_s))
-
-
-async def fenced_by(log: DecisionLog, fencer: Coordinator, wanted: list[int]) -> None:
-    """Fence until exactly these are to be taken over: their leases expire meanwhile."""
-    async with asyncio.timeout(10):
-        while list(await log.fence_expired(fencer.incarnation)) != wanted:
-            await fencer.append()
-            await asyncio.sleep(SHORT_LEASE_S / 5)
+from coordinator.protocol.effects import DecisionRecord
+from participant_sdk.ids import RequestId, Xid
+from participant_sdk.xa import Decision
+from tests.contract.worlds import LEASE_S, SHORT_LEASE_S, MemoryWorld, World, fenced_by, started
 
 
 class TestOpen:
@@ -384,109 +258,6 @@ class TestRead:
         first = await log.list_decisions(None, 3)
         rest = await log.list_decisions(first[-1].record.xid, 3)
         assert [row.record.xid for row in (*first, *rest)] == newest
-
-
-class TestTakeover:
-    async def test_a_live_incarnation_is_not_fenced(self, log: DecisionLog) -> None:
-        """R6."""
-        one, two = await started(log), await started(log)
-        await one.append(one.record())
-        assert not await log.fence_expired(two.incarnation)
-        assert (await one.append()).status is AppendStatus.WRITTEN
-
-    async def test_an_append_renews_the_lease(self, log: DecisionLog) -> None:
-        """R6: whoever appends again and again is not fenced, however short the lease at its start."""
-        one, two = await started(log, "one", SHORT_LEASE_S), await started(log, "two")
-        one.incarnation = replace(one.incarnation, lease_s=LEASE_S)
-        await one.append(one.record())
-        gone = await started(log, "gone", SHORT_LEASE_S)
-        await gone.append(gone.record())
-        await fenced_by(log, two, [gone.number])
-        assert (await one.append()).status is AppendStatus.WRITTEN
-
-    async def test_one_whose_own_lease_expired_fences_nobody(self, log: DecisionLog) -> None:
-        """R6: nor does one that is fenced."""
-        late, witness = await started(log, "late", SHORT_LEASE_S), await started(log, "witness")
-        gone = await started(log, "gone", SHORT_LEASE_S)
-        await gone.append(gone.record())
-        await late.append(late.record())
-        # When both are fenced, both leases had expired: from then on the late one may not fence.
-        await fenced_by(log, witness, [late.number, gone.number])
-        after = await started(log, "after", 0.0)
-        await after.append(after.record())
-        assert not await log.fence_expired(late.incarnation)
-        assert not (await log.read([after.record().xid])).incarnations[after.number].fenced
-
-    async def test_one_of_another_timeline_fences_nobody(self, world: World, log: DecisionLog) -> None:
-        """R6, R15."""
-        gone, own = await started(log, "gone", 0.0), await started(log, "own")
-        await gone.append(gone.record())
-        remembered = await world.end_timeline(own.incarnation)
-        assert not await log.fence_expired(remembered)
-        assert not (await log.read([gone.record().xid])).incarnations[gone.number].fenced
-
-    async def test_the_fencer_answers_for_its_victims_and_for_theirs(self, log: DecisionLog) -> None:
-        """R6: a chain of takeovers leaves nobody's work behind."""
-        first = await started(log, "first", SHORT_LEASE_S)
-        await first.append(first.record())
-        second = await started(log, "second", LEASE_S)
-        await second.append(second.record())
-        await fenced_by(log, second, [first.number])
-        second.incarnation = replace(second.incarnation, lease_s=SHORT_LEASE_S)
-        await second.append()
-        third = await started(log, "third")
-        await fenced_by(log, third, [first.number, second.number])
-        # Asking again tells the same, and a victim's victim is nobody else's.
-        fourth = await started(log, "fourth")
-        assert not await log.fence_expired(fourth.incarnation)
-        assert list(await log.fence_expired(third.incarnation)) == [first.number, second.number]
-
-    async def test_an_incarnation_without_unfinished_decisions_needs_no_takeover(self, log: DecisionLog) -> None:
-        """R14: recovery reads only what is unfinished."""
-        done, idle = await started(log, "done", SHORT_LEASE_S), await started(log, "idle", SHORT_LEASE_S)
-        open_ = await started(log, "open", SHORT_LEASE_S)
-        await done.append(done.record(), done.record())
-        await log.checkpoint(Checkpoint(done.number, 2))
-        await open_.append(open_.record())
-        own = await started(log, "own")
-        await fenced_by(log, own, [open_.number])
-        states = (await log.read([done.record().xid, idle.record().xid])).incarnations
-        assert states[done.number].fenced
-        assert states[idle.number].fenced
-
-    async def test_unfinished_are_those_above_the_checkpoint_and_its_stragglers(self, log: DecisionLog) -> None:
-        """R14."""
-        own, other = await started(log), await started(log)
-        records = [own.record() for _ in range(6)]
-        await own.append(*records)
-        await other.append(other.record())
-        assert [row.sequence for row in await log.unfinished(own.number)] == [1, 2, 3, 4, 5, 6]
-        await log.checkpoint(Checkpoint(own.number, 3, frozenset({records[0].xid})))
-        await log.checkpoint(Checkpoint(own.number, 4, frozenset({records[1].xid, records[2].xid})))
-        unfinished = await log.unfinished(own.number)
-        assert [row.sequence for row in unfinished] == [2, 3, 5, 6]
-        assert [row.record for row in unfinished] == [records[n] for n in (1, 2, 4, 5)]
-        await log.checkpoint(Checkpoint(own.number, 6))
-        assert not await log.unfinished(own.number)
-
-
-class TestHeuristics:
-    async def test_each_branchs_end_is_kept_once(self, log: DecisionLog) -> None:
-        """Invariant 10."""
-        own = await started(log)
-        xid = own.record().xid
-        first = HeuristicRecord(xid, "trading", Heuristic.HAZARD, "no marker")
-        other = HeuristicRecord(xid, "bookkeeper", Heuristic.COMMIT, "")
-        await log.record_heuristics([first, other])
-        await log.record_heuristics([first._replace(heuristic=Heuristic.ROLLBACK, message="later")])
-        assert await log.read_heuristics(xid) == [other, first]
-        assert not await log.read_heuristics(own.record().xid)
-
-    async def test_a_message_that_cannot_be_stored_does_not_lose_the_heuristic(self, log: DecisionLog) -> None:
-        own = await started(log)
-        record = HeuristicRecord(own.record().xid, "trading", Heuristic.HAZARD, "a\x00b\ud800")
-        await log.record_heuristics([record])
-        assert await log.read_heuristics(record.xid) == [record._replace(message="a\ufffdb?")]
 
 
 class TestClose:
