@@ -37,7 +37,7 @@ _REASONED: Final = re.compile(r"(:\s*N802|(:\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*|\[[A-Za
 _NUMBERED: Final = re.compile(r"(\d{3,4})_[a-z0-9_]+\.sql")
 # In pieces, so that this file does not contain them.
 _UNFINISHED: Final = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")) + r")\b")
-_WORKPLACES: Final = re.compile("|".join((r"(?<![\w.])/wo" + r"rk/\w", r"(?<![\w.])/ro" + "ot/", r"\.\./sha" + "red")))
+_WORKPLACES: Final = re.compile("|".join((r"(?<![\w.])/wo" + r"rk/\w", r"(?<![\w.`])/ro" + "ot/", r"\.\./sha" + "red")))
 
 
 @cache
@@ -210,6 +210,21 @@ def test_nothing_is_left_for_later_and_no_workplace_is_named() -> None:
         if _UNFINISHED.search(line) or _WORKPLACES.search(line)
     ]
     assert found == []
+
+
+def test_pages_name_files_that_exist() -> None:
+    """A page that points at nothing was not read after the last move."""
+    pointer = re.compile(
+        r"`((?:coordinator|participant_sdk|sidecars|proto|tests|docs|configs)/[\w./]+)`|\]\(([\w./-]+)\)"
+    )
+    missing = [
+        f"{name(page)}: {target}"
+        for page in files()
+        if page.suffix == ".md"
+        for ours, linked in pointer.findall(page.read_text(encoding="utf-8"))
+        if (target := ours or linked) and not (ROOT / target).exists() and not (page.parent / target).exists()
+    ]
+    assert missing == []
 
 
 def test_generated_code_is_what_the_contract_says(tmp_path: Path) -> None:
