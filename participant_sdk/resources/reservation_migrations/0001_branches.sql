@@ -39,14 +39,11 @@ create table pincex.branches (
     -- The operator's, with HEURISTIC.
     reason text,
     primary key (log, xid)
-);
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
 
--- What recovery lists: it must not read the millions that are finished.
-create index branches_in_doubt on pincex.branches (log, xid) where phase in (2, 5);
-
--- At most one live branch of a request (R3).
-create unique index branches_live_requests on pincex.branches (log, tenant, request_id)
-    where phase = 2 and request_id is not null;
+-- What is in doubt, or ended by hand and not forgotten. Recovery lists it without reading the millions that are
+-- finished; and it keeps a second live branch of one request out (R3). Null requests are all different.
+create unique index branches_live on pincex.branches (log, tenant, request_id) where phase in (2, 5);
 
 -- The highest sequence applied: one row for each incarnation and worker, so that workers do not queue for one.
 create table pincex.watermarks (

@@ -44,12 +44,13 @@ declare
     refused record;
 begin
     if cardinality(commit_xids) > 0 then
-        -- The update of the branch's row is the claim: nobody else ends this branch now.
+        -- The update of the branch's row is the claim: nobody else ends this branch now. The sum keeps the planner
+        -- from the partial index of what is live: it would read all of that for every one of these.
         with claimed as (
             update pincex.branches as b
             set phase = 3, incarnation = c.incarnation, sequence = c.sequence
             from unnest(commit_xids, commit_incarnations, commit_sequences) as c (xid, incarnation, sequence)
-            where b.log = log_number and b.xid = c.xid and b.phase = 2
+            where b.log = log_number and b.xid = c.xid and b.phase + 0 = 2
             returning b.branch, b.incarnation, b.sequence
         ), marked as (
             insert into pincex.watermarks as w (log, incarnation, worker, sequence)
@@ -71,7 +72,7 @@ begin
         with claimed as (
             update pincex.branches as b
             set phase = 4
-            where b.log = log_number and b.xid = any (rollback_xids) and b.phase = 2
+            where b.log = log_number and b.xid = any (rollback_xids) and b.phase + 0 = 2
             returning b.branch
         )
         select coalesce(array_agg(c.branch), '{}') into undone from claimed as c;
@@ -98,8 +99,8 @@ begin
         numbers := array(
             select nextval('pincex.branch_numbers') from generate_series(1, cardinality(prepare_xids))
         );
-        with admitted as (
-            insert into pincex.branches as b (
+        begin
+            insert into pincex.branches (
                 phase, vote, log, branch, xid, prepared_unix_ms,
                 tenant, request_id, request_digest, participants, answer
             )
@@ -110,12 +111,26 @@ begin
                 prepare_xids, numbers, prepare_votes, prepare_answers,
                 prepare_tenants, prepare_request_ids, prepare_digests, prepare_participants
             ) as p (xid, branch, vote, answer, tenant, request_id, request_digest, participants)
-            order by p.tenant collate "C", p.request_id collate "C", p.branch
-            on conflict do nothing
-            returning b.branch
-        )
-        select coalesce(array_agg(a.branch), '{}') into inserted from admitted as a;
-        if cardinality(inserted) < cardinality(prepare_xids) then
+            order by p.tenant collate "C", p.request_id collate "C", p.branch;
+        exception when unique_violation then
+            -- Some are known already. This form asks row by row, and so costs more.
+            with admitted as (
+                insert into pincex.branches as b (
+                    phase, vote, log, branch, xid, prepared_unix_ms,
+                    tenant, request_id, request_digest, participants, answer
+                )
+                select
+                    case p.vote when 1 then 2 else 4 end, p.vote, log_number, p.branch, p.xid, now_unix_ms,
+                    p.tenant, p.request_id, p.request_digest, p.participants, p.answer
+                from unnest(
+                    prepare_xids, numbers, prepare_votes, prepare_answers,
+                    prepare_tenants, prepare_request_ids, prepare_digests, prepare_participants
+                ) as p (xid, branch, vote, answer, tenant, request_id, request_digest, participants)
+                order by p.tenant collate "C", p.request_id collate "C", p.branch
+                on conflict do nothing
+                returning b.branch
+            )
+            select coalesce(array_agg(a.branch), '{}') into inserted from admitted as a;
             numbers := array(
                 select case when n.number = any (inserted) then n.number end
                 from unnest(numbers) with ordinality as n (number, at) order by n.at
@@ -125,7 +140,7 @@ begin
             from unnest(prepare_xids, numbers) with ordinality as p (xid, number, at)
             left join pincex.branches as b on b.log = log_number and b.xid = p.xid
             where p.number is null;
-        end if;
+        end;
     end if;
 
     perform lock_keys(committed || undone, operations);

@@ -4,5 +4,5 @@ select
     tenant, request_id, request_digest, participants, answer, reason
 from pincex.branches
 where log = %(log)s and phase in (2, 5) and (%(after)s::uuid is null or xid > %(after)s::uuid)
-order by log, xid
+order by xid
 limit %(limit)s

@@ -8,5 +8,5 @@ where
     b.log = %(log)s
     and (b.phase in (2, 5) or (b.phase = 3 and coalesce(b.sequence, 0) > coalesce(a.sequence, 0)))
     and (%(after)s::uuid is null or b.xid > %(after)s::uuid)
-order by b.log, b.xid
+order by b.xid
 limit %(limit)s

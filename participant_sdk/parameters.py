@@ -1,0 +1,132 @@
+"""Typed parameters of operations: a pydantic model each, over JSON that was read exactly.
+
+A wrong parameter is a vote, not an exception that travels: ``invalid``, with the field's path
+from the branch down, such as ``operations[0].parameters.amount``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Context, Decimal, Inexact
+from typing import Annotated, Final, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, ValidationError
+from pydantic_core import PydanticCustomError
+
+from participant_sdk.exact_json import InvalidJsonError, loads_object
+from participant_sdk.participant import Operation
+from participant_sdk.xa import Vote, invalid
+
+AMOUNT_LIMIT: Final = Decimal(10) ** 20
+SCALE_MAX: Final = 18
+USER_ID_MAX_CHARS: Final = 64
+
+BAD_PARAMETERS: Final = "BAD_PARAMETERS"
+UNKNOWN_OPERATION: Final = "UNKNOWN_OPERATION"
+
+# Wide enough for any sum of amounts; what it cannot hold exactly is an error, never a rounding.
+EXACT: Final = Context(prec=60, traps=[Inexact])
+
+_AMOUNT_TEXT: Final = re.compile(r"[0-9]{1,38}(\.[0-9]{1,38})?", re.ASCII)
+_MESSAGES: Final = {
+    "missing": "is missing",
+    "extra_forbidden": "is not a parameter of this operation",
+    "string_type": "must be a string",
+    "bool_type": "must be true or false",
+}
+
+
+class Parameters(BaseModel):
+    """What every operation's parameters keep to: nothing extra, nothing converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RefusedError(Exception):
+    """The branch's vote is "no", as found before the database was asked."""
+
+    def __init__(self, vote: Vote) -> None:
+        super().__init__(vote.message)
+        self.vote = vote
+
+
+def refuse(index: int, name: str, message: str, *, reason: str = BAD_PARAMETERS) -> RefusedError:
+    """Make the refusal of one parameter of the operation at ``index``; ``message`` goes on from its path."""
+    field = f"operations[{index}].parameters" + (f".{name}" if name else "")
+    return RefusedError(invalid(reason, f"{field} {message}", field))
+
+
+Model = TypeVar("Model", bound=Parameters)
+
+
+def read(model: type[Model], operation: Operation, index: int) -> Model:
+    """Read an operation's parameters. RefusedError names the first field that is wrong."""
+    try:
+        values = loads_object(operation.parameters)
+    except InvalidJsonError as error:
+        raise refuse(index, "", f"cannot be read: {error}") from error
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = _printable(".".join(map(str, first["loc"])))
+        kind = first["type"]
+        message = _MESSAGES.get(kind, first["msg"])
+        raise refuse(index, name, message, reason=kind if kind.isupper() else BAD_PARAMETERS) from error
+
+
+def unknown_operation(operation: Operation, index: int, served: Sequence[str]) -> RefusedError:
+    """Make the refusal of an operation that is not served."""
+    field = f"operations[{index}].operation"
+    message = f"{field}: there is no operation {_printable(operation.name)!r}; there are {', '.join(served)}"
+    return RefusedError(invalid(UNKNOWN_OPERATION, message, field))
+
+
+def places(amount: Decimal) -> int:
+    """How many decimal places the amount needs, trailing zeros left out."""
+    exponent = amount.as_tuple().exponent
+    if isinstance(exponent, int) and exponent >= 0:
+        return 0
+    stripped = EXACT.normalize(amount).as_tuple().exponent
+    return -stripped if isinstance(stripped, int) and stripped < 0 else 0
+
+
+def _check_amount(value: object) -> Decimal:
+    if isinstance(value, str):
+        if not _AMOUNT_TEXT.fullmatch(value):
+            raise PydanticCustomError(BAD_PARAMETERS, "must be a decimal number, such as 12.5")
+        value = Decimal(value)
+    if not isinstance(value, Decimal):
+        raise PydanticCustomError(BAD_PARAMETERS, "must be a decimal number, such as 12.5")
+    if value <= 0:
+        raise PydanticCustomError(BAD_PARAMETERS, "must be above zero")
+    if value >= AMOUNT_LIMIT:
+        raise PydanticCustomError(BAD_PARAMETERS, "must be below 10^20")
+    # The common amount has few places as it stands; only a longer one is looked at closely.
+    exponent = value.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -SCALE_MAX and places(value) > SCALE_MAX:
+        raise PydanticCustomError(BAD_PARAMETERS, "has more than 18 decimal places")
+    return value
+
+
+def _check_user_id(value: str) -> str:
+    if not 1 <= len(value) <= USER_ID_MAX_CHARS or not value.isprintable() or value != value.strip():
+        raise PydanticCustomError(BAD_PARAMETERS, "must be 1 to 64 printable characters, without spaces around them")
+    return value
+
+
+def _check_note(value: str) -> str:
+    if len(value) > 256 or not value.isprintable():
+        raise PydanticCustomError(BAD_PARAMETERS, "must be at most 256 printable characters")
+    return value
+
+
+Amount = Annotated[Decimal, PlainValidator(_check_amount)]
+UserId = Annotated[str, AfterValidator(_check_user_id)]
+Note = Annotated[str, AfterValidator(_check_note)]
+
+
+def _printable(text: str) -> str:
+    """The text as it can be shown and sent, whatever the caller put in it, 64 characters at most."""
+    return text[:64].encode("ascii", "backslashreplace").decode()

@@ -1,0 +1,210 @@
+"""What the bookkeeper is asked to do, and the ledger entries that it comes to.
+
+Each operation becomes one row: the amount leaves one account and reaches another. How much of it
+must be reserved, the ``draw``, depends on the operations before it in the branch: money that the
+branch brings in first needs no reservation. So that is worked out here, exactly, and the
+database has only to add up draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from enum import IntEnum
+from importlib.resources import files
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Final, NamedTuple
+
+from participant_sdk.ids import Xid
+from participant_sdk.parameters import EXACT, Amount, Note, Parameters, RefusedError, UserId, read, refuse, unknown_operation
+from participant_sdk.participant import Operation
+from participant_sdk.resources.reservation import ReservationService
+from participant_sdk.resources.reservation_batch import Planned
+from participant_sdk.xa import business_no
+from sidecars.currencies import Currency, check_scale
+
+OUTSIDE: Final = ""
+_NOTHING: Final = Decimal(0)
+
+
+class EntryKind(IntEnum):
+    """What an entry records. The numbers are the entries table's."""
+
+    OPEN = 1
+    CREDIT = 2
+    DEBIT = 3
+    LOCK = 4
+    RELEASE = 5
+    TRANSFER = 6
+
+
+class Account(Parameters):
+    """Whose account, in which currency."""
+
+    user_id: UserId
+    currency: Currency
+
+
+class Money(Parameters):
+    """An amount at one account."""
+
+    user_id: UserId
+    currency: Currency
+    amount: Amount
+
+
+class Transfer(Parameters):
+    """An amount from one user to another."""
+
+    from_user_id: UserId
+    to_user_id: UserId
+    currency: Currency
+    amount: Amount
+    description: Note | None = None
+
+
+class Entry(NamedTuple):
+    """An entry to be: from the debited user to the credited one; OUTSIDE stands for the world."""
+
+    kind: EntryKind
+    debited: str
+    credited: str
+    currency: str
+    amount: Decimal
+    description: str | None = None
+
+
+def _open_account(operation: Operation, index: int) -> Entry:
+    account = read(Account, operation, index)
+    return Entry(EntryKind.OPEN, account.user_id, account.user_id, account.currency, _NOTHING)
+
+
+def _credit_account(operation: Operation, index: int) -> Entry:
+    money = _money(operation, index)
+    return Entry(EntryKind.CREDIT, OUTSIDE, money.user_id, money.currency, money.amount)
+
+
+def _debit_account(operation: Operation, index: int) -> Entry:
+    money = _money(operation, index)
+    return Entry(EntryKind.DEBIT, money.user_id, OUTSIDE, money.currency, money.amount)
+
+
+def _lock_funds(operation: Operation, index: int) -> Entry:
+    money = _money(operation, index)
+    return Entry(EntryKind.LOCK, money.user_id, money.user_id, money.currency, money.amount)
+
+
+def _release_funds(operation: Operation, index: int) -> Entry:
+    money = _money(operation, index)
+    return Entry(EntryKind.RELEASE, money.user_id, money.user_id, money.currency, money.amount)
+
+
+def _transfer_funds(operation: Operation, index: int) -> Entry:
+    transfer = read(Transfer, operation, index)
+    check_scale(transfer.amount, transfer.currency, index, "amount")
+    if transfer.from_user_id == transfer.to_user_id:
+        raise refuse(index, "to_user_id", "is the user whom the money comes from")
+    return Entry(
+        EntryKind.TRANSFER,
+        transfer.from_user_id,
+        transfer.to_user_id,
+        transfer.currency,
+        transfer.amount,
+        transfer.description,
+    )
+
+
+def _money(operation: Operation, index: int) -> Money:
+    money = read(Money, operation, index)
+    check_scale(money.amount, money.currency, index, "amount")
+    return money
+
+
+_OPERATIONS: Final[Mapping[str, Callable[[Operation, int], Entry]]] = {
+    "open_account": _open_account,
+    "credit_account": _credit_account,
+    "debit_account": _debit_account,
+    "lock_funds": _lock_funds,
+    "release_funds": _release_funds,
+    "transfer_funds": _transfer_funds,
+}
+OPERATION_NAMES: Final = tuple(_OPERATIONS)
+
+
+def plan(_xid: Xid, operations: Sequence[Operation]) -> Planned:
+    """Work out a branch's entries and what each draws, or the "no" to what is wrong in itself."""
+    try:
+        entries = [_entry(operation, index) for index, operation in enumerate(operations)]
+        _check_openings(entries)
+    except RefusedError as error:
+        return Planned((), error.vote)
+    if len(entries) == 1:
+        entry = entries[0]
+        return Planned((_row(entry, 0, entry.amount if _takes_money(entry) else _NOTHING),))
+    return Planned(tuple(map(_row, entries, range(len(entries)), _draws(entries))))
+
+
+def _entry(operation: Operation, index: int) -> Entry:
+    read_entry = _OPERATIONS.get(operation.name)
+    if read_entry is None:
+        raise unknown_operation(operation, index, OPERATION_NAMES)
+    return read_entry(operation, index)
+
+
+def _check_openings(entries: Sequence[Entry]) -> None:
+    """Refuse an account that the branch uses before it opens it, or opens twice: operations act in order."""
+    used: dict[tuple[str, str], None] = {}
+    for index, entry in enumerate(entries):
+        if entry.kind is EntryKind.OPEN and (entry.credited, entry.currency) in used:
+            raise RefusedError(
+                business_no(
+                    "ACCOUNT_EXISTS",
+                    f"user {entry.credited} has, or needs, an account in {entry.currency} before this opens it",
+                    field=f"operations[{index}].parameters.user_id",
+                )
+            )
+        used[entry.debited, entry.currency] = None
+        used[entry.credited, entry.currency] = None
+
+
+def _takes_money(entry: Entry) -> bool:
+    return entry.kind not in (EntryKind.OPEN, EntryKind.CREDIT)
+
+
+def _draws(entries: Sequence[Entry]) -> list[Decimal]:
+    """How much each entry takes from what was there before the branch.
+
+    For each account, free and locked money apart, follow what the branch has brought in so far;
+    what an entry takes beyond that, it draws.
+    """
+    brought: dict[tuple[str, str, bool], Decimal] = {}
+    draws: list[Decimal] = []
+    for entry in entries:
+        draw = _NOTHING
+        if _takes_money(entry):
+            source = (entry.debited, entry.currency, entry.kind is EntryKind.RELEASE)
+            left = EXACT.subtract(brought.get(source, _NOTHING), entry.amount)
+            draw = max(_NOTHING, EXACT.minus(left))
+            brought[source] = max(_NOTHING, left)
+        if entry.kind not in (EntryKind.OPEN, EntryKind.DEBIT):
+            target = (entry.credited, entry.currency, entry.kind is EntryKind.LOCK)
+            brought[target] = EXACT.add(brought.get(target, _NOTHING), entry.amount)
+        draws.append(draw)
+    return draws
+
+
+def _row(entry: Entry, index: int, draw: Decimal) -> str:
+    """Write the row as the ledger's SQL reads it; see ``migrations/0002_reservation.sql``."""
+    said = "" if entry.description is None else f',"s":{quoted(entry.description)}'
+    return (
+        f'"o":{index},"k":{entry.kind:d},"f":{quoted(entry.debited)},"t":{quoted(entry.credited)},'
+        f'"c":"{entry.currency}","a":{entry.amount:f},"d":{draw:f}{said}'
+    )
+
+
+SERVICE: Final = ReservationService(
+    schema="bookkeeper",
+    migrations=files("sidecars.bookkeeper") / "migrations",
+    operations=OPERATION_NAMES,
+    plan=plan,
+)

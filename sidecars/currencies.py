@@ -1,0 +1,56 @@
+"""The currencies that the exchange deals in, and how finely each is divided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from participant_sdk.parameters import places, refuse
+
+UNKNOWN_CURRENCY: Final = "UNKNOWN_CURRENCY"
+
+# Places after the point: ISO 4217 for what banks issue, the smallest unit of the chain for the others.
+SCALES: Final[Mapping[str, int]] = {
+    "AUD": 2,
+    "CAD": 2,
+    "CHF": 2,
+    "EUR": 2,
+    "GBP": 2,
+    "JPY": 0,
+    "USD": 2,
+    "ADA": 6,
+    "BCH": 8,
+    "BTC": 8,
+    "DAI": 18,
+    "DOGE": 8,
+    "DOT": 10,
+    "ETH": 18,
+    "LTC": 8,
+    "SOL": 9,
+    "USDC": 6,
+    "USDT": 6,
+    "XRP": 6,
+}
+
+
+def _check_currency(code: str) -> str:
+    if code not in SCALES:
+        raise PydanticCustomError(UNKNOWN_CURRENCY, "is no currency of ours; there are {codes}", {"codes": _CODES})
+    return code
+
+
+_CODES: Final = ", ".join(SCALES)
+
+Currency = Annotated[str, AfterValidator(_check_currency)]
+
+
+def check_scale(amount: Decimal, currency: str, index: int, name: str) -> None:
+    """RefusedError, naming the parameter, for an amount finer than its currency is divided."""
+    exponent = amount.as_tuple().exponent
+    scale = SCALES[currency]
+    if isinstance(exponent, int) and -exponent > scale and places(amount) > scale:
+        raise refuse(index, name, f"has more than {scale} decimal places, the most in {currency}")
