@@ -50,18 +50,20 @@ from participant_sdk.operations import OperationLike, operations_of
 
 TIMEOUT_DEFAULT_S: Final = 30.0
 TIMEOUT_MAX_S: Final = 55 * 60.0
-CALL_TIMEOUT_S: Final = 10.0
+CALL_MAX_S: Final = 10.0
 
 
 class TransactionClient:
     """A client of one system's coordinators; any of them takes any call.
 
-    ``addresses``: host:port of one or more. ``timeout_s`` is for calls that name none. Made inside a
+    ``addresses``: host:port of one or more. ``timeout_s`` is for calls that name none; what decides
+    nothing is given up after ten seconds. Made inside a
     running event loop; ``async with`` closes it. Safe for any number of tasks of that loop.
     """
 
     def __init__(self, addresses: Sequence[str] | str, *, timeout_s: float = TIMEOUT_DEFAULT_S) -> None:
         self._timeout_s = timeout_s
+        self._call_s = min(timeout_s, CALL_MAX_S)
         self._coordinators = Coordinators(addresses)
         self._settling = Settling(self._coordinators)
         self._rollbacks = asyncio.TaskGroup()
@@ -120,7 +122,7 @@ class TransactionClient:
         request = transaction_pb2.BeginRequest(request_id=_checked(request_id) if request_id else "")
         set_timeout(request.timeout, within_s)
         xid = await self._coordinators.insist(
-            lambda stub: stub.Begin, request, min(within_s, CALL_TIMEOUT_S), lambda answer: read_xid(answer.xid)
+            lambda stub: stub.Begin, request, min(within_s, CALL_MAX_S), lambda answer: read_xid(answer.xid)
         )
         return Transaction(self._coordinators, xid, request_id, within_s)
 
@@ -153,7 +155,7 @@ class TransactionClient:
         """Show one transaction. UnknownTransactionError, UnavailableError."""
         request = transaction_pb2.GetTransactionRequest(xid=str(xid))
         return await self._coordinators.insist(
-            lambda stub: stub.GetTransaction, request, CALL_TIMEOUT_S, lambda answer: read_state(answer.transaction)
+            lambda stub: stub.GetTransaction, request, self._call_s, lambda answer: read_state(answer.transaction)
         )
 
     async def list_transactions(
@@ -166,7 +168,7 @@ class TransactionClient:
         return await self._coordinators.insist(
             lambda stub: stub.ListTransactions,
             request,
-            CALL_TIMEOUT_S,
+            self._call_s,
             lambda answer: TransactionPage(
                 tuple(read_state(transaction) for transaction in answer.transactions), answer.next_page_token
             ),
@@ -191,7 +193,7 @@ class TransactionClient:
     async def get_decision(self, xid: Xid | str, participants: Sequence[str] = ()) -> KnownDecision:
         """Ask what was decided of a transaction. Only COMMIT and ROLLBACK end a doubt."""
         request = transaction_pb2.GetDecisionRequest(xid=str(xid), participants=participants)
-        return await self._coordinators.insist(lambda stub: stub.GetDecision, request, CALL_TIMEOUT_S, read_decision)
+        return await self._coordinators.insist(lambda stub: stub.GetDecision, request, self._call_s, read_decision)
 
     def _intent(
         self, operations: Sequence[OperationLike], timeout_s: float | None, request_id: str | None, wait: Wait

@@ -10,16 +10,20 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc
-from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub, TransactionServiceStub
+from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
 
 from participant_sdk.backoff import Backoff
 from participant_sdk.client_errors import Failed, UnavailableError, error_of
 from participant_sdk.client_wire import AnswerError, read_status
 from participant_sdk.context import trace_headers
 from participant_sdk.grpc_options import CHANNEL_OPTIONS
+
+if TYPE_CHECKING:
+    # The asynchronous stub is a name for type checkers; what makes one is the plain stub.
+    from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub
 
 BACKOFF_FIRST_S: Final = 0.02
 BACKOFF_MAX_S: Final = 1.0

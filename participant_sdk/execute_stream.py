@@ -31,7 +31,9 @@ FRAME_MAX_BYTES: Final = 1024 * 1024
 SWEEP_S: Final = 0.25
 
 if TYPE_CHECKING:
-    # gRPC's calls are generic for type checkers only.
+    # gRPC's calls are generic, and its asynchronous stubs have names, for type checkers only.
+    from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub
+
     _Stream = grpc.aio.StreamStreamCall[transaction_pb2.ExecuteStreamRequest, transaction_pb2.ExecuteStreamResponse]
 
 
@@ -138,7 +140,7 @@ class ExecuteStream:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._queue.run())
-                group.create_task(self._sweep())
+                group.create_task(self._sweep(stub))
                 group.create_task(self._read(self._call))
         except* (AnswerError, grpc.aio.AioRpcError, asyncio.InvalidStateError) as ended:
             self._coordinators.turn_from(stub)
@@ -165,12 +167,13 @@ class ExecuteStream:
                     item.resolve(_read_answer(answer, item.intent.request_id))
         raise AnswerError("the coordinator ended the stream")
 
-    async def _sweep(self) -> None:
-        """Give up waiting for answers that are overdue: their intents are settled by unary calls."""
+    async def _sweep(self, stub: TransactionServiceAsyncStub) -> None:
+        """Give up waiting for answers that are overdue: their intents are settled by unary calls, elsewhere first."""
         while True:
             await asyncio.sleep(SWEEP_S)
             overdue = [item for item in self._open.values() if item.intent.left_s < -REPLY_GRACE_S]
             for item in overdue:
+                self._coordinators.turn_from(stub)
                 item.resolve(_not_answered(item, "no answer in time"))
 
     def _fail_open(self, why: str) -> None:

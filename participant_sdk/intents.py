@@ -114,8 +114,10 @@ class Settling:
         backoff = client_backoff()
         request = transaction_pb2.TransactionServiceRollbackRequest(request_id=request_id, reason=reason)
         while (left_s := deadline_s - time.monotonic()) > 0:
+            # One silent coordinator does not get all the time there is.
+            try_s = min(left_s, CLOSING_S / 2)
             answer = await self._coordinators.ask(
-                lambda stub: stub.Rollback, request, left_s, lambda answer: read_ending(answer.result, request_id)
+                lambda stub: stub.Rollback, request, try_s, lambda answer: read_ending(answer.result, request_id)
             )
             if not isinstance(answer, Failed) and not (isinstance(answer, RolledBack) and answer.retry):
                 return answer

@@ -13,11 +13,10 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import groupby
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 from pincex.tx.v1 import transaction_pb2
-from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub
 
 from participant_sdk.client_errors import Failed, OutcomeUnknown, UnavailableError, error_of
 from participant_sdk.client_results import Committed, Ending, Enlisted, KnownDecision, RolledBack, Wait
@@ -26,6 +25,10 @@ from participant_sdk.coordinators import Answer, Coordinators, Read, Request, cl
 from participant_sdk.ids import Xid
 from participant_sdk.operations import OperationLike, operations_of
 from participant_sdk.xa import DecisionState
+
+if TYPE_CHECKING:
+    # The asynchronous stub is a name for type checkers; what makes one is the plain stub.
+    from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub
 
 # How long the end of a transaction is asked for after its deadline.
 ENDING_S: Final = 5.0

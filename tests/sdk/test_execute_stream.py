@@ -1,0 +1,124 @@
+"""The stream: many at once, and every one with its ending, whatever happens to the stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from participant_sdk.client import TransactionClient
+from participant_sdk.client_errors import InvalidRequestError
+from participant_sdk.client_results import Committed, RolledBack
+from participant_sdk.operations import OperationLike
+from tests.sdk.lossy import relay
+from tests.sdk.small_system import LEFT, OPENING, RIGHT, Running, System, coordinator, system
+
+MANY = 300
+
+
+@pytest.fixture
+async def around() -> AsyncGenerator[System]:
+    async with system() as made:
+        yield made
+
+
+@pytest.fixture
+async def running(around: System) -> AsyncGenerator[Running]:
+    async with coordinator(around) as made:
+        yield made
+
+
+def transfer(amount: int = 1) -> list[OperationLike]:
+    return [
+        (LEFT, "debit", {"account": "a", "amount": amount}),
+        (RIGHT, "credit", {"account": "b", "amount": amount}),
+    ]
+
+
+async def test_many_at_once_all_commit_once(around: System, running: Running) -> None:
+    async with TransactionClient(running.address) as client, client.stream(in_flight=64) as stream:
+        endings = await asyncio.gather(*(stream.execute(transfer()) for _ in range(MANY)))
+    assert all(isinstance(ending, Committed) and ending.applied for ending in endings)
+    assert around.effects(LEFT) == around.effects(RIGHT) == MANY
+    assert around.balance(LEFT, "a") == OPENING - MANY
+
+
+async def test_each_item_has_its_own_ending(running: Running) -> None:
+    """R17: what is wrong with one is nothing to the others."""
+    async with TransactionClient(running.address) as client, client.stream() as stream:
+        good, refused, wrong, local = await asyncio.gather(
+            stream.execute(transfer()),
+            stream.execute(transfer(10**9)),
+            stream.execute([("nobody", "debit", "{}")]),
+            stream.execute([]),
+            return_exceptions=True,
+        )
+    assert isinstance(good, Committed)
+    assert isinstance(refused, RolledBack)
+    assert refused.reason == "INSUFFICIENT_FUNDS"
+    assert isinstance(wrong, InvalidRequestError)
+    assert wrong.field == "operations[0].service"
+    assert isinstance(local, InvalidRequestError)
+
+
+async def test_a_cut_stream_leaves_every_item_with_one_effect(around: System, running: Running) -> None:
+    """What was in flight is settled by unary calls under the same request_ids (R3)."""
+    async with (
+        relay(running.address) as lossy,
+        TransactionClient(lossy.address, timeout_s=30) as client,
+        client.stream() as stream,
+    ):
+        await stream.execute(transfer())
+        await running.finished.get()
+        lossy.replies_lost = True
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(stream.execute(transfer())) for _ in range(MANY)]
+            for _ in range(MANY // 2):
+                await running.finished.get()
+            lossy.replies_lost = False
+            lossy.cut()
+        assert all(isinstance(task.result(), Committed) for task in tasks)
+        assert isinstance(await stream.execute(transfer()), Committed)
+    assert around.effects(LEFT) == around.effects(RIGHT) == MANY + 2
+
+
+async def test_an_overdue_answer_is_asked_for_at_another_coordinator(around: System, running: Running) -> None:
+    """R19: silence tells no outcome. Here the first coordinator's stream stays open, and says nothing more."""
+    async with (
+        relay(running.address) as first,
+        relay(running.address) as second,
+        TransactionClient([first.address, second.address]) as client,
+        client.stream() as stream,
+    ):
+        await stream.execute(transfer())
+        lossy = first if first.in_use else second
+        lossy.replies_lost = True
+        assert isinstance(await stream.execute(transfer(), timeout_s=0.2), Committed)
+    assert around.effects(LEFT) == around.effects(RIGHT) == 2
+
+
+async def test_what_is_under_way_when_the_stream_is_left_goes_on_by_itself(around: System, running: Running) -> None:
+    async with TransactionClient(running.address) as client, asyncio.TaskGroup() as group:
+        async with client.stream() as stream:
+            await stream.execute(transfer())
+            around.taps[RIGHT].shut()
+            task = group.create_task(stream.execute(transfer()))
+            await asyncio.sleep(0)
+        around.taps[RIGHT].open()
+    assert isinstance(task.result(), Committed)
+    assert around.effects(RIGHT) == 2
+
+
+async def test_a_cancelled_execution_leaves_the_stream_to_the_others(around: System, running: Running) -> None:
+    """R16: a client's cancellation stops nothing; its transaction goes on."""
+    async with TransactionClient(running.address) as client, client.stream() as stream:
+        await stream.execute(transfer())
+        around.taps[RIGHT].shut()
+        task = asyncio.ensure_future(stream.execute(transfer()))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        around.taps[RIGHT].open()
+        assert isinstance(await stream.execute(transfer()), Committed)

@@ -1,0 +1,59 @@
+"""Parameters as a client writes them travel as exact JSON."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from participant_sdk.client_errors import InvalidRequestError
+from participant_sdk.exact_json import loads_object
+from participant_sdk.operations import OPERATIONS_MAX, Parameter, operations_of
+from participant_sdk.participant import Operation
+
+_NUMBERS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**15), max_value=10**15, places=18)
+_TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
+_LEAVES = st.none() | st.booleans() | _TEXTS | _NUMBERS | st.integers(-(10**18), 10**18)
+_VALUES = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3), max_leaves=5
+)
+
+
+@given(st.dictionaries(_TEXTS, _VALUES, max_size=4))
+def test_what_is_written_reads_back_exactly(parameters: dict[str, Parameter]) -> None:
+    (operation,) = operations_of([("service", "operation", parameters)])
+    assert loads_object(operation.parameters) == parameters
+
+
+def test_text_passes_as_it_is() -> None:
+    assert operations_of([("s", "o", '{"a": 1.50}')]) == (Operation("s", "o", '{"a": 1.50}'),)
+
+
+def test_an_amount_keeps_its_places_and_never_becomes_an_exponent() -> None:
+    (operation,) = operations_of([("s", "o", {"amount": Decimal("1E+3"), "small": Decimal("1E-18")})])
+    assert operation.parameters == '{"amount":1000,"small":0.000000000000000001}'
+
+
+@pytest.mark.parametrize(
+    "value", [0.5, Decimal("Infinity"), Decimal("1E+39"), 10**40, b"bytes", {1: 2}, {"x": object()}]
+)
+def test_what_has_no_exact_json_is_refused_by_its_path(value: Parameter) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        operations_of([("s", "o", {}), ("s", "o", {"outer": [value]})])
+    assert caught.value.field.startswith("operations[1].parameters.outer[0]")
+
+
+def test_a_value_nested_without_end_is_refused() -> None:
+    endless: dict[str, Parameter] = {}
+    endless["again"] = endless
+    with pytest.raises(InvalidRequestError):
+        operations_of([("s", "o", endless)])
+
+
+@pytest.mark.parametrize("count", [0, OPERATIONS_MAX + 1])
+def test_a_transaction_has_from_one_to_a_hundred_operations(count: int) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        operations_of([("s", "o", "{}")] * count)
+    assert caught.value.field == "operations"
