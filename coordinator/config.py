@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from coordinator import config_sources
 from coordinator.config_sources import InvalidConfigError
-from coordinator.config_values import host_port, one_of, participant_name, share, span, switch, text, whole
+from coordinator.config_values import connection_string, host_port, one_of, participant_name, share, span, switch, text, whole
 
 PATH_VARIABLE: Final = "TRANSACTION_CONFIG_PATH"
 Switch = Annotated[bool, switch()]
@@ -149,7 +149,7 @@ class ParticipantAddress(_Section):
 class LogDatabase(_Section):
     """The decision log's PostgreSQL. ``dsn`` is libpq's, such as ``postgresql://pincex@db/txlog``."""
 
-    dsn: Annotated[str, text(longest=2048)]
+    dsn: Annotated[str, connection_string()]
 
 
 class Server(_Section):

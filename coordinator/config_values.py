@@ -11,6 +11,8 @@ from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import BeforeValidator
 
 from participant_sdk.ids import check_participant
@@ -101,6 +103,22 @@ def text(*, longest: int = 512) -> BeforeValidator:
         if not isinstance(value, str) or len(value) > longest or not value.isprintable():
             # The value may hold a password, so it is not shown.
             raise ValueError(f"a text of at most {longest} characters on one line")
+        return value
+
+    return BeforeValidator(read)
+
+
+def connection_string() -> BeforeValidator:
+    """A libpq connection string, as keywords or as a URL."""
+
+    def read(value: object) -> str:
+        try:
+            conninfo_to_dict(value if isinstance(value, str) else "")
+        except ProgrammingError as error:
+            # The value, and libpq's words about it, may hold a password.
+            raise ValueError("a connection string, such as postgresql://pincex@db:5432/txlog") from error
+        if not isinstance(value, str) or not value:
+            raise ValueError("a connection string, such as postgresql://pincex@db:5432/txlog")
         return value
 
     return BeforeValidator(read)

@@ -100,19 +100,45 @@ class Timestamps:
 
 def make_logger(writer: LineWriter, level: str) -> structlog.typing.FilteringBoundLogger:
     """A logger of its own for this writer, from this level up: timestamp, level, message, then fields."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+        _LineLogger(writer),
+        processors=_processors(),
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+    )
+    return logger
+
+
+def capture(writer: LineWriter, level: str) -> None:
+    """Send what modules log, by structlog or by the standard library, to this writer: for the whole process."""
+    structlog.configure(
+        processors=_processors(),
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=lambda *_: _LineLogger(writer),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(handlers=[_Bridge(make_logger(writer, level))], level=LEVELS[level], force=True)
+    # These two tell of every connection and selector; nobody asked.
+    for name in ("asyncio", "uvicorn"):
+        logging.getLogger(name).setLevel(max(LEVELS[level], logging.WARNING))
+
+
+class _Bridge(logging.Handler):
+    """Hands the standard library's records over: grpc's, uvicorn's and asyncio's errors."""
+
+    def __init__(self, logger: structlog.typing.FilteringBoundLogger) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        self._logger.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+
+
+def _processors() -> list[structlog.typing.Processor]:
     timestamps = Timestamps()
 
     def order(_logger: object, name: str, event: Event) -> Event:
         now = timestamps.at(time.time_ns() // 1_000_000)
         return {"timestamp": now, "level": name, "message": event.pop("event"), **event}
 
-    logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-        _LineLogger(writer),
-        processors=[
-            structlog.processors.format_exc_info,
-            order,
-            structlog.processors.JSONRenderer(default=str),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-    )
-    return logger
+    return [structlog.processors.format_exc_info, order, structlog.processors.JSONRenderer(default=str)]

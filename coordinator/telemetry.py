@@ -14,7 +14,7 @@ from typing import Final, TextIO
 
 import structlog
 
-from coordinator.log_lines import LEVELS, LineWriter, Timestamps, make_logger
+from coordinator.log_lines import LEVELS, LineWriter, Timestamps, capture, make_logger
 from coordinator.metrics import Count, Distribution, Histogram, Level, Metrics
 from coordinator.protocol.effects import Verb
 from coordinator.protocol.outcome import Outcome
@@ -27,12 +27,13 @@ _INFO: Final = LEVELS["info"]
 class Telemetry:
     """Logs and metrics of one coordinator. For the event loop's thread alone."""
 
-    __slots__ = ("_durations", "_lines", "_phases", "_timestamps", "_writes_info", "logger", "metrics")
+    __slots__ = ("_durations", "_level", "_lines", "_phases", "_timestamps", "_writes_info", "logger", "metrics")
 
     def __init__(self, level: str = "info", stream: TextIO | None = None) -> None:
         self.metrics = Metrics()
         self._lines = LineWriter(stream or sys.stderr)
         self._timestamps = Timestamps()
+        self._level = level
         self._writes_info = LEVELS[level] <= _INFO
         self.logger: structlog.typing.FilteringBoundLogger = make_logger(self._lines, level)
         self._durations: dict[str, Histogram] = {}
@@ -52,16 +53,16 @@ class Telemetry:
         if self._writes_info:
             self._lines.later(self._line(finished))
 
-    def answered(self, verb: Verb, participant: str, duration_s: float) -> None:
-        """A participant answered a Prepare, Commit or Rollback, so long after it was sent."""
+    def phase(self, verb: Verb, participant: str) -> Histogram:
+        """The histogram of a participant's answers to Prepare, Commit or Rollback, in seconds."""
         histogram = self._phases.get((verb, participant))
         if histogram is None:
             labels = (verb.name.lower(), participant)
             histogram = self._phases[verb, participant] = self.metrics.histogram(Distribution.PHASE, labels)
-        histogram.observe(duration_s)
+        return histogram
 
     def batch(self, stage: str, size: int, participant: str = "") -> None:
-        """So many items travelled together at a stage: ``link``, ``log`` or ``client_stream``."""
+        """So many items travelled together, as ``votes``, ``acknowledgements``, ``log`` or ``client_stream``."""
         self.metrics.histogram(Distribution.BATCH, (stage, participant)).observe(size)
 
     def flushed(self, size: int, duration_s: float) -> None:
@@ -81,6 +82,10 @@ class Telemetry:
     def level(self, what: Level, read: Callable[[], float], *labels: str) -> None:
         """Have ``read`` called for this gauge whenever the metrics are scraped."""
         self.metrics.level(what, read, labels)
+
+    def capture(self) -> None:
+        """Have everything that this process logs come out here as lines; for the process' own main alone."""
+        capture(self._lines, self._level)
 
     def close(self) -> None:
         """Write what waits to be written."""

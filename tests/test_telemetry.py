@@ -97,7 +97,7 @@ async def test_a_fault_is_written_with_its_traceback_and_counted() -> None:
 async def test_metrics_have_names_units_and_bounded_labels() -> None:
     telemetry = Telemetry("error", io.StringIO())
     telemetry.finished(finished())
-    telemetry.answered(Verb.PREPARE, "trading", 0.004)
+    telemetry.phase(Verb.PREPARE, "trading").observe(0.004)
     telemetry.flushed(17, 0.002)
     telemetry.refused("http", "INVALID_REQUEST")
     telemetry.level(Level.IN_FLIGHT, lambda: 5)

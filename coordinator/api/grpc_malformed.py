@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -13,8 +13,8 @@ from coordinator.errors import InvalidRequestError
 from coordinator.telemetry import Telemetry
 
 # An interceptor sees every method's messages, so no type fits them all.
-AnyHandler = grpc.RpcMethodHandler[Any, Any]  # pyright: ignore[reportExplicitAny]
-_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[AnyHandler | None]]
+AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # pyright: ignore[reportExplicitAny]  As told above.
+_Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[AnyHandler | None]]"
 
 MALFORMED: Final = InvalidRequestError(
     "the request is no message of this method", field="request", code="MESSAGE_MALFORMED"

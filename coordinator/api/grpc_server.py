@@ -42,7 +42,7 @@ class CannotListenError(Exception):
 
 
 class GrpcDoor:
-    """The gRPC server. ``start`` listens, ``stop`` finishes calls in flight up to a bound."""
+    """The gRPC server. ``listen`` takes the port, ``start`` serves, ``stop`` ends calls in flight after a bound."""
 
     def __init__(self, service: TransactionService, telemetry: Telemetry) -> None:
         self._server = grpc.aio.server(options=_OPTIONS, interceptors=(MalformedInterceptor(telemetry),))
@@ -55,12 +55,16 @@ class GrpcDoor:
         reflection.enable_server_reflection(names, self._server)
         self.port = 0
 
-    async def start(self, address: str) -> None:
-        """Listen on ``host:port`` and serve; ``port`` is the port taken. CannotListenError."""
+    def listen(self, address: str) -> None:
+        """Take the address ``host:port``; ``port`` is the port taken. CannotListenError."""
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise CannotListenError(f"cannot listen for gRPC on {address} (server.grpc): {error}") from error
+
+    async def start(self) -> None:
+        """Serve, telling health checks that calls are not welcome yet."""
+        await self.set_serving(serving=False)
         await self._server.start()
 
     async def set_serving(self, *, serving: bool) -> None:

@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 from pincex.tx.v1 import transaction_pb2
 
 from coordinator.api import grpc_wire
+from coordinator.api.gate import Gate
 from coordinator.api.grpc_errors import AnyContext, failure_of, reason_of
 from coordinator.api.rejection import rejection
-from coordinator.engine import Engine
 from coordinator.errors import InvalidRequestError, OutcomeUnknownError, TransactionError
 from coordinator.requests import Ended, ExecuteCall
 from coordinator.telemetry import Telemetry
@@ -39,10 +39,10 @@ class _Answer(NamedTuple):
 class ClientStream:
     """One client's stream. ``serve`` returns when the client has said its last and everything is answered."""
 
-    __slots__ = ("_answers", "_context", "_engine", "_settled", "_telemetry", "_timeout_default_s", "_unsettled")
+    __slots__ = ("_answers", "_context", "_gate", "_settled", "_telemetry", "_timeout_default_s", "_unsettled")
 
-    def __init__(self, engine: Engine, telemetry: Telemetry, context: AnyContext, timeout_default_s: float) -> None:
-        self._engine = engine
+    def __init__(self, gate: Gate, telemetry: Telemetry, context: AnyContext, timeout_default_s: float) -> None:
+        self._gate = gate
         self._telemetry = telemetry
         self._context = context
         self._timeout_default_s = timeout_default_s
@@ -87,7 +87,7 @@ class ClientStream:
     def _begin(self, tag: int, request: transaction_pb2.ExecuteRequest) -> None:
         try:
             call = grpc_wire.read_execute(request, self._timeout_default_s)
-            future = self._engine.execute(call)
+            future = self._gate.for_new_work().execute(call)
         except TransactionError as error:
             self._answers.put(_Answer(tag, error))
             return

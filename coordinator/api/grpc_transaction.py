@@ -11,12 +11,11 @@ from pincex.tx.v1 import transaction_pb2
 from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceServicer
 
 from coordinator.api import checks, grpc_wire
+from coordinator.api.gate import Gate
 from coordinator.api.grpc_errors import Refusals
 from coordinator.api.grpc_stream import ClientStream
 from coordinator.api.rejection import rejection
-from coordinator.engine import Engine
 from coordinator.errors import InvalidRequestError, WrongPhaseError
-from coordinator.inquiries import Inquiries
 from coordinator.requests import TENANT_DEFAULT, Ended
 from coordinator.telemetry import Telemetry
 
@@ -29,9 +28,8 @@ _DEFAULT_REASON: Final = "the client asked for rollback"
 class TransactionService(TransactionServiceServicer):
     """Every RPC of the service. ``timeout_default`` is for requests that bring none."""
 
-    def __init__(self, engine: Engine, inquiries: Inquiries, telemetry: Telemetry, timeout_default: timedelta) -> None:
-        self._engine = engine
-        self._inquiries = inquiries
+    def __init__(self, gate: Gate, telemetry: Telemetry, timeout_default: timedelta) -> None:
+        self._gate = gate
         self._telemetry = telemetry
         self._timeout_default_s = timeout_default.total_seconds()
 
@@ -45,7 +43,7 @@ class TransactionService(TransactionServiceServicer):
         async with Refusals(context, self._telemetry):
             call = grpc_wire.read_execute(request, self._timeout_default_s)
             # Cancelled, this gives up its own future alone; the transaction goes on (R16).
-            ended = await self._engine.execute(call)
+            ended = await self._gate.for_new_work().execute(call)
             rejected = rejection(ended.outcome, call.operations)
             if rejected is not None:
                 raise rejected
@@ -59,7 +57,7 @@ class TransactionService(TransactionServiceServicer):
     ) -> None:
         """Run many transactions on one stream."""
         async with Refusals(context, self._telemetry):
-            await ClientStream(self._engine, self._telemetry, context, self._timeout_default_s).serve(request_iterator)
+            await ClientStream(self._gate, self._telemetry, context, self._timeout_default_s).serve(request_iterator)
 
     async def Begin(  # noqa: N802
         self,
@@ -71,7 +69,7 @@ class TransactionService(TransactionServiceServicer):
         async with Refusals(context, self._telemetry):
             timeout_s = grpc_wire.read_timeout(request, self._timeout_default_s)
             request_id = checks.check_request_id(request.request_id)
-            response.xid = str(self._engine.begin(timeout_s, TENANT_DEFAULT, request_id))
+            response.xid = str(self._gate.for_new_work().begin(timeout_s, TENANT_DEFAULT, request_id))
         return response
 
     async def Enlist(  # noqa: N802
@@ -80,14 +78,16 @@ class TransactionService(TransactionServiceServicer):
         context: grpc.aio.ServicerContext[transaction_pb2.EnlistRequest, transaction_pb2.EnlistResponse],
     ) -> transaction_pb2.EnlistResponse:
         """Add a branch, or more work to one."""
-        response = transaction_pb2.EnlistResponse(log_id=self._engine.incarnation.log_id)
+        response = transaction_pb2.EnlistResponse()
         async with Refusals(context, self._telemetry):
             xid = checks.check_xid(request.xid)
             participant = checks.check_participant(request.participant)
             operations = grpc_wire.read_operations(request.operations)
             _check_work(request, participant)
             checks.check_operations(operations, least=0)
-            enlisted = self._engine.enlist(xid, participant, operations, request.embedded_operations)
+            engine = self._gate.engine
+            enlisted = engine.enlist(xid, participant, operations, request.embedded_operations)
+            response.log_id = engine.incarnation.log_id
             response.branch_number = enlisted.branch_number
             grpc_wire.write_seconds(enlisted.remaining_s, response.remaining)
         return response
@@ -102,7 +102,7 @@ class TransactionService(TransactionServiceServicer):
         """Leave the transaction no end but rollback."""
         async with Refusals(context, self._telemetry):
             reason = checks.check_reason(request.reason) or "marked rollback-only by the client"
-            self._engine.set_rollback_only(checks.check_xid(request.xid), reason)
+            self._gate.engine.set_rollback_only(checks.check_xid(request.xid), reason)
         return transaction_pb2.SetRollbackOnlyResponse()
 
     async def Commit(  # noqa: N802
@@ -116,7 +116,7 @@ class TransactionService(TransactionServiceServicer):
         response = transaction_pb2.TransactionServiceCommitResponse()
         async with Refusals(context, self._telemetry):
             wait_applied = grpc_wire.read_wait(request.wait)
-            ended = await self._engine.commit(checks.check_xid(request.xid), wait_applied=wait_applied)
+            ended = await self._gate.engine.commit(checks.check_xid(request.xid), wait_applied=wait_applied)
             grpc_wire.write_ended(ended, response.result)
         return response
 
@@ -143,7 +143,7 @@ class TransactionService(TransactionServiceServicer):
         """Show one transaction with its story."""
         response = transaction_pb2.GetTransactionResponse()
         async with Refusals(context, self._telemetry):
-            view = await self._inquiries.transaction(checks.check_xid(request.xid))
+            view = await self._gate.inquiries.transaction(checks.check_xid(request.xid))
             grpc_wire.write_view(view, response.transaction)
         return response
 
@@ -160,7 +160,7 @@ class TransactionService(TransactionServiceServicer):
             limit = _read_page_size(request.page_size)
             phase = grpc_wire.read_phase(request.phase)
             before = checks.check_xid(request.page_token, "page_token") if request.page_token else None
-            views = await self._inquiries.transactions(phase, before, limit)
+            views = await self._gate.inquiries.transactions(phase, before, limit)
             for view in views:
                 grpc_wire.write_view(view.without_events(), response.transactions.add())
             if len(views) == limit:
@@ -177,7 +177,7 @@ class TransactionService(TransactionServiceServicer):
         """Stream changes of phase, of one transaction until it finishes, or of all."""
         async with Refusals(context, self._telemetry):
             xid = checks.check_xid(request.xid) if request.xid else None
-            async for view in self._inquiries.watch(xid):
+            async for view in self._gate.inquiries.watch(xid):
                 response = transaction_pb2.WatchTransactionsResponse()
                 grpc_wire.write_view(view, response.transaction)
                 yield response
@@ -191,7 +191,7 @@ class TransactionService(TransactionServiceServicer):
         response = transaction_pb2.GetDecisionResponse()
         async with Refusals(context, self._telemetry):
             xid = checks.check_xid(request.xid)
-            log_id = self._engine.incarnation.log_id
+            log_id = self._gate.engine.incarnation.log_id
             if request.log_id not in {"", log_id}:
                 raise WrongPhaseError(
                     f"transaction {xid} belongs to log {request.log_id[:64]!r}, and this coordinator to log {log_id}; "
@@ -199,18 +199,18 @@ class TransactionService(TransactionServiceServicer):
                     code="LOG_MISMATCH",
                     xid=xid,
                 )
-            grpc_wire.write_decision(await self._inquiries.decision(xid), response)
+            grpc_wire.write_decision(await self._gate.inquiries.decision(xid), response)
         return response
 
     async def _roll_back(self, request: transaction_pb2.TransactionServiceRollbackRequest) -> Ended:
         reason = checks.check_reason(request.reason) or _DEFAULT_REASON
         match request.WhichOneof("which"):
             case "xid":
-                return await self._engine.rollback(checks.check_xid(request.xid), reason)
+                return await self._gate.engine.rollback(checks.check_xid(request.xid), reason)
             case "request_id":
                 request_id = checks.check_request_id(request.request_id)
                 if request_id:
-                    return await self._engine.close_intent(TENANT_DEFAULT, request_id, reason)
+                    return await self._gate.engine.close_intent(TENANT_DEFAULT, request_id, reason)
             case None:
                 pass
         raise InvalidRequestError("either xid or request_id is required", field="which", code="REQUIRED")

@@ -13,14 +13,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from coordinator.api import checks, http_problems, http_views
+from coordinator.api.gate import Gate
 from coordinator.api.grpc_errors import reason_of
 from coordinator.api.http_body import read_call
 from coordinator.api.http_schema import EXECUTE, PROBLEMS
 from coordinator.api.rejection import rejection
-from coordinator.engine import Engine
 from coordinator.errors import TransactionError
 from coordinator.health import Health
-from coordinator.inquiries import Inquiries
 from coordinator.telemetry import Telemetry
 
 PREFIX: Final = "/api/v1/transactions"
@@ -31,8 +30,7 @@ METRICS_MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 class HttpRoutes:
     """What the routes call. ``timeout_default_s`` is for requests that bring none."""
 
-    engine: Engine
-    inquiries: Inquiries
+    gate: Gate
     telemetry: Telemetry
     health: Callable[[], Health]
     timeout_default_s: float
@@ -40,7 +38,7 @@ class HttpRoutes:
     async def execute(self, request: Request) -> Response:
         """Run one transaction from begin to outcome; ROLLED_BACK is a result like COMMITTED."""
         call = await read_call(request, self.timeout_default_s)
-        ended = await self.engine.execute(call)
+        ended = await self.gate.for_new_work().execute(call)
         rejected = rejection(ended.outcome, call.operations)
         if rejected is not None:
             raise rejected
@@ -48,7 +46,7 @@ class HttpRoutes:
 
     async def status(self, transaction_id: str) -> Response:
         """Tell a transaction's story."""
-        view = await self.inquiries.transaction(checks.check_xid(transaction_id, "transaction_id"))
+        view = await self.gate.inquiries.transaction(checks.check_xid(transaction_id, "transaction_id"))
         return _json(http_views.view_json(view))
 
     async def show_health(self) -> Response:

@@ -7,14 +7,13 @@ are, so that no number is rounded on its way.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
 from coordinator.health import Health
+from coordinator.json_text import list_text, object_text, result_text
 from coordinator.protocol.outcome import BranchOutcome, Outcome
 from coordinator.requests import Ended, StoryEvent, TransactionView
-from participant_sdk import exact_json
 from participant_sdk.xa import Decision, Vote
 
 _STATES: Final = {Decision.COMMIT: "COMMITTED", Decision.ROLLBACK: "ROLLED_BACK"}
@@ -22,12 +21,12 @@ _STATES: Final = {Decision.COMMIT: "COMMITTED", Decision.ROLLBACK: "ROLLED_BACK"
 
 def ended_json(ended: Ended) -> str:
     """The answer to ``execute``."""
-    return _object(
+    return object_text(
         [
             *_outcome_members(ended.outcome),
             ("phase", json.dumps(ended.outcome.phase.name)),
             ("duration_ms", f"{ended.duration_s * 1000:.3f}"),
-            ("branches", _list(_branch(branch) for branch in ended.outcome.branches)),
+            ("branches", list_text(_branch(branch) for branch in ended.outcome.branches)),
         ]
     )
 
@@ -43,7 +42,7 @@ def view_json(view: TransactionView) -> str:
             ("state", json.dumps(view.phase.name)),
         ]
     )
-    return _object(
+    return object_text(
         [
             *members,
             ("phase", json.dumps(view.phase.name)),
@@ -53,8 +52,8 @@ def view_json(view: TransactionView) -> str:
             ("deadline", _time(view.deadline_unix_ms)),
             ("incarnation", json.dumps(view.incarnation)),
             ("sequence", json.dumps(view.sequence)),
-            ("branches", _list(_branch(branch) for branch in view.branches)),
-            ("events", _list(_event(event) for event in view.events)),
+            ("branches", list_text(_branch(branch) for branch in view.branches)),
+            ("events", list_text(_event(event) for event in view.events)),
         ]
     )
 
@@ -98,7 +97,7 @@ def _branch(branch: BranchOutcome) -> str:
     members.append(("done", json.dumps(branch.done)))
     if branch.heuristic is not None:
         members.append(("heuristic", json.dumps(branch.heuristic.name)))
-    return _object(members)
+    return object_text(members)
 
 
 def _vote_members(vote: Vote | None) -> list[tuple[str, str]]:
@@ -114,23 +113,12 @@ def _vote_members(vote: Vote | None) -> list[tuple[str, str]]:
         ]
     if vote.field:
         members.append(("field", json.dumps(vote.field)))
-    members.append(("results", _list(_result(result) for result in vote.results)))
+    members.append(("results", list_text(result_text(result) for result in vote.results)))
     return members
 
 
-def _result(text: str) -> str:
-    """A participant's result as it is; as text where it is no JSON, and null where it is nothing."""
-    if not text:
-        return "null"
-    try:
-        exact_json.loads(text)
-    except exact_json.InvalidJsonError:
-        return json.dumps(text)
-    return text
-
-
 def _event(event: StoryEvent) -> str:
-    return _object(
+    return object_text(
         [
             ("time", _time(event.unix_ms)),
             ("event", json.dumps(event.event)),
@@ -145,11 +133,3 @@ def _time(unix_ms: int | None) -> str:
         return "null"
     stamp = datetime.fromtimestamp(unix_ms / 1000, UTC)
     return json.dumps(stamp.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
-
-
-def _object(members: Iterable[tuple[str, str]]) -> str:
-    return "{" + ",".join([f"{json.dumps(key)}:{value}" for key, value in members]) + "}"
-
-
-def _list(items: Iterable[str]) -> str:
-    return "[" + ",".join(items) + "]"

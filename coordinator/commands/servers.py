@@ -1,0 +1,76 @@
+"""Commands that start servers, or change their databases: dev, coordinator, sidecar, migrate."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import psycopg
+import typer
+
+from coordinator import config, daemon, dev
+from coordinator.commands.outputs import ExitCode, fail
+from coordinator.config_sources import InvalidConfigError
+from coordinator.log.postgres import migrate_log
+from participant_sdk.migrations import MigrationError
+
+ConfigPath = Annotated[
+    Path | None, typer.Option("--config", help="The configuration, YAML or JSON; else TRANSACTION_CONFIG_PATH.")
+]
+SIDECAR_MODULE: Final = "sidecars.main"
+
+
+def run_dev(
+    data: Annotated[Path, typer.Option(help="Where data, logs and the configuration are kept.")] = Path(".pincex"),
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65000, help="0 takes a free one.")] = 50051,
+    postgres: Annotated[str, typer.Option(help="A PostgreSQL server by DSN; else one of our own is started.")] = "",
+    redis: Annotated[str, typer.Option(help="A Redis server by DSN; else one of our own is started.")] = "",
+) -> None:
+    """Run everything on this machine: databases, sidecars, a coordinator; on the loopback only."""
+    try:
+        dev.run(dev.DevOptions(data, http_port, grpc_port, postgres, redis))
+    except dev.DevError as error:
+        fail(str(error), ExitCode.UNAVAILABLE)
+
+
+def run_coordinator(config_path: ConfigPath = None) -> None:
+    """Run a coordinator until SIGTERM or SIGINT.
+
+    Exit codes: 0 stopped, 2 it cannot start as configured, 5 its incarnation may write no more (start it again).
+    """
+    raise typer.Exit(daemon.run(_configuration(config_path)))
+
+
+def run_sidecar(context: typer.Context) -> None:
+    """Run a participant shipped with the system; ``pincex sidecar --help`` tells its options."""
+    os.execv(sys.executable, [sys.executable, "-m", SIDECAR_MODULE, *context.args])  # noqa: S606 - our own module
+
+
+def migrate(
+    *,
+    config_path: ConfigPath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Bring the decision log's schema up to date; a coordinator does so at start too."""
+    try:
+        applied = asyncio.run(migrate_log(_configuration(config_path).log.dsn))
+    except MigrationError as error:
+        fail(str(error), ExitCode.BAD_REQUEST, as_json=as_json)
+    except psycopg.OperationalError as error:
+        fail(f"the decision log cannot be reached: {error}", ExitCode.UNAVAILABLE, as_json=as_json)
+    if as_json:
+        typer.echo(json.dumps({"applied": applied}))
+    else:
+        typer.echo("\n".join(f"applied {name}" for name in applied) or "the schema is up to date")
+
+
+def _configuration(path: Path | None) -> config.Config:
+    try:
+        return config.load(os.environ, path)
+    except InvalidConfigError as error:
+        fail(str(error), ExitCode.BAD_REQUEST)
