@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
+from random import Random
+from typing import Final
 
 
 class Fault(Enum):
@@ -44,16 +48,94 @@ class Fault(Enum):
 
 Tally = Counter[Fault]
 
+# For each frame, stream or call: how likely, at the mildest and at the worst.
+WEATHER: Final[Mapping[Fault, tuple[float, float]]] = {
+    Fault.SLOW_FRAME: (0.002, 0.05),
+    Fault.DROP: (0.005, 0.15),
+    Fault.DUPLICATE: (0.01, 0.3),
+    Fault.REORDER: (0.01, 0.3),
+    Fault.BREAK: (0.002, 0.03),
+    Fault.HALF_OPEN: (0.001, 0.01),
+    Fault.CALL_LOST: (0.01, 0.2),
+    Fault.REPLY_LOST: (0.01, 0.2),
+}
+# For each statement or flush.
+STORAGE: Final[Mapping[Fault, tuple[float, float]]] = {
+    Fault.LOG_SLOW: (0.005, 0.1),
+    Fault.LOG_FAILED: (0.005, 0.1),
+    Fault.LOG_ANSWER_LOST: (0.005, 0.1),
+    Fault.LOG_LATE: (0.005, 0.1),
+    Fault.STORE_SLOW: (0.005, 0.1),
+    Fault.STORE_FAILED: (0.005, 0.1),
+    Fault.CRASH_IN_FLUSH: (0.002, 0.02),
+}
+# For each second of the run.
+EVENTS: Final[Mapping[Fault, tuple[float, float]]] = {
+    Fault.CUT_ONE_WAY: (0.05, 0.3),
+    Fault.CUT_BOTH_WAYS: (0.05, 0.3),
+    Fault.CRASH_COORDINATOR: (0.05, 0.4),
+    Fault.CRASH_PARTICIPANT: (0.05, 0.4),
+    Fault.CRASH_AT_STEP: (0.1, 0.6),
+    Fault.PAUSE_COORDINATOR: (0.05, 0.3),
+    Fault.PAUSE_PARTICIPANT: (0.05, 0.3),
+    Fault.LOG_OUTAGE: (0.02, 0.1),
+}
+# For each intent of a client.
+CLIENTS: Final[Mapping[Fault, tuple[float, float]]] = {
+    Fault.CLIENT_REPEATS: (0.05, 0.5),
+    Fault.CLIENT_GIVES_UP: (0.05, 0.5),
+}
 
-NETWORK = (
-    Fault.SLOW_FRAME,
-    Fault.DROP,
-    Fault.DUPLICATE,
-    Fault.REORDER,
-    Fault.BREAK,
-    Fault.HALF_OPEN,
-    Fault.CUT_ONE_WAY,
-    Fault.CUT_BOTH_WAYS,
-    Fault.CALL_LOST,
-    Fault.REPLY_LOST,
-)
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """One seed's options: how large the world is, and how likely each kind of fault."""
+
+    seed: int
+    chances: Mapping[Fault, float]
+    coordinators: int
+    participants: int
+    clients: int
+    transactions: int
+    shuffled: bool
+    step_max_s: float
+    flush_s: float
+
+    def without(self, fault: Fault) -> Mix:
+        """The same mix, but for one kind of fault."""
+        return replace(self, chances={kind: chance for kind, chance in self.chances.items() if kind is not fault})
+
+    def chance(self, fault: Fault) -> float:
+        """How likely the fault is; its table above says for each what. 0 for a fault that is not in the mix."""
+        return self.chances.get(fault, 0.0)
+
+    def describe(self) -> str:
+        """All options in one line."""
+        faults = ", ".join(f"{fault.name} {chance:.3g}" for fault, chance in self.chances.items()) or "none"
+        return (
+            f"seed {self.seed}: {self.coordinators} coordinators, {self.participants} participants, "
+            f"{self.clients} clients, {self.transactions} transactions, "
+            f"{'shuffled' if self.shuffled else 'in order'}, {self.flush_s * 1000:g} ms flushes; faults: {faults}"
+        )
+
+
+def draw(seed: int) -> Mix:
+    """Draw a seed's mix: each kind of fault is in or out, mild or bad, so that no seed hides behind another's noise."""
+    rng = Random(f"{seed}:mix")
+    share = rng.choice((0.15, 0.35, 0.6))
+    chances: dict[Fault, float] = {}
+    for fault, (mild, bad) in {**WEATHER, **STORAGE, **EVENTS, **CLIENTS, Fault.CLOCK_SKEW: (0.2, 1.0)}.items():
+        chance = mild * (bad / mild) ** rng.random()
+        if rng.random() < share:
+            chances[fault] = chance
+    return Mix(
+        seed,
+        chances,
+        coordinators=rng.choice((1, 2, 2, 3)),
+        participants=rng.choice((2, 3, 4)),
+        clients=rng.choice((4, 8, 16)),
+        transactions=rng.choice((50, 60, 80)),
+        shuffled=rng.random() < 0.5,
+        step_max_s=rng.choice((0.0, 0.000_02, 0.000_2)),
+        flush_s=rng.choice((0.000_2, 0.002, 0.01, 0.01)),
+    )

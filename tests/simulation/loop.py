@@ -28,7 +28,7 @@ from enum import Enum, auto
 from random import Random
 from typing import Any, Final, NamedTuple, TypeVar, TypeVarTuple, Unpack
 
-STEPS_MAX: Final = 20_000_000
+STEPS_MAX: Final = 5_000_000
 BURIAL_STEPS_MAX: Final = 1_000_000
 
 T = TypeVar("T")
@@ -139,7 +139,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Park the process for ever: no callback of it runs again, and no ``finally``."""
         process.life = Life.CRASHED
         self._park(process)
-        process.keep.extend(asyncio.all_tasks(self))
+        process.keep += [t for t in asyncio.all_tasks(self) if isinstance(t, NumberedTask) and t.process is process]
 
     def pause(self, process: Process) -> None:
         """Stop a running process as SIGSTOP does."""

@@ -1,0 +1,159 @@
+"""Simulated clients: they send, lose replies, send again, give up; what they were told the oracle keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from random import Random
+from typing import Any, Final, TypeVar
+
+from coordinator.errors import BusyError, OutcomeUnknownError, TransactionError, UnavailableError
+from coordinator.requests import Ended
+from participant_sdk.ids import Xid
+from tests.simulation.business import draw_operations
+from tests.simulation.coordinators import CoordinatorHost
+from tests.simulation.faults import Fault
+from tests.simulation.hosts import Surroundings
+from tests.simulation.network import CallFailedError
+from tests.simulation.oracle import Intent
+
+PATIENCE_S: Final = 15.0
+IMPATIENCE_S: Final = (0.005, 1.0)
+TIMEOUT_S: Final = (0.5, 8.0)
+ATTEMPTS_MAX: Final = 4
+PAUSE_MAX_S: Final = 1.0
+INTERACTIVE_SHARE: Final = 0.15
+NAMED_SHARE: Final = 0.6
+
+Reply = TypeVar("Reply")
+
+
+class Client:
+    """One client with its share of the run's transactions, one after the other.
+
+    ``unsettled`` collects the named intents whose end the client does not know.
+    """
+
+    def __init__(self, name: str, around: Surroundings, coordinators: Sequence[CoordinatorHost]) -> None:
+        self.name = name
+        self.unsettled: list[Intent] = []
+        self.sent = 0
+        self._around = around
+        self._coordinators = coordinators
+        self._rng = Random(f"{around.mix.seed}:{name}")
+
+    async def run(self, numbers: Sequence[int], participants: Sequence[str]) -> None:
+        """Pursue one intent for each number."""
+        for number in numbers:
+            named = self._rng.random() < NAMED_SHARE
+            intent = Intent(number, draw_operations(self._rng, participants), f"request-{number}" if named else "")
+            if not await self._pursue_as_drawn(intent) and named:
+                self.unsettled.append(intent)
+            await asyncio.sleep(self._rng.uniform(0, PAUSE_MAX_S))
+
+    async def settle(self, intent: Intent) -> None:
+        """Ask until the intent has an end: by sending it again, or by closing it."""
+        closes = self._rng.random() < 0.4
+        while True:
+            ended = await self._ask(
+                lambda host: (
+                    host.close_intent(intent)
+                    if closes
+                    else host.execute(intent, timeout_s=TIMEOUT_S[1], wait_applied=True)
+                ),
+                PATIENCE_S,
+            )
+            if ended is not None and not ended.outcome.retry:
+                return
+            await asyncio.sleep(self._rng.uniform(0, PAUSE_MAX_S))
+
+    async def _pursue_as_drawn(self, intent: Intent) -> bool:
+        """Pursue once, twice at the same time, or step by step; whether the end is known."""
+        if self._rng.random() < INTERACTIVE_SHARE:
+            return await self._converse(intent)
+        if intent.request_id and self._strikes(Fault.CLIENT_REPEATS):
+            async with asyncio.TaskGroup() as both:
+                twins = [both.create_task(self._pursue(intent)) for _ in range(2)]
+            return any(twin.result() for twin in twins)
+        return await self._pursue(intent)
+
+    async def _pursue(self, intent: Intent) -> bool:
+        """Execute, and again after what is not an end; whether the end is known."""
+        for _ in range(ATTEMPTS_MAX):
+            impatient = self._strikes(Fault.CLIENT_GIVES_UP)
+            patience_s = self._rng.uniform(*IMPATIENCE_S) if impatient else PATIENCE_S
+            timeout_s = self._rng.uniform(*TIMEOUT_S)
+            waits = self._rng.random() < 0.7
+            self.sent += 1
+            ended = await self._ask(
+                lambda host, timeout_s=timeout_s, waits=waits: host.execute(
+                    intent, timeout_s=timeout_s, wait_applied=waits
+                ),
+                patience_s,
+            )
+            if ended is not None and not ended.outcome.retry:
+                return True
+            if impatient or not intent.request_id:
+                return False
+            await asyncio.sleep(self._rng.uniform(0, PAUSE_MAX_S))
+        return False
+
+    async def _converse(self, intent: Intent) -> bool:
+        """Begin, enlist and commit by separate calls; sometimes change one's mind, or walk away."""
+        host = self._rng.choice(self._coordinators)
+        self.sent += 1
+        xid = await self._call(host, lambda: host.begin(intent, self._rng.uniform(*TIMEOUT_S)), PATIENCE_S)
+        if xid is None:
+            return False
+        for operation in intent.operations:
+            if await self._call(host, lambda operation=operation: _done(host.enlist(xid, operation))) is None:
+                return False
+            await asyncio.sleep(self._rng.uniform(0, 0.05))
+        return await self._finish(host, intent, xid)
+
+    async def _finish(self, host: CoordinatorHost, intent: Intent, xid: Xid) -> bool:
+        whim = self._rng.random()
+        if whim < 0.1:
+            return False
+        if whim < 0.2:
+            ended = await self._call(host, lambda: host.rollback(intent, xid))
+        elif whim < 0.3:
+            await self._call(host, lambda: _done(host.set_rollback_only(xid)))
+            ended = await self._call(host, lambda: host.commit(intent, xid))
+        else:
+            ended = await self._call(host, lambda: host.commit(intent, xid))
+        return ended is not None and not ended.outcome.retry
+
+    async def _ask(
+        self, ask: Callable[[CoordinatorHost], Coroutine[Any, Any, Ended]], patience_s: float
+    ) -> Ended | None:
+        host = self._rng.choice(self._coordinators)
+        return await self._call(host, lambda: ask(host), patience_s)
+
+    async def _call(
+        self, host: CoordinatorHost, serve: Callable[[], Coroutine[Any, Any, Reply]], patience_s: float = PATIENCE_S
+    ) -> Reply | None:
+        """Call a coordinator; None where no end came: the call failed, or an error says so."""
+        try:
+            return await self._around.network.call(self.name, host.name, serve, timeout_s=patience_s)
+        except CallFailedError:
+            return None
+        except (BusyError, UnavailableError, OutcomeUnknownError) as error:
+            self._around.trace.note(f"refused {self.name} {error.reason}")
+            return None
+        except TransactionError as error:
+            # A lost enlist or a passed deadline shows as a wrong phase or an unknown transaction.
+            self._around.trace.note(f"refused {self.name} {error.reason} {error.message:.80}")
+            return None
+
+    def _strikes(self, fault: Fault) -> bool:
+        if self._rng.random() < self._around.mix.chance(fault):
+            self._around.tally[fault] += 1
+            return True
+        return False
+
+
+async def _done(call: Coroutine[Any, Any, None]) -> bool:
+    """Tell a call that returns nothing from one that failed."""
+    await call
+    return True

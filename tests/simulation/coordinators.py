@@ -1,0 +1,171 @@
+"""A simulated coordinator: the engine, its links and its half of the log, composed as the daemon does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final, TypeVar
+
+from coordinator import canonical
+from coordinator.admission import Limits
+from coordinator.engine import Engine
+from coordinator.errors import UnavailableError
+from coordinator.heuristics import HeuristicKeeper
+from coordinator.incarnation import IncarnationLife
+from coordinator.inquiries import Inquiries
+from coordinator.log.backoff import Backoff
+from coordinator.log.decision_log import Incarnation, LogUnavailableError, LogUncertainError
+from coordinator.log.ended import IncarnationEndedError
+from coordinator.log.group_commit import GroupCommit
+from coordinator.log.memory import MemoryLog
+from coordinator.log.memory_store import MemoryLogStore
+from coordinator.protocol.timing import Timing
+from coordinator.recovery import Recovery
+from coordinator.requests import TENANT_DEFAULT, Ended, ExecuteCall
+from coordinator.running import Finished
+from participant_sdk.decisions import DecisionAnswer, DecisionQuery
+from participant_sdk.hello import Introduction
+from participant_sdk.ids import Xid
+from participant_sdk.link import Link
+from participant_sdk.participant import Operation
+from tests.simulation.clocks import SimulatedClock
+from tests.simulation.faults import Fault
+from tests.simulation.hosts import Host, Surroundings
+from tests.simulation.loop import Process
+from tests.simulation.oracle import Intent
+from tests.simulation.storage import LogServer
+
+LEASE_S: Final = 3.0
+TIMING: Final = Timing(
+    prepare_timeout_s=5.0, commit_timeout_s=5.0, rollback_timeout_s=5.0, retry_initial_s=0.5, retry_max_s=8.0
+)
+
+Part = TypeVar("Part")
+
+
+class CoordinatorHost(Host):
+    """One coordinator's machine, with its doors: what a client or a participant may ask of it."""
+
+    crash_fault = Fault.CRASH_COORDINATOR
+    pause_fault = Fault.PAUSE_COORDINATOR
+
+    def __init__(
+        self, name: str, around: Surroundings, store: MemoryLogStore, server: LogServer, participants: Sequence[str]
+    ) -> None:
+        super().__init__(name, around)
+        self.engine: Engine | None = None
+        self.finished = 0
+        # Every coordinator's address, its own too; set before the first start.
+        self.addresses: tuple[str, ...] = ()
+        self._inquiries: Inquiries | None = None
+        self._store = store
+        self._server = server
+        self._participants = participants
+
+    async def main(self, process: Process, clock: SimulatedClock, rng: Random) -> None:
+        """Draw an incarnation and serve until it ends."""
+        log = MemoryLog(self._store, self._server.gate)
+        incarnation = await self._draw(log, rng)
+        engine = Engine(incarnation, clock, timing=TIMING, limits=Limits(), on_finished=self._count)
+        commit = GroupCommit(
+            log,
+            incarnation,
+            clock=clock,
+            random=rng,
+            on_recorded=engine.recorded,
+            on_looked_up=engine.looked_up,
+        )
+        recovery = Recovery(engine, TIMING)
+        life = IncarnationLife(log, commit, clock=clock, on_adopted=recovery.adopt)
+        recovery.connect(life)
+        heuristics = HeuristicKeeper(log, random=rng, on_recorded=engine.heuristics_recorded)
+        links = {name: self._link(name, incarnation, engine, clock, rng) for name in self._participants}
+        engine.connect(links, commit, life, heuristics)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(commit.run())
+                tasks.create_task(life.run())
+                tasks.create_task(heuristics.run())
+                for link in links.values():
+                    tasks.create_task(link.run())
+                self.engine, self._inquiries = engine, Inquiries(engine, log, commit)
+                self._around.network.listen(self.name, process)
+        except* IncarnationEndedError as ended:
+            engine.stop(str(ended.exceptions[0]))
+            raise
+
+    def lose(self) -> None:
+        """Lose all: a coordinator keeps nothing of its own."""
+        self.engine = None
+        self._inquiries = None
+
+    # -- The doors; each runs within the process.
+
+    async def execute(self, intent: Intent, *, timeout_s: float, wait_applied: bool) -> Ended:
+        """Run a whole transaction."""
+        digest = canonical.digest(intent.operations) if intent.request_id else b""
+        call = ExecuteCall(
+            intent.operations, timeout_s, TENANT_DEFAULT, intent.request_id, digest, wait_applied=wait_applied
+        )
+        return await self._tell(intent, lambda engine: engine.execute(call))
+
+    async def begin(self, intent: Intent, timeout_s: float) -> Xid:
+        """Begin an interactive transaction."""
+        return self._engine().begin(timeout_s, TENANT_DEFAULT, intent.request_id)
+
+    async def enlist(self, xid: Xid, operation: Operation) -> None:
+        """Add one operation to it."""
+        self._engine().enlist(xid, operation.service, [operation], 0)
+
+    async def set_rollback_only(self, xid: Xid) -> None:
+        """Leave it no end but rollback."""
+        self._engine().set_rollback_only(xid, "the client changed its mind")
+
+    async def commit(self, intent: Intent, xid: Xid) -> Ended:
+        """Commit it."""
+        return await self._tell(intent, lambda engine: engine.commit(xid))
+
+    async def rollback(self, intent: Intent, xid: Xid) -> Ended:
+        """Roll it back."""
+        return await self._tell(intent, lambda engine: engine.rollback(xid, "the client gave up"))
+
+    async def close_intent(self, intent: Intent) -> Ended:
+        """Bind ROLLBACK to the intent, unless it is bound."""
+        return await self._tell(
+            intent, lambda engine: engine.close_intent(TENANT_DEFAULT, intent.request_id, "the client gave up")
+        )
+
+    async def decision(self, query: DecisionQuery) -> DecisionAnswer:
+        """Answer a participant in doubt."""
+        if self._inquiries is None:
+            raise UnavailableError("not open yet")
+        return await self._inquiries.decision(query.xid)
+
+    async def _tell(self, intent: Intent, ask: Callable[[Engine], asyncio.Future[Ended]]) -> Ended:
+        ended = await ask(self._engine())
+        self._around.oracle.was_told(intent, ended.outcome)
+        return ended
+
+    def _engine(self) -> Engine:
+        if self.engine is None:
+            raise UnavailableError("not open yet")
+        return self.engine
+
+    async def _draw(self, log: MemoryLog, rng: Random) -> Incarnation:
+        backoff = Backoff(rng)
+        while True:
+            try:
+                return await log.open(self.name, self.name, LEASE_S)
+            except (LogUnavailableError, LogUncertainError):
+                await backoff.wait()
+
+    def _link(self, name: str, incarnation: Incarnation, engine: Engine, clock: SimulatedClock, rng: Random) -> Link:
+        introduction = Introduction(
+            incarnation.log_id, self.name, incarnation.number, incarnation.epoch, self.addresses
+        )
+        transport = self._around.network.transport(self.name, name)
+        return Link(name, transport, lambda: introduction, engine, clock=clock, jitter=rng)
+
+    def _count(self, _: Finished) -> None:
+        self.finished += 1
