@@ -7,7 +7,7 @@ that: the hot path always finds its prepared statements and kept plans where it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -55,7 +55,7 @@ class DedicatedConnections:
             self._places.put_nowait(place)
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[tuple[AsyncConnection[TupleRow], int]]:
+    async def acquire(self) -> AsyncGenerator[tuple[AsyncConnection[TupleRow], int]]:
         """Take a connection, and its worker's number, for a while; wait while all are taken.
 
         psycopg.OperationalError when the database cannot be reached. What leaves a transaction open,

@@ -92,10 +92,8 @@ def register(connection: AsyncConnection[object]) -> None:
 
 
 def _variable(element: int, values: Sequence[bytes | None]) -> bytes:
-    parts = [_header(element, len(values), nulls=True)]
-    for value in values:
-        parts.append(_NULL if value is None else _LENGTH.pack(len(value)) + value)
-    return b"".join(parts)
+    items = [_NULL if value is None else _LENGTH.pack(len(value)) + value for value in values]
+    return _header(element, len(values), nulls=True) + b"".join(items)
 
 
 def _header(element: int, length: int, *, nulls: bool) -> bytes:

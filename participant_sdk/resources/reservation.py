@@ -11,7 +11,7 @@ One database holds one participant, and may be served by several processes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -83,9 +83,7 @@ class ReservationService:
 class ReservationResource(Participant):
     """A service's branches in its PostgreSQL database. ``apply`` may run as often at once as there are connections."""
 
-    def __init__(
-        self, name: str, service: ReservationService, connections: DedicatedConnections, clock: Clock
-    ) -> None:
+    def __init__(self, name: str, service: ReservationService, connections: DedicatedConnections, clock: Clock) -> None:
         self.name = name
         self.operations = service.operations
         self._plan = service.plan
@@ -103,7 +101,7 @@ class ReservationResource(Participant):
         clock: Clock,
         *,
         connections: int = CONNECTIONS_DEFAULT,
-    ) -> AsyncIterator[ReservationResource]:
+    ) -> AsyncGenerator[ReservationResource]:
         """Bring the database up to date and serve it, over this many connections, until the block ends.
 
         MigrationError, or psycopg.OperationalError when the database cannot be reached.
@@ -173,7 +171,7 @@ class ReservationResource(Participant):
     async def resolve(self, log_id: str, xid: Xid, outcome: Decision, reason: str) -> Ack:
         """Force a branch in doubt, and keep the reason."""
         found = await self._ask(
-            "select found, how from pincex.resolve_branch(%s::smallint, %s::uuid, %s::smallint, %s)",
+            b"select found, how from pincex.resolve_branch(%s::smallint, %s::uuid, %s::smallint, %s)",
             (await self._log_number(log_id), str(xid), int(outcome), reason),
         )
         return ack_of(*found, call_of(outcome))
@@ -181,7 +179,7 @@ class ReservationResource(Participant):
     async def forget(self, log_id: str, xid: Xid) -> Ack:
         """End a heuristic branch as what it was forced to."""
         found = await self._ask(
-            "select found, how from pincex.forget_branch(%s::smallint, %s::uuid)",
+            b"select found, how from pincex.forget_branch(%s::smallint, %s::uuid)",
             (await self._log_number(log_id), str(xid)),
         )
         return ack_of(*found, BranchCall.FORGET)
@@ -222,7 +220,9 @@ class ReservationResource(Participant):
                 raise
             # What was asked may have happened. Nothing is promised: commits and rollbacks come again, and a
             # branch that was prepared after all is rolled back, or asks.
-            no = transient_no("DATABASE_UNAVAILABLE", f"{self.name} cannot reach its database", xa_code=XaCode.XAER_RMFAIL)
+            no = transient_no(
+                "DATABASE_UNAVAILABLE", f"{self.name} cannot reach its database", xa_code=XaCode.XAER_RMFAIL
+            )
             return Answers([RETRY] * len(work.commits), [RETRY] * len(work.rollbacks), [no] * len(work.prepares))
 
     def _planned(self, prepare: Prepare) -> Planned:
@@ -265,7 +265,9 @@ class ReservationResource(Participant):
     async def _refuse(self, log: int, refused: Sequence[tuple[Prepare, Vote]]) -> Sequence[Vote]:
         """Store a "no" for each of these, so that its duplicate gets the same (R8); an earlier vote stands."""
         prepares = [prepare for prepare, _ in refused]
-        answers, _ = await self._repeat(log, Batch(prepares=prepares, planned=[Planned((), vote) for _, vote in refused]))
+        answers, _ = await self._repeat(
+            log, Batch(prepares=prepares, planned=[Planned((), vote) for _, vote in refused])
+        )
         return answers.prepares
 
     async def _run_apart(self, log: int, batch: Batch) -> Answers:
@@ -293,7 +295,7 @@ class ReservationResource(Participant):
             await _by_halves(list(zip(batch.prepares, batch.planned, strict=True)), prepare, refuse),
         )
 
-    async def _ask(self, statement: str | bytes, parameters: Mapping[str, object] | Sequence[object]) -> tuple[int, int]:
+    async def _ask(self, statement: bytes, parameters: Mapping[str, object] | Sequence[object]) -> tuple[int, int]:
         """Run a statement that returns one row of two numbers."""
         async with self._connections.acquire() as (connection, _):
             row = await (await connection.execute(statement, parameters)).fetchone()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from participant_sdk.xa import PREPARED, READ_ONLY, Vote, VoteKind, XaCode, transient_no
 
@@ -31,7 +31,8 @@ def vote_of(kind: int | None, answer: str | None) -> Vote:
     """Read a stored vote. A tombstone, whose kind is None, is a transient "no"."""
     if kind is None:
         return TOMBSTONE_VOTE
-    said = {} if answer is None else json.loads(answer)
+    # What we wrote ourselves, or the service's SQL did.
+    said: dict[str, Any] = {} if answer is None else json.loads(answer)
     match VoteKind(kind):
         case VoteKind.PREPARED:
             return PREPARED._replace(results=tuple(said.get("results", ())))

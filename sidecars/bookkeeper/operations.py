@@ -16,7 +16,17 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Final, NamedTuple
 
 from participant_sdk.ids import Xid
-from participant_sdk.parameters import EXACT, Amount, Note, Parameters, RefusedError, UserId, read, refuse, unknown_operation
+from participant_sdk.parameters import (
+    EXACT,
+    Amount,
+    Note,
+    Parameters,
+    RefusedError,
+    UserId,
+    read,
+    refuse,
+    unknown_operation,
+)
 from participant_sdk.participant import Operation
 from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned

@@ -1,0 +1,150 @@
+"""A sidecar's process: ``python -m sidecars.main bookkeeper --dsn … --listen … --coordinators …``.
+
+It brings its database up to date, serves until SIGTERM or SIGINT, lets calls under way finish,
+and writes one JSON object a line to standard error. ``participant_serving`` says that it is ready.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import psycopg
+import structlog
+import uvloop
+
+from participant_sdk.batching import BATCH_CAP_DEFAULT
+from participant_sdk.clock import SystemClock
+from participant_sdk.ids import InvalidIdentifierError, check_participant
+from participant_sdk.migrations import MigrationError
+from participant_sdk.resources.reservation import ReservationResource, ReservationService
+from participant_sdk.server import serving
+from participant_sdk.worker import WORKERS_MAX
+from sidecars.bookkeeper import operations as bookkeeper
+from sidecars.trading import operations as trading
+
+SERVICES: Final[Mapping[str, ReservationService]] = {"bookkeeper": bookkeeper.SERVICE, "trading": trading.SERVICE}
+WORKERS_DEFAULT: Final = 2
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+
+_LEVELS: Final = ("debug", "info", "warning", "error")
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a sidecar until it is told to stop. Returns 0 then, and 1 if it could not serve."""
+    options = _parser().parse_args(arguments)
+    _log_as_json(options.log_level)
+    try:
+        uvloop.run(_run(options))
+    except (psycopg.OperationalError, MigrationError, OSError) as error:
+        _log.error("participant_failed", participant=options.name or options.service, error=str(error))
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+async def _run(options: argparse.Namespace) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    name = options.name or options.service
+    # One connection for each worker's batch, and one for the questions that come beside them.
+    opened = ReservationResource.open(
+        name, SERVICES[options.service], options.dsn, SystemClock(), connections=options.workers + 1
+    )
+    async with (
+        opened as participant,
+        serving(
+            participant,
+            options.listen,
+            coordinators=options.coordinators,
+            worker_count=options.workers,
+            batch_size=options.batch_size,
+        ),
+    ):
+        # What start-up made lives for ever: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        await stopping.wait()
+        _log.info("participant_stopping", participant=name)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sidecars.main", description="Serve a participant.")
+    parser.add_argument("service", choices=SERVICES, help="what to serve")
+    parser.add_argument(
+        "--name", type=_participant, help="the participant's configured name; the service's, if not given"
+    )
+    parser.add_argument("--dsn", required=True, help="its PostgreSQL database")
+    parser.add_argument("--listen", required=True, help="host:port, port 0 for any")
+    parser.add_argument("--coordinators", type=_addresses, default=(), help="whom to ask when in doubt: host:port,…")
+    parser.add_argument("--workers", type=_number(WORKERS_MAX), default=WORKERS_DEFAULT, help="batches at once")
+    parser.add_argument(
+        "--batch-size", type=_number(10_000), default=BATCH_CAP_DEFAULT, help="branches in a batch, at most"
+    )
+    parser.add_argument("--log-level", choices=_LEVELS, default="info")
+    return parser
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    return tuple(address.strip() for address in text.split(",") if address.strip())
+
+
+def _participant(text: str) -> str:
+    try:
+        return check_participant(text)
+    except InvalidIdentifierError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+class _number:  # noqa: N801 - argparse shows it in messages, and calls it like a function
+    """A whole number from 1 to ``limit``, for argparse."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+    def __call__(self, text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= self._limit:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {self._limit}")
+        return int(text)
+
+
+def _log_as_json(level: str) -> None:
+    """Send structlog's events, and what libraries log, to standard error as JSON."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    ending: list[structlog.typing.Processor] = [
+        structlog.processors.EventRenamer("message"),
+        structlog.processors.JSONRenderer(default=str),
+    ]
+    structlog.configure(
+        processors=[*shared, *ending],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+        )
+    )
+    logging.basicConfig(level=number, handlers=[handler], force=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
