@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from coordinator.protocol.effects import StoredDecision
+
 
 class Answer:
     """What stands between a certain outcome and its client.
 
     ``log_owes`` counts the log's answers that must come first (R3), ``heuristics_owed`` the
     heuristic ends that must be durable first (R12). With ``wait_applied`` the client hears when
-    every branch worth waiting for is done, or ``by_s`` has passed. Mutable with slots: one for each transaction.
+    every branch worth waiting for is done, or ``by_s`` has passed. ``stored`` is what the request_id was
+    bound to by another transaction: then that is the answer. Mutable with slots: one for each transaction.
     """
 
-    __slots__ = ("by_s", "given", "heuristics_owed", "log_owes", "wait_applied")
+    __slots__ = ("by_s", "given", "heuristics_owed", "log_owes", "stored", "wait_applied")
 
     def __init__(self) -> None:
         self.given = False
+        self.stored: StoredDecision | None = None
         self.log_owes = 0
         self.heuristics_owed = 0
         self.wait_applied = True

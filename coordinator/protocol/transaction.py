@@ -240,7 +240,7 @@ class Transaction:
         step = Step(messages=self._owed_messages(Verb.ROLLBACK))
         if stored.record.xid != self.xid:
             self.reason, self.message = "REQUEST_ID_BOUND", f"transaction {stored.record.xid} ended the request"
-            self._answer_with(stored, step)
+            self.answer.stored = stored
             return self._settle(now_s, step)
         return self._settle(now_s, self._look_up(step))
 
@@ -293,15 +293,16 @@ class Transaction:
 
     def _told_by_log(self, stored: StoredDecision | None, now_s: float) -> Step:
         self.answer.log_owes -= 1
-        step = Step()
-        if stored is not None and not self.answer.given:
-            self._answer_with(stored, step)
-        return self._settle(now_s, step)
+        self.answer.stored = self.answer.stored or stored
+        return self._settle(now_s, Step())
 
-    def _answer_with(self, stored: StoredDecision, step: Step) -> None:
-        """Answer with what the request_id is bound to; an error if it is bound to other operations (R3)."""
+    def _answer(self, step: Step) -> None:
+        """Answer with the outcome, or with what the request_id is bound to: an error for other operations (R3)."""
         self.answer.given = True
-        if self.digest and stored.record.digest and self.digest != stored.record.digest:
+        stored = self.answer.stored
+        if stored is None:
+            step.reply = self.outcome()
+        elif self.digest and stored.record.digest and self.digest != stored.record.digest:
             step.refusal = Refusal.REQUEST_REUSED
         else:
             step.reply = replayed(stored)
@@ -362,8 +363,7 @@ class Transaction:
         if all_done and self.phase in _TELLING:
             self._move(Cause.ALL_ACKNOWLEDGED)
         if self.answer.is_due(applied=self.branches.all_awaited_done, now_s=now_s):
-            self.answer.given = True
-            step.reply = self.outcome()
+            self._answer(step)
         step.finished = all_done and self.answer.is_free
         if not step.finished:
             step.wake_at_s = self._wake_at_s()
