@@ -64,9 +64,11 @@ async def keep_child(child: Child, stopping: asyncio.Event, tell: Tell) -> None:
         code = await _until_ended(process, stopping)
         if stopping.is_set():
             return
-        pause_s = _FIRST_PAUSE_S if loop.time() - began_s > _STEADY_S else min(pause_s * 2, _LONGEST_PAUSE_S)
+        if loop.time() - began_s > _STEADY_S:
+            pause_s = _FIRST_PAUSE_S
         tell(f"{child.name} {_ended_how(code)}; again in {pause_s:g} s. Its log ends:\n{log_end(child.log)}")
         await _pause(pause_s, stopping)
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
 async def keep_server(name: str, server: EmbeddedPostgres | EmbeddedRedis, tell: Tell) -> None:

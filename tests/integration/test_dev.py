@@ -1,0 +1,171 @@
+"""``pincex dev``: one command brings everything up, again and again, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import httpx
+import psycopg
+import pytest
+
+from coordinator.embedded.postgres import EmbeddedPostgres
+from coordinator.embedded.process import processes_in
+from coordinator.embedded.redis import EmbeddedRedis
+from participant_sdk.client import TransactionClient
+from participant_sdk.client_results import Committed
+from tests.development import PINCEX, Development, development, start, until
+
+SECOND_START_S: Final = 10.0
+_OPEN: Final = ("bookkeeper", "open_account", {"user_id": "7", "currency": "BTC"})
+_CREDIT: Final = ("bookkeeper", "credit_account", {"user_id": "7", "currency": "BTC", "amount": "1"})
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def folder(server_folder: Path) -> Path:
+    return server_folder / "dev"
+
+
+@pytest.fixture
+def running(folder: Path) -> Iterator[Development]:
+    with development(folder) as running:
+        yield running
+
+
+def _children(pid: int) -> set[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return {int(word) for word in listed.stdout.split()}
+
+
+def _alive(pids: set[int]) -> set[int]:
+    return {pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and _state(pid) != "Z"}
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
+
+
+def _is_up(running: Development) -> bool:
+    try:
+        answer = httpx.get(f"http://{running.http}/api/v1/transactions/health")
+    except httpx.TransportError:
+        return False
+    return answer.json()["status"] == "UP"
+
+
+async def _commits(running: Development, *operations: tuple[str, str, dict[str, str]]) -> None:
+    async with TransactionClient(running.grpc) as client:
+        ending = await client.execute(operations)
+    assert isinstance(ending, Committed), ending
+
+
+def test_everything_answers_and_the_screen_tells_where(running: Development) -> None:
+    health = httpx.get(f"http://{running.http}/api/v1/transactions/health").json()
+    assert health["status"] == "UP"
+    assert {each["name"] for each in health["participants"]} == {"bookkeeper", "trading"}
+    for place in (running.http, running.grpc, *running.sidecars.values()):
+        assert place in running.output
+    assert f"curl -sS http://{running.http}/api/v1/transactions/execute" in running.output
+
+
+def test_no_password_is_on_the_screen_or_on_a_command_line(running: Development) -> None:
+    """Every user of the machine can read command lines."""
+    (password,) = (running.folder / "postgres" / "password").read_text().split()
+    assert password not in running.output
+    for child in _children(running.process.pid):
+        assert password not in Path(f"/proc/{child}/cmdline").read_text()
+    assert (running.folder / "coordinator.yaml").stat().st_mode & 0o077 == 0
+
+
+async def test_the_second_start_is_quick_and_finds_the_data(folder: Path) -> None:
+    with development(folder) as first:
+        await _commits(first, _OPEN, _CREDIT)
+    began = time.monotonic()
+    with development(folder) as second:
+        assert time.monotonic() - began < SECOND_START_S
+        await _commits(second, _CREDIT)
+
+
+def test_a_ctrl_c_leaves_no_process(folder: Path) -> None:
+    running = start(folder)
+    with running.process:
+        children = _children(running.process.pid)
+        assert len(children) == 5
+        assert running.stop() == 0
+        assert _alive(children) == set()
+
+
+def test_a_kill_leaves_no_process_and_the_next_start_works(folder: Path) -> None:
+    """kill -9 runs none of its code; the kernel ends the children."""
+    running = start(folder)
+    with running.process:
+        children = _children(running.process.pid)
+        running.process.kill()
+        running.process.wait()
+        until(lambda: not _alive(children))
+    with development(folder) as again:
+        assert httpx.get(f"http://{again.http}/api/v1/transactions/health").is_success
+
+
+def test_a_sidecar_that_is_killed_comes_back(running: Development) -> None:
+    before = _children(running.process.pid)
+    (sidecar,) = (pid for pid in before if "sidecars.main\0trading" in Path(f"/proc/{pid}/cmdline").read_text())
+    os.kill(sidecar, signal.SIGKILL)
+    until(lambda: _children(running.process.pid) - before != set() and _is_up(running))
+
+
+def test_a_postgresql_that_is_killed_comes_back_with_everything(running: Development) -> None:
+    with psycopg.connect(running.log_dsn) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    data = (running.folder / "postgres").resolve() / "data"
+    before = processes_in(data)
+    os.kill(int((data / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
+    until(lambda: set(processes_in(data)) - set(before) != set() and _is_up(running))
+    asyncio.run(_commits(running, ("bookkeeper", "open_account", {"user_id": "8", "currency": "BTC"})))
+
+
+def test_a_second_one_on_the_same_folder_is_refused(running: Development) -> None:
+    """Two owners would stop each other's servers."""
+    refused = subprocess.run(
+        [PINCEX, "dev", "--data", str(running.folder)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert refused.returncode != 0
+    assert f"process {running.process.pid}" in refused.stdout + refused.stderr
+
+
+def test_a_port_in_use_is_named(running: Development, server_folder: Path) -> None:
+    port = running.http.rpartition(":")[2]
+    refused = subprocess.run(
+        [PINCEX, "dev", "--data", str(server_folder / "taken"), "--http-port", port],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode != 0
+    assert f"port {port} is in use" in refused.stdout + refused.stderr
+
+
+async def test_given_servers_are_used_in_place_of_the_embedded(postgres: EmbeddedPostgres, server_folder: Path) -> None:
+    """The databases are made on the given server."""
+    redis = EmbeddedRedis(server_folder / "given-redis")
+    redis.start()
+    folder = server_folder / "given"
+    with development(folder, "--postgres", postgres.dsn(), "--redis", redis.dsn) as running:
+        await _commits(running, _OPEN, _CREDIT)
+        assert not (folder / "postgres").exists()
+        assert not (folder / "redis").exists()
+    for database in ("txlog", "bookkeeper", "trading"):
+        postgres.drop_database(database)
+    redis.stop()
