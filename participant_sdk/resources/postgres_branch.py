@@ -18,10 +18,11 @@ from typing import Final
 import psycopg
 import structlog
 from psycopg.rows import TupleRow
+from psycopg.types.string import TextLoader
 
 from participant_sdk.ids import BranchId
 from participant_sdk.resources.postgres_errors import CHANGED_NOTHING, is_connection_lost, no_of
-from participant_sdk.resources.postgres_lane import Connection, DoubtfulError, Session
+from participant_sdk.resources.postgres_lane import Connection, Session
 from participant_sdk.resources.postgres_operations import Call, RefusedError, Statement
 from participant_sdk.xa import PREPARED, READ_ONLY, Vote, XaCode, transient_no
 
@@ -153,24 +154,25 @@ class BranchTransaction:
         return None
 
     async def _prepared(self, cursor: psycopg.AsyncCursor[TupleRow]) -> Vote:
-        """Read the last tag of a string that ends in PREPARE TRANSACTION."""
+        """Read the last tag of a string that ends in PREPARE TRANSACTION. DoubtfulError after a warning."""
         while cursor.nextset():
             pass
         if cursor.statusmessage != _PREPARED_TAG:
             return transient_no(
                 "TRANSACTION_FAILED", f"PREPARE TRANSACTION answered {cursor.statusmessage}", xa_code=XaCode.RBROLLBACK
             )
-        try:
-            self.session.check()
-        except DoubtfulError as error:
-            raise UnknownError(str(error)) from error
+        self.session.check()
         return PREPARED
 
 
 async def _run_call(connection: Connection, call: Call) -> str:
     if not isinstance(call.run, Statement):
         return await call.run(connection, call.parameters)
-    cursor = await connection.execute(call.run.sql.encode(), dict(call.parameters))
+    cursor = psycopg.AsyncClientCursor[TupleRow](connection)
+    for json_type in ("json", "jsonb"):
+        # Read into Python, its numbers would be rounded.
+        cursor.adapters.register_loader(json_type, TextLoader)
+    await cursor.execute(call.run.sql.encode(), dict(call.parameters))
     if not call.run.returns or cursor.description is None:
         return ""
     row = await cursor.fetchone()

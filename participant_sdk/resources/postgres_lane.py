@@ -26,8 +26,11 @@ _RAISED_BY_A_FUNCTION: Final = "exec_stmt_raise"
 Connection = psycopg.AsyncConnection[TupleRow]
 
 
-class DoubtfulError(Exception):
-    """The server said yes with a warning: the effect is there, but not as durable as it must be."""
+class DoubtfulError(psycopg.OperationalError):
+    """The server said yes with a warning: the effect is there, but not as durable as it must be.
+
+    It has no SQLSTATE, like the loss of a connection, and leaves as much in doubt.
+    """
 
 
 class Session:
@@ -113,11 +116,16 @@ class Lane:
             connect_timeout=CONNECT_TIMEOUT_S,
             cursor_factory=psycopg.AsyncClientCursor[Any],  # The row type is the connection's.
         )
-        # The weaker settings skip the wait for a synchronous standby; the stronger ones are the service's choice.
-        await connection.execute(
-            "select set_config('synchronous_commit', 'on', false)"
-            " where current_setting('synchronous_commit') in ('off', 'local')"
-        )
-        for name, value in self._settings.items():
-            await connection.execute("select set_config(%s, %s, false)", (name, value))
+        try:
+            # The weaker settings skip the wait for a synchronous standby; the stronger are the service's choice.
+            await connection.execute(
+                "select set_config('synchronous_commit', 'on', false)"
+                " where current_setting('synchronous_commit') in ('off', 'local')"
+            )
+            for name, value in self._settings.items():
+                await connection.execute("select set_config(%s, %s, false)", (name, value))
+        except BaseException:
+            # Cancelled, too: nobody else knows of it yet.
+            await connection.close()
+            raise
         return Session(connection)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Final
 
 import psycopg
 import structlog
@@ -31,6 +32,8 @@ from participant_sdk.resources.stored_votes import TOMBSTONE_VOTE
 from participant_sdk.xa import Decision, Vote, VoteKind, XaCode, transient_no
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+ABANDON_S: Final = 5.0
 
 EmbeddedKey = tuple[str, Xid]
 
@@ -131,9 +134,10 @@ class Preparing:
         gid = BranchId(prepare.log_id, prepare.xid, self._participant).gid
         vote = late(prepare) if isinstance(error, TimeoutError) else _lost(prepare, error)
         try:
-            await finish(self._finishing, gid, Decision.ROLLBACK)
-            await self._rows.undo(prepare.log_id, [(prepare.xid, vote)])
-        except psycopg.Error as second:
+            async with asyncio.timeout(ABANDON_S):
+                await finish(self._finishing, gid, Decision.ROLLBACK)
+                await self._rows.undo(prepare.log_id, [(prepare.xid, vote)])
+        except (psycopg.Error, TimeoutError) as second:
             _log.warning("branch_left_in_doubt", transaction_id=str(prepare.xid), error=str(second))
         return vote
 

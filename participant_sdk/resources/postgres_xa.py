@@ -126,13 +126,21 @@ class PostgresXaResource(Participant):
         await _check_server(dsn)
         await migrate(dsn, files("participant_sdk.resources") / "postgres_xa_migrations", "pincex_xa")
         resource = cls(name, dsn, operations, connections or XaConnections(), clock or SystemClock())
-        async with asyncio.TaskGroup() as group:
-            expiring = group.create_task(resource._expire_for_ever())
-            try:
-                yield resource
-            finally:
-                expiring.cancel()
-                await resource._close()
+        failure: Exception | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                expiring = group.create_task(resource._expire_for_ever())
+                try:
+                    yield resource
+                except Exception as error:  # noqa: BLE001 - raised again
+                    # The user's own: raised below, where the group does not wrap it.
+                    failure = error
+                finally:
+                    expiring.cancel()
+        finally:
+            await resource._close()
+        if failure is not None:
+            raise failure
 
     async def apply(self, work: Work) -> Answers:
         """Do the three parts at once: what prepares may wait for rows that the commits release."""
@@ -212,9 +220,8 @@ class PostgresXaResource(Participant):
     async def recover(self, query: RecoverQuery) -> Sequence[Branch]:
         """List prepared and forced branches, and with ``finished`` those committed above the sequences."""
         xids = await self._rows.page(query)
-        branches = await self._rows.look(query.log_id, xids) if xids else []
-        listed = (BranchPhase.PREPARED, BranchPhase.HEURISTIC, BranchPhase.COMMITTED)
-        return [branch for branch in branches if branch.phase in listed]
+        # One that has ended since is shown as it is now: a page must not shrink, or it would seem the last.
+        return await self._rows.look(query.log_id, xids) if xids else []
 
     async def branch(self, log_id: str, xid: Xid) -> Branch | None:
         """Show one branch."""
