@@ -149,11 +149,9 @@ class _MeasuredEvents:
         self._engine.acknowledged(participant, verb, acks)
 
     def link_up(self, participant: str, welcome: Welcome) -> None:
-        self._telemetry.logger.info("Participant reached", participant=participant, epoch=welcome.epoch)
         self._engine.link_up(participant, welcome)
 
     def link_down(self, participant: str, reason: str) -> None:
-        self._telemetry.logger.warning("Participant lost", participant=participant, reason=reason)
         self._engine.link_down(participant, reason)
 
 
