@@ -94,12 +94,19 @@ class Lane:
                 if returned:
                     self._idle.append(session)
                 else:
-                    await session.connection.close()
+                    await self._drop(session)
 
     async def close(self) -> None:
-        """Close what is idle. Nobody may use the lane at the time."""
+        """Close what is idle. At the end, nobody may use the lane any more."""
         while self._idle:
             await self._idle.pop().connection.close()
+
+    async def _drop(self, session: Session) -> None:
+        broke = session.connection.broken
+        await session.connection.close()
+        if broke:
+            # The server has gone, or has been restarted: the others are dead too, and do not know it.
+            await self.close()
 
     async def _take(self) -> Session:
         while self._idle:

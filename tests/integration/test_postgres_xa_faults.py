@@ -1,0 +1,260 @@
+"""Faults under a PostgreSQL XA resource: lost sessions, cancelled calls, warnings, full slots, killed servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from coordinator.embedded.postgres import EmbeddedPostgres, Shutdown
+from participant_sdk.branch import BranchPhase
+from participant_sdk.participant import RecoverQuery
+from participant_sdk.resources.postgres_finish import finish
+from participant_sdk.resources.postgres_lane import Connection, Lane
+from participant_sdk.resources.postgres_operations import Parameters
+from participant_sdk.resources.postgres_xa import PostgresXaResource, PreparedTransactionsDisabledError
+from participant_sdk.xa import Ack, AckKind, Decision, VoteKind, XaCode
+from tests.contract.branch_subjects import BANK_OPERATIONS, LOG, an_xid, fill_bank, prepare_of
+from tests.integration.test_postgres_xa import (
+    balance,
+    bank,
+    commit,
+    credit,
+    do,
+    gid,
+    prepared_gids,
+    rollback,
+    run_sql,
+    vote,
+)
+
+WAITING_SQL = "select pid from pg_stat_activity where datname = current_database() and wait_event = 'SyncRep'"
+
+
+@pytest.fixture
+async def dsn(database: str) -> str:
+    await fill_bank(database)
+    return database
+
+
+class Paused:
+    """An operation that changes something, tells its backend's pid, and waits to be let on."""
+
+    def __init__(self) -> None:
+        self.pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, connection: Connection, _parameters: Parameters) -> str:
+        await connection.execute("update accounts set balance = balance + 1 where name = 'alice'")
+        self.pid.set_result(connection.info.backend_pid)
+        await self.go_on.wait()
+        return ""
+
+
+async def test_a_session_that_is_killed_at_work_is_settled_as_a_transient_no(dsn: str) -> None:
+    """It had not voted, so it may be rolled back; a second Prepare gets the same answer."""
+    paused = Paused()
+    async with bank(dsn, pause=paused) as resource:
+        prepare = prepare_of(an_xid(), do("pause"))
+        asking = asyncio.ensure_future(vote(resource, prepare))
+        await run_sql(dsn, f"select pg_terminate_backend({await paused.pid}, 5000)")
+        paused.go_on.set()
+        answer = await asking
+        assert (answer.reason, answer.xa_code, answer.transient) == ("CONNECTION_LOST", XaCode.XAER_RMFAIL, True)
+        assert await vote(resource, prepare) == answer
+        assert await prepared_gids(dsn) == []
+
+
+async def test_a_cancelled_prepare_leaves_no_session_in_a_transaction(dsn: str) -> None:
+    """What is left behind is an unprepared row: a second Prepare runs it, a Rollback ends it."""
+    paused = Paused()
+    async with bank(dsn, pause=paused) as resource:
+        prepare = prepare_of(an_xid(), do("pause"))
+        asking = asyncio.ensure_future(vote(resource, prepare))
+        await paused.pid
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert await prepared_gids(dsn) == []
+        again = prepare._replace(operations=(credit(),))
+        assert (await vote(resource, again)).kind is VoteKind.PREPARED
+        assert (await rollback(resource, prepare.xid)).kind is AckKind.DONE
+
+
+async def test_a_session_left_behind_cannot_prepare_what_was_rolled_back(dsn: str) -> None:
+    """The tombstone comes while an old session is still at work: its marker finds the branch ended."""
+    paused = Paused()
+    async with bank(dsn, pause=paused) as resource, bank(dsn) as other:
+        xid = an_xid()
+        asking = asyncio.ensure_future(vote(resource, prepare_of(xid, do("pause"))))
+        await paused.pid
+        assert (await rollback(other, xid)).kind is AckKind.DONE
+        paused.go_on.set()
+        answer = await asking
+        assert (answer.reason, answer.transient) == ("BRANCH_ENDED", True)
+        assert await prepared_gids(dsn) == []
+        assert await balance(dsn) == 100
+
+
+async def test_a_deadline_ends_a_branch_that_is_at_work(dsn: str) -> None:
+    """R16."""
+    paused = Paused()
+    async with bank(dsn, pause=paused) as resource:
+        prepare = prepare_of(an_xid(), do("pause"))
+        answer = await vote(resource, prepare._replace(deadline_s=prepare.deadline_s - 19.5))
+        assert (answer.xa_code, answer.transient) == (XaCode.RBTIMEOUT, True)
+        branch = await resource.branch(LOG, prepare.xid)
+        assert branch is not None
+        assert branch.phase is BranchPhase.ROLLED_BACK
+
+
+async def cancel_the_wait_for_a_standby(dsn: str) -> None:
+    """Wait until a session waits for the standby, cancel that wait, and take the standby out of the settings."""
+    while not (rows := await run_sql(dsn, WAITING_SQL)):
+        pass
+    # Once the settings change, other waits end by themselves, so this one is cancelled first.
+    await run_sql(dsn, f"select pg_cancel_backend({rows[0][0]})")
+    while rows[0] in await run_sql(dsn, WAITING_SQL):
+        pass
+    await name_standby(dsn, "")
+
+
+async def name_standby(dsn: str, name: str) -> None:
+    await run_sql(dsn, f"alter system set synchronous_standby_names = '{name}'", "select pg_reload_conf()")
+    while await run_sql(dsn, "show synchronous_standby_names") != [(name,)]:
+        pass
+
+
+async def test_a_vote_that_no_standby_confirmed_is_no_vote(dsn: str) -> None:
+    """A cancelled wait for the standby "succeeds" with a warning; the branch is undone."""
+
+    async def lose_standby(connection: Connection, _parameters: Parameters) -> str:
+        await connection.execute("update accounts set balance = balance + 1 where name = 'alice'")
+        await name_standby(dsn, "nobody")
+        return ""
+
+    try:
+        async with bank(dsn, lose_standby=lose_standby) as resource:
+            prepare = prepare_of(an_xid(), do("lose_standby"))
+            async with asyncio.TaskGroup() as group:
+                asking = group.create_task(vote(resource, prepare))
+                group.create_task(cancel_the_wait_for_a_standby(dsn))
+            assert (asking.result().kind, asking.result().transient) == (VoteKind.ROLLED_BACK, True)
+            assert await prepared_gids(dsn) == []
+            assert await vote(resource, prepare) == asking.result()
+    finally:
+        await name_standby(dsn, "")
+
+
+async def test_a_commit_that_no_standby_confirmed_is_not_acknowledged(dsn: str) -> None:
+    """R9: RETRY, and the next Commit finds the marker and waits for the standby."""
+    lane, xid = Lane(dsn, 1), an_xid()
+    async with bank(dsn) as resource:
+        await vote(resource, prepare_of(xid, credit()))
+        await name_standby(dsn, "nobody")
+        try:
+            async with asyncio.TaskGroup() as group:
+                asking = group.create_task(finish(lane, gid(xid), Decision.COMMIT))
+                group.create_task(cancel_the_wait_for_a_standby(dsn))
+        finally:
+            await name_standby(dsn, "")
+            await lane.close()
+        answer = asking.result()
+        assert isinstance(answer, Ack)
+        assert answer.kind is AckKind.RETRY
+        assert (await commit(resource, xid)).kind is AckKind.ALREADY_DONE
+        assert await balance(dsn) == 101
+
+
+@pytest.fixture(scope="module")
+def small_server(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A server with two slots for prepared transactions, to be filled, killed and restarted."""
+    server = EmbeddedPostgres(
+        server_folder / "small",
+        settings={"max_prepared_transactions": "2", "max_connections": "40"},
+        orphaned=Shutdown.IMMEDIATE,
+    )
+    server.start()
+    yield server
+    server.stop(Shutdown.IMMEDIATE)
+
+
+@pytest.fixture
+async def small_dsn(small_server: EmbeddedPostgres) -> str:
+    name = f"bank_{an_xid().hex()}"
+    dsn = small_server.create_database(name)
+    await fill_bank(dsn)
+    return dsn
+
+
+async def test_full_slots_are_a_transient_no_for_those_that_found_none(small_dsn: str) -> None:
+    """R17: the others are prepared."""
+    await run_sql(small_dsn, *[f"insert into accounts values ('a{at}', 0)" for at in range(4)])
+    async with bank(small_dsn) as resource:
+        prepares = [prepare_of(an_xid(), credit(f"a{at}")) for at in range(4)]
+        votes = await resource.prepare(prepares)
+        assert sorted(answer.kind for answer in votes) == [VoteKind.PREPARED] * 2 + [VoteKind.ROLLED_BACK] * 2
+        refused = [answer for answer in votes if answer.kind is VoteKind.ROLLED_BACK]
+        assert {(answer.reason, answer.transient) for answer in refused} == {("OUT_OF_MEMORY_OR_PREPARED_SLOTS", True)}
+        for prepare in prepares:
+            await rollback(resource, prepare.xid)
+
+
+async def test_a_prepared_branch_survives_kill_9_of_the_server(small_server: EmbeddedPostgres, small_dsn: str) -> None:
+    """R8: it is in doubt afterwards, and can go either way."""
+    committed, undone = an_xid(), an_xid()
+    async with bank(small_dsn) as resource:
+        await vote(resource, prepare_of(committed, credit("alice")))
+        await vote(resource, prepare_of(undone, credit("bob")))
+    small_server.stop(Shutdown.KILL)
+    small_server.start()
+    async with bank(small_dsn) as resource:
+        assert [branch.xid for branch in await resource.recover(RecoverQuery(LOG))] == [committed, undone]
+        assert (await commit(resource, committed)).kind is AckKind.DONE
+        assert (await rollback(resource, undone)).kind is AckKind.DONE
+    assert (await balance(small_dsn), await balance(small_dsn, "bob")) == (101, 100)
+
+
+async def test_an_unreachable_server_raises_and_a_branch_can_be_told_again(
+    small_server: EmbeddedPostgres, small_dsn: str
+) -> None:
+    """Nothing is answered while nothing is known; the workers make RETRY of it."""
+    xid = an_xid()
+    async with bank(small_dsn) as resource:
+        await vote(resource, prepare_of(xid, credit()))
+        small_server.stop(Shutdown.IMMEDIATE)
+        with pytest.raises(psycopg.OperationalError):
+            await commit(resource, xid)
+        small_server.start()
+        assert (await commit(resource, xid)).kind is AckKind.DONE
+
+
+async def test_a_server_without_prepared_transactions_is_refused_at_the_start(server_folder: Path) -> None:
+    """The default is 0, and the sentence says what to set."""
+    server = EmbeddedPostgres(
+        server_folder / "none", settings={"max_prepared_transactions": "0"}, orphaned=Shutdown.IMMEDIATE
+    )
+    server.start()
+    try:
+        with pytest.raises(PreparedTransactionsDisabledError, match="max_prepared_transactions"):
+            async with PostgresXaResource.open("bank", server.dsn(), BANK_OPERATIONS):
+                pass
+    finally:
+        server.stop(Shutdown.IMMEDIATE)
+
+
+async def test_rows_that_a_crash_left_begun_expire_and_prepared_ones_never(dsn: str) -> None:
+    """R12, R13: an hour later the sweep ends the first kind, and leaves the second alone."""
+    begun, prepared = an_xid(), an_xid()
+    async with bank(dsn) as resource:
+        await resource.enlist(LOG, begun, 1, 20.0)
+        await vote(resource, prepare_of(prepared, credit(), request_id="r1"))
+    await run_sql(dsn, f"update pincex_xa.branches set expires_at = now() - interval '1 hour' where xid = '{begun}'")
+    async with bank(dsn) as restarted:
+        await restarted.expire()
+        found = [await restarted.branch(LOG, xid) for xid in (begun, prepared)]
+        assert [branch.phase for branch in found if branch] == [BranchPhase.ROLLED_BACK, BranchPhase.PREPARED]
+        assert gid(prepared) in await prepared_gids(dsn)
