@@ -57,7 +57,12 @@ class ExitCode(IntEnum):
 def run(config: Config) -> ExitCode:
     """Run a coordinator until it is told to stop, or may not go on. Call it from the main thread."""
     with asyncio.Runner(loop_factory=_loops()) as runner:
-        return runner.run(Daemon(config).run())
+        return runner.run(_run(config))
+
+
+async def _run(config: Config) -> ExitCode:
+    # Within the loop: gRPC's server belongs to the one that runs when it is made.
+    return await Daemon(config).run()
 
 
 def _loops() -> Any:  # pyright: ignore[reportExplicitAny]  A loop's constructor, or None for asyncio's own.
