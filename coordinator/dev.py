@@ -102,7 +102,7 @@ def run(options: DevOptions) -> None:
         except EmbeddedServerError as error:
             raise DevError(str(error)) from error
         except psycopg.Error as error:
-            raise DevError(f"PostgreSQL at {_without_password(options.postgres)}: {error}") from error
+            raise DevError(f"PostgreSQL at {_shown(options.postgres)}: {error}") from error
         places = _Places(http, grpc, dict(zip(_SIDECARS, others, strict=True)), databases, redis_dsn)
         asyncio.run(_Development(options.folder, places, Console()).run(servers))
 
@@ -246,21 +246,30 @@ class _Development:
     def _show(self) -> None:
         places = self._places
         table = Table(title="PinCEX Transactions, for development: anyone on this machine may call it")
-        for column in ("what", "where", "log"):
-            table.add_column(column, no_wrap=True)
-        table.add_row("HTTP", f"http://127.0.0.1:{places.http}/api/v1/transactions", str(self._log("coordinator")))
-        table.add_row("metrics", f"http://127.0.0.1:{places.http}/metrics", "")
-        table.add_row("gRPC", f"127.0.0.1:{places.grpc} (reflection)", "")
+        table.add_column("what")
+        table.add_column("where", overflow="fold")
+        table.add_row("HTTP", f"http://127.0.0.1:{places.http}/api/v1/transactions")
+        table.add_row("metrics", f"http://127.0.0.1:{places.http}/metrics")
+        table.add_row("gRPC, with reflection", f"127.0.0.1:{places.grpc}")
         for name, port in places.sidecars.items():
-            table.add_row(f"{name} (gRPC)", f"127.0.0.1:{port}", str(self._log(name)))
+            table.add_row(f"{name}, gRPC", f"127.0.0.1:{port}")
         for name, dsn in places.databases.items():
-            table.add_row(f"database {name}", _without_password(dsn), "")
-        table.add_row("Redis", _without_password(places.redis), "")
+            table.add_row(f"database {name}", _shown(dsn))
+        table.add_row("Redis", _shown(places.redis))
+        table.add_row("logs, data, passwords", str(self._folder))
         self._console.print(table)
         self._tell(_EXAMPLE.format(http=places.http))
         self._console.print("Ready. Ctrl-C stops everything.")
 
 
-def _without_password(dsn: str) -> str:
-    """The DSN, fit for a screen."""
-    return re.sub(r"(://[^:/@]*):[^@]*@|password=\S+ ?", lambda found: f"{found[1]}@" if found[1] else "", dsn)
+def _shown(dsn: str) -> str:
+    """The DSN as a short URL, without its password."""
+    if dsn.startswith("redis"):
+        return re.sub(r"//[^@/]*@", "//", dsn)
+    try:
+        known = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        return "the DSN given"
+    return (
+        f"postgresql://{known.get('user', '')}@{known.get('host', '')}:{known.get('port', 5432)}/{known.get('dbname')}"
+    )
