@@ -12,12 +12,11 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import psycopg
 import structlog
-import uvloop
 
 from participant_sdk.batching import BATCH_CAP_DEFAULT
 from participant_sdk.clock import SystemClock
@@ -44,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     _log_as_json(options.log_level)
     try:
-        uvloop.run(_run(options))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_run(options))
     except (psycopg.OperationalError, MigrationError, OSError) as error:
         _log.error("participant_failed", participant=options.name or options.service, error=str(error))
         return EXIT_FAILED
@@ -76,6 +76,14 @@ async def _run(options: argparse.Namespace) -> None:
         gc.freeze()
         await stopping.wait()
         _log.info("participant_stopping", participant=name)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - it does not install everywhere
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -81,10 +81,15 @@ class DedicatedConnections:
 
     async def _connect(self, place: Dedicated) -> AsyncConnection[TupleRow]:
         connection = await AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
+        try:
+            packed_arrays.register(connection)
+            await connection.execute(_SETTINGS)
+            await connection.execute(sql.SQL("set search_path = {}, pincex").format(sql.Identifier(self._schema)))
+            row = await (await connection.execute("select pincex.claim_worker()")).fetchone()
+        except BaseException:
+            # Cancelled, too: half set up, it must not be found by the next user.
+            await connection.close()
+            raise
         place.connection = connection
-        await connection.execute(_SETTINGS)
-        await connection.execute(sql.SQL("set search_path = {}, pincex").format(sql.Identifier(self._schema)))
-        row = await (await connection.execute("select pincex.claim_worker()")).fetchone()
         place.worker = row[0] if row else 0
-        packed_arrays.register(connection)
         return connection

@@ -171,7 +171,7 @@ class ReservationResource(Participant):
     async def resolve(self, log_id: str, xid: Xid, outcome: Decision, reason: str) -> Ack:
         """Force a branch in doubt, and keep the reason."""
         found = await self._ask(
-            b"select found, how from pincex.resolve_branch(%s::smallint, %s::uuid, %s::smallint, %s)",
+            b"select was, how from pincex.resolve_branch(%s::smallint, %s::uuid, %s::smallint, %s)",
             (await self._log_number(log_id), str(xid), int(outcome), reason),
         )
         return ack_of(*found, call_of(outcome))
@@ -179,7 +179,7 @@ class ReservationResource(Participant):
     async def forget(self, log_id: str, xid: Xid) -> Ack:
         """End a heuristic branch as what it was forced to."""
         found = await self._ask(
-            b"select found, how from pincex.forget_branch(%s::smallint, %s::uuid)",
+            b"select was, how from pincex.forget_branch(%s::smallint, %s::uuid)",
             (await self._log_number(log_id), str(xid)),
         )
         return ack_of(*found, BranchCall.FORGET)

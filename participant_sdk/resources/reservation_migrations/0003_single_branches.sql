@@ -3,14 +3,14 @@
 -- Force a branch in doubt by an operator's hand (R12). Returns what was found; only PREPARED changes.
 create function pincex.resolve_branch(
     log_number smallint, branch_xid uuid, forced smallint, why text,
-    out found smallint, out how smallint
+    out was smallint, out how smallint
 ) language plpgsql as $$
 declare
     number bigint;
 begin
-    select b.phase, b.heuristic, b.branch into found, how, number
+    select b.phase, b.heuristic, b.branch into was, how, number
     from pincex.branches as b where b.log = log_number and b.xid = branch_xid for update;
-    if found is distinct from 2 then
+    if was is distinct from 2 then
         return;
     end if;
     update pincex.branches as b set phase = 5, heuristic = forced, reason = why
@@ -27,12 +27,12 @@ $$;
 -- End a heuristic branch as what it was forced to. Returns what was found; only HEURISTIC changes.
 create function pincex.forget_branch(
     log_number smallint, branch_xid uuid,
-    out found smallint, out how smallint
+    out was smallint, out how smallint
 ) language plpgsql as $$
 begin
-    select b.phase, b.heuristic into found, how
+    select b.phase, b.heuristic into was, how
     from pincex.branches as b where b.log = log_number and b.xid = branch_xid for update;
-    if found = 5 then
+    if was = 5 then
         update pincex.branches as b set phase = case how when 1 then 3 else 4 end
         where b.log = log_number and b.xid = branch_xid;
     end if;

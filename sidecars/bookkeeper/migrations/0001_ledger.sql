@@ -9,14 +9,15 @@ create table bookkeeper.accounts (
     account bigint generated always as identity primary key,
     -- The branch that opens it, until that is final.
     opening bigint,
-    -- All the user's money, the locked and the reserved too.
-    balance numeric(38, 18) not null default 0,
+    -- All the user's money, the locked and the reserved too. Ten digits wider than an amount: a sum that did not
+    -- fit would be found out by a Commit, which must not fail.
+    balance numeric(48, 18) not null default 0,
     -- Locked by lock_funds, until released.
-    locked numeric(38, 18) not null default 0,
+    locked numeric(48, 18) not null default 0,
     -- Of the unlocked money: what branches in doubt will take.
-    reserved numeric(38, 18) not null default 0,
+    reserved numeric(48, 18) not null default 0,
     -- Of the locked money: what branches in doubt will release.
-    releasing numeric(38, 18) not null default 0,
+    releasing numeric(48, 18) not null default 0,
     user_id text collate "C" not null,
     currency text collate "C" not null,
     unique (user_id, currency),

@@ -1,0 +1,192 @@
+"""Trading over a real PostgreSQL: orders wait, enter their books in order, are cancelled once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+
+from participant_sdk.participant import Prepare
+from participant_sdk.xa import Vote, VoteKind, XaCode
+from tests.integration.participations import Participation, participating
+
+ASKED = '{"user_id":"123","symbol":"BTC/USD","side":"sell","amount":0.5,"price":50000}'
+
+
+@pytest.fixture
+async def trading(database: str) -> AsyncGenerator[Participation]:
+    async with participating(database, "trading") as participation:
+        yield participation
+        assert await participation.violations() == []
+
+
+def place(symbol: str = "BTC/USD", amount: str = "0.5", more: str = ',"price":50000') -> tuple[str, str]:
+    return "place_order", f'{{"user_id":"123","symbol":"{symbol}","side":"buy","amount":{amount}{more}}}'
+
+
+def cancel(order_id: str) -> tuple[str, str]:
+    return "cancel_order", f'{{"order_id":"{order_id}"}}'
+
+
+def order_of(vote: Vote, at: int = 0) -> str:
+    return json.loads(vote.results[at])["order_id"]
+
+
+async def book(trading: Participation, symbol: str = "BTC/USD") -> Sequence[tuple[str, int]]:
+    rows = await trading.rows(
+        "select order_id, sequence from trading.orders where symbol = %s and status = 2 order by sequence", symbol
+    )
+    return [(order_id, sequence) for order_id, sequence in rows]
+
+
+async def test_an_order_waits_for_its_branch_and_then_enters_the_book(trading: Participation) -> None:
+    """The spec's example: PENDING and invisible at Prepare, in the book with a number on Commit."""
+    prepare = trading.branch(("place_order", ASKED))
+    vote = (await trading.prepare(prepare))[0]
+    assert order_of(vote) == f"{prepare.xid}-0"
+    assert await trading.rows("select status, sequence from trading.orders") == [(1, None)]
+    assert await book(trading) == []
+    await trading.commit(prepare)
+    assert await book(trading) == [(order_of(vote), 1)]
+    assert await trading.rows("select user_id, side, type, amount, price from trading.orders") == [
+        ("123", 2, 1, 0.5, 50000)
+    ]
+
+
+async def test_an_order_whose_branch_is_rolled_back_is_rejected(trading: Participation) -> None:
+    prepare = trading.branch(place(), place("ETH/USD"))
+    await trading.prepare(prepare)
+    await trading.rollback(prepare)
+    assert await trading.rows("select status, sequence from trading.orders") == [(4, None), (4, None)]
+
+
+async def test_numbers_in_a_book_rise_in_the_order_of_commits(trading: Participation) -> None:
+    """Within a batch in the order of arrival, for each symbol by itself."""
+    first = [trading.branch(place(), place("ETH/USD"), place()) for _ in range(2)]
+    second = [trading.branch(place())]
+    votes = [*await trading.prepare(*first), *await trading.prepare(*second)]
+    await trading.commit(*second)
+    await trading.commit(*first[::-1])
+    entered = [order_of(votes[2]), *[order_of(votes[at], of) for at in (0, 1) for of in (0, 2)]]
+    assert await book(trading) == list(zip(entered, range(1, 6), strict=True))
+    assert await book(trading, "ETH/USD") == [(order_of(votes[at], 1), at + 1) for at in (0, 1)]
+
+
+async def test_no_number_shows_up_below_one_that_was_read(trading: Participation) -> None:
+    """A matcher reads upward: whoever numbers an order keeps others from numbering until it is durable."""
+    lanes = [[trading.branch(place()) for _ in range(3)] for _ in range(16)]
+    await asyncio.gather(*[trading.prepare(*lane) for lane in lanes])
+    seen: list[int] = []
+
+    async def follow() -> None:
+        while len(seen) < 48:
+            last = seen[-1] if seen else 0
+            rows = await trading.rows(
+                "select sequence from trading.orders where symbol = 'BTC/USD' and sequence > %s order by sequence", last
+            )
+            seen.extend(row[0] for row in rows)
+
+    await asyncio.gather(follow(), *[trading.commit(*lane) for lane in lanes])
+    assert seen == list(range(1, 49))
+
+
+async def placed(trading: Participation) -> tuple[Prepare, str]:
+    prepare = trading.branch(place())
+    vote = (await trading.prepare(prepare))[0]
+    return prepare, order_of(vote)
+
+
+async def test_an_order_is_cancelled_once(trading: Participation) -> None:
+    """Two cancels in one batch: one yes. What is being cancelled may be asked for again, what is cancelled not."""
+    prepare, order_id = await placed(trading)
+    assert (await trading.vote(cancel(order_id))).reason == "ORDER_PENDING"
+    await trading.commit(prepare)
+    one, two, three = (trading.branch(cancel(order_id)) for _ in range(3))
+    votes = await trading.prepare(one, two)
+    assert [vote.is_yes for vote in votes] == [True, False]
+    assert (votes[1].reason, votes[1].transient) == ("ORDER_BEING_CANCELLED", True)
+    assert (await trading.vote(cancel(order_id))).reason == "ORDER_BEING_CANCELLED"
+    assert await book(trading) == [(order_id, 1)]
+    await trading.rollback(one)
+    await trading.prepare(three)
+    await trading.commit(three)
+    assert await book(trading) == []
+    late = await trading.vote(cancel(order_id))
+    assert (late.reason, late.transient, late.xa_code) == ("ORDER_CANCELLED", False, XaCode.RBROLLBACK)
+
+
+async def test_cancels_from_two_workers_get_one_yes(trading: Participation) -> None:
+    prepare, order_id = await placed(trading)
+    await trading.commit(prepare)
+    rivals = [trading.branch(cancel(order_id)) for _ in range(8)]
+    answers = await asyncio.gather(*[trading.prepare(rival) for rival in rivals])
+    assert sum(votes[0].is_yes for votes in answers) == 1
+
+
+async def test_a_rejected_order_cannot_be_cancelled(trading: Participation) -> None:
+    prepare, order_id = await placed(trading)
+    await trading.rollback(prepare)
+    assert (await trading.vote(cancel(order_id))).reason == "ORDER_REJECTED"
+
+
+async def test_only_asking_reads_and_reserves_nothing(trading: Participation) -> None:
+    """READ_ONLY for a branch that only validates; with work beside it, PREPARED."""
+    asked, mixed = trading.branch(("validate_order", ASKED)), trading.branch(("validate_order", ASKED), place())
+    votes = await trading.prepare(asked, mixed)
+    assert [vote.kind for vote in votes] == [VoteKind.READ_ONLY, VoteKind.PREPARED]
+    assert votes[1].results[0] == ""
+    assert len(await trading.rows("select order_id from trading.orders")) == 1
+    refused = await trading.vote(("validate_order", ASKED.replace("0.5", "5000")))
+    assert refused.reason == "LIMIT_EXCEEDED"
+
+
+PARAMETERS = "operations[0].parameters"
+WRONG = [
+    (place("BTC/XYZ"), "UNKNOWN_SYMBOL", f"{PARAMETERS}.symbol"),
+    (place("BTC USD"), "BAD_PARAMETERS", f"{PARAMETERS}.symbol"),
+    (place(amount="0"), "BAD_PARAMETERS", f"{PARAMETERS}.amount"),
+    (place(amount="0.000000001"), "BAD_PARAMETERS", f"{PARAMETERS}.amount"),
+    (place(more=',"price":50000.001'), "BAD_PARAMETERS", f"{PARAMETERS}.price"),
+    (place(more=',"price":-1'), "BAD_PARAMETERS", f"{PARAMETERS}.price"),
+    (place(more=""), "BAD_PARAMETERS", f"{PARAMETERS}.price"),
+    (place(more=',"price":1,"type":"market"'), "BAD_PARAMETERS", f"{PARAMETERS}.price"),
+    (place(more=',"type":"stop"'), "BAD_PARAMETERS", f"{PARAMETERS}.type"),
+    (("place_order", ASKED.replace("sell", "short")), "BAD_PARAMETERS", f"{PARAMETERS}.side"),
+    (("place_order", ASKED.replace('"side":"sell",', "")), "BAD_PARAMETERS", f"{PARAMETERS}.side"),
+    (("match_order", ASKED), "UNKNOWN_OPERATION", "operations[0].operation"),
+    (cancel("nothing"), "UNKNOWN_ORDER", f"{PARAMETERS}.order_id"),
+    (cancel(""), "BAD_PARAMETERS", f"{PARAMETERS}.order_id"),
+]
+LIMITS = [
+    (place(amount="0.000001"), "amount"),
+    (place(amount="1001"), "amount"),
+    (place(more=',"price":10000000.01'), "price"),
+    (place(amount="1000", more=',"price":100000.01'), "amount"),
+    (place(amount="0.00001", more=',"price":1'), "amount"),
+]
+
+
+async def test_what_is_wrong_in_itself_is_refused_by_name(trading: Participation) -> None:
+    """Bad input: a "no" that names the field, and nothing placed."""
+    votes = await trading.prepare(*[trading.branch(operation) for operation, _, _ in WRONG])
+    told = [(vote.kind, vote.xa_code, vote.transient, vote.reason, vote.field) for vote in votes]
+    assert told == [(VoteKind.ROLLED_BACK, XaCode.XAER_INVAL, False, reason, field) for _, reason, field in WRONG]
+    assert await trading.rows("select order_id from trading.orders") == []
+
+
+async def test_limits_and_halts_are_the_business_saying_no(trading: Participation) -> None:
+    """They bind the request, as wrong parameters do not."""
+    votes = await trading.prepare(*[trading.branch(operation) for operation, _ in LIMITS])
+    told = [(vote.reason, vote.field, vote.xa_code) for vote in votes]
+    assert told == [("LIMIT_EXCEEDED", f"{PARAMETERS}.{field}", XaCode.RBROLLBACK) for _, field in LIMITS]
+    assert all(vote.is_business_no for vote in votes)
+    await trading.rows("update trading.symbols set status = 2 where symbol = 'BTC/USD'")
+    assert (await trading.vote(place())).reason == "SYMBOL_HALTED"
+    assert (await trading.vote(place("ETH/USD"))).is_yes
+
+
+async def test_a_market_order_has_no_price(trading: Participation) -> None:
+    await trading.do(place(more=',"type":"market"'))
+    assert await trading.rows("select type, price from trading.orders") == [(2, None)]
