@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, NoReturn, Protocol
 
@@ -121,14 +121,20 @@ class Inquiry:
 
     async def _look_around(self) -> None:
         doubts: dict[_Key, _Doubt] = {}
-        async for branch in self._branches_in_doubt():
+        now_ms = self._clock.unix_ms()
+        oldest_ms = 0
+        for branch, patience_ms in await self._prepared_branches():
             key = _Key(branch.log_id, branch.xid)
+            age_ms = now_ms - branch.prepared_unix_ms
             known = self._doubts.get(key)
+            if known is None and age_ms < patience_ms:
+                continue
+            oldest_ms = max(oldest_ms, age_ms)
             doubts[key] = known or _Doubt(
                 branch, Backoff(self._jitter, first_s=BACKOFF_FIRST_S, cap_s=self._backoff_cap_s)
             )
         # What is not in doubt any more is forgotten here.
-        self._doubts = doubts
+        self._doubts, self.in_doubt, self.oldest_ms = doubts, len(doubts), oldest_ms
         now_s = self._clock.monotonic_s()
         look = _Look(asyncio.Semaphore(ASKED_AT_ONCE))
         async with asyncio.TaskGroup() as group:
@@ -136,25 +142,23 @@ class Inquiry:
                 if now_s >= doubt.ask_at_s:
                     group.create_task(self._settle(doubt, look))
 
-    async def _branches_in_doubt(self) -> AsyncIterator[Branch]:
-        """Yield what has been prepared for longer than our patience, of every log, the oldest first."""
-        now_ms = self._clock.unix_ms()
-        self.in_doubt, self.oldest_ms = 0, 0
-        log_ids = dict.fromkeys([*await self._participant.log_ids(), *self._logs.log_ids])
-        for log_id in log_ids:
+    async def _prepared_branches(self) -> list[tuple[Branch, float]]:
+        """Every branch that is prepared, of every log, by xid, and how old it must be to be asked about.
+
+        At most about ``BRANCHES_MAX`` of each log: the oldest, as far as xids tell.
+        """
+        found: list[tuple[Branch, float]] = []
+        for log_id in dict.fromkeys([*await self._participant.log_ids(), *self._logs.log_ids]):
             patience_ms = self._patience_s * 1000 if log_id in self._seen else 0
             after: Xid | None = None
-            while self.in_doubt < BRANCHES_MAX:
+            for _ in range(BRANCHES_MAX // PAGE):
                 page = await self._participant.recover(RecoverQuery(log_id, after=after, limit=PAGE))
-                for branch in page:
-                    if branch.phase is BranchPhase.PREPARED and now_ms - branch.prepared_unix_ms >= patience_ms:
-                        self.in_doubt += 1
-                        self.oldest_ms = max(self.oldest_ms, now_ms - branch.prepared_unix_ms)
-                        yield branch
+                found += [(branch, patience_ms) for branch in page if branch.phase is BranchPhase.PREPARED]
                 if len(page) < PAGE:
                     break
                 after = page[-1].xid
             self._seen[log_id] = None
+        return found
 
     async def _settle(self, doubt: _Doubt, look: _Look) -> None:
         async with look.asking:

@@ -84,6 +84,7 @@ class Workers:
         if not 1 <= count <= WORKERS_MAX:
             raise ValueError(f"1 to {WORKERS_MAX} workers, not {count}")
         self.failures = 0
+        self._last_failure = ""
         self._participant = participant
         self._clock = clock
         self._queues = [Batcher[_Call](self._serve, cap=batch_size) for _ in range(count)]
@@ -229,17 +230,26 @@ class Workers:
         """Apply a batch; None if the participant raised, or its answers are not one for each branch."""
         try:
             answers = await self._participant.apply(work)
-        except Exception:  # noqa: BLE001 - the worker must live
+        except Exception as error:  # noqa: BLE001 - the worker must live
             # The worker must live whatever a service's own code raises. Nothing is promised by
             # it: every branch of the batch gets an answer that leaves its outcome open.
-            self.failures += 1
-            _log.exception("participant_failed", participant=self._participant.name)
+            self._note_failure(error)
             return None
         if _shape(answers) != (len(work.commits), len(work.rollbacks), len(work.prepares)):
             self.failures += 1
             _log.error("participant_answered_out_of_shape", participant=self._participant.name, shape=_shape(answers))
             return None
         return answers
+
+    def _note_failure(self, error: Exception) -> None:
+        """Count and log; the traceback once, for a database that is down fails every batch alike."""
+        self.failures += 1
+        words = repr(error)
+        is_new = words != self._last_failure
+        self._last_failure = words
+        _log.error(
+            "participant_failed", participant=self._participant.name, error=words, exc_info=error if is_new else None
+        )
 
     @property
     def _retry(self) -> Ack:

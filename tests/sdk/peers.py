@@ -86,6 +86,23 @@ class Told:
         return self.acks[verb, xid][0]
 
 
+class Gate:
+    """A disk's flush that waits until it is let through."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+        self.reached = asyncio.Event()
+
+    def shut(self) -> None:
+        self.open.clear()
+        self.reached.clear()
+
+    async def __call__(self) -> None:
+        self.reached.set()
+        await self.open.wait()
+
+
 def new_xid() -> Xid:
     return Xid.make(CLOCK.unix_ms(), EPOCH, next(_numbers))
 
@@ -109,7 +126,13 @@ def memory(store: MemoryStore | None = None, clock: Clock = CLOCK) -> MemoryReso
 
 @asynccontextmanager
 async def linked(
-    transport: FrameTransport | int, told: Told, *, name: str = NAME, clock: Clock = CLOCK, batch_size: int = 512
+    transport: FrameTransport | int,
+    told: Told,
+    *,
+    name: str = NAME,
+    clock: Clock = CLOCK,
+    batch_size: int = 512,
+    timeout_s: float = 2.0,
 ) -> AsyncGenerator[Link]:
     """Run a link to a port, or over a transport, until the block ends."""
     if isinstance(transport, int):
@@ -122,7 +145,7 @@ async def linked(
         clock=clock,
         jitter=random.Random(1),
         batch_size=batch_size,
-        connect_timeout_s=2,
+        connect_timeout_s=timeout_s,
     )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(link.run())

@@ -25,6 +25,7 @@ from tests.sdk.peers import (
     EPOCH,
     LOG_ID,
     NAME,
+    Gate,
     Told,
     branch,
     is_done,
@@ -35,23 +36,6 @@ from tests.sdk.peers import (
     transfer,
     until_unreachable,
 )
-
-
-class Gate:
-    """A disk's flush that waits until it is let through."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.open.set()
-        self.reached = asyncio.Event()
-
-    def shut(self) -> None:
-        self.open.clear()
-        self.reached.clear()
-
-    async def __call__(self) -> None:
-        self.reached.set()
-        await self.open.wait()
 
 
 async def phase_of(resource: MemoryResource, xid: Xid) -> BranchPhase:

@@ -1,0 +1,273 @@
+"""A participant in doubt: it asks until it knows, and never decides alone (R12)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from pincex.tx.v1 import transaction_pb2
+
+from participant_sdk.branch import BranchPhase
+from participant_sdk.decisions import DecisionAnswer, DecisionQuery
+from participant_sdk.grpc_coordinators import GrpcCoordinators
+from participant_sdk.hello import Introduction
+from participant_sdk.inquiry import Coordinators, Inquiry, NoAnswerError
+from participant_sdk.known_logs import KnownLogs
+from participant_sdk.participant import Prepare, Work
+from participant_sdk.resources.memory import MemoryResource
+from participant_sdk.resources.memory_store import MemoryStore
+from participant_sdk.server import serving
+from participant_sdk.worker import Workers
+from participant_sdk.xa import DecisionState
+from tests.sdk.peers import CLOCK, EPOCH, LOG_ID, NAME, memory, transfer
+
+COMMIT = DecisionAnswer(DecisionState.COMMIT, EPOCH, 3, epoch=EPOCH)
+ROLLBACK = DecisionAnswer(DecisionState.ROLLBACK, epoch=EPOCH)
+PENDING = DecisionAnswer(DecisionState.PENDING, epoch=EPOCH)
+FORGOTTEN = DecisionAnswer(DecisionState.FORGOTTEN, epoch=EPOCH)
+Say = Callable[[DecisionQuery], DecisionAnswer | None]
+
+
+class Oracle:
+    """Coordinators by address, each of which says what the test lets it say; None is silence."""
+
+    def __init__(self, says: Mapping[str, Say]) -> None:
+        self.says = dict(says)
+        self.asked: list[tuple[str, DecisionQuery]] = []
+        self._changed = asyncio.Event()
+
+    async def decision(self, address: str, query: DecisionQuery) -> DecisionAnswer:
+        self.asked.append((address, query))
+        self._changed.set()
+        answer = self.says[address](query)
+        if answer is None:
+            raise NoAnswerError("silence")
+        return answer
+
+    async def asked_times(self, times: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.asked) < times:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+async def in_doubt(resource: MemoryResource, count: int = 1) -> list[Prepare]:
+    branches = [transfer() for _ in range(count)]
+    await resource.apply(Work(prepares=branches))
+    return branches
+
+
+async def known(resource: MemoryResource, addresses: Sequence[str]) -> KnownLogs:
+    logs = KnownLogs(resource, clock=CLOCK)
+    await logs.greet(Introduction(LOG_ID, "c", EPOCH, EPOCH, tuple(addresses)), CLOCK.unix_ms())
+    return logs
+
+
+@asynccontextmanager
+async def inquiring(
+    resource: MemoryResource, logs: KnownLogs, coordinators: Coordinators, addresses: Sequence[str] = ()
+) -> AsyncGenerator[Inquiry]:
+    workers = Workers(resource, clock=CLOCK)
+    inquiry = Inquiry(
+        resource,
+        workers,
+        logs,
+        coordinators,
+        clock=CLOCK,
+        jitter=random.Random(1),
+        addresses=addresses,
+        patience_s=0.02,
+        backoff_cap_s=0.02,
+    )
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(workers.run()), group.create_task(inquiry.run())]
+        yield inquiry
+        for task in tasks:
+            task.cancel()
+
+
+async def until_phase(resource: MemoryResource, one: Prepare, phase: BranchPhase) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            found = await resource.branch(LOG_ID, one.xid)
+            if found is not None and found.phase is phase:
+                return
+            await asyncio.sleep(0)
+
+
+async def test_commit_and_rollback_are_followed() -> None:
+    """The answer's incarnation and sequence travel on, so that the watermark is right (R15)."""
+    resource = memory()
+    one, two = await in_doubt(resource, 2)
+    oracle = Oracle({"c1": lambda query: COMMIT if query.xid == one.xid else ROLLBACK})
+    async with inquiring(resource, await known(resource, ["c1"]), oracle):
+        await until_phase(resource, one, BranchPhase.COMMITTED)
+        await until_phase(resource, two, BranchPhase.ROLLED_BACK)
+    assert dict(await resource.watermarks(LOG_ID)) == {EPOCH: 3}
+    assert oracle.asked[0][1] == DecisionQuery(LOG_ID, one.xid, NAME, (NAME,), EPOCH)
+    assert not resource.invariants()
+
+
+async def test_pending_leads_to_the_owner_at_once() -> None:
+    """R7: a coordinator that does not own the transaction names who does."""
+    resource = memory()
+    (one,) = await in_doubt(resource)
+    oracle = Oracle(
+        {
+            "c1": lambda _: DecisionAnswer(DecisionState.PENDING, owner_address="c9", epoch=EPOCH),
+            "c9": lambda _: COMMIT,
+        }
+    )
+    async with inquiring(resource, await known(resource, ["c1"]), oracle):
+        await until_phase(resource, one, BranchPhase.COMMITTED)
+    assert [address for address, _ in oracle.asked[:2]] == ["c1", "c9"]
+
+
+async def test_it_asks_for_ever_and_never_decides_alone() -> None:
+    """R12: pending, silence and failure leave the branch as it is, however often."""
+    resource = memory()
+    (one,) = await in_doubt(resource)
+    says: list[DecisionAnswer | None] = [PENDING, None]
+    oracle = Oracle({"c1": lambda _: says[len(oracle.asked) % 2], "c2": lambda _: None})
+    async with inquiring(resource, await known(resource, ["c1"]), oracle, addresses=["c2"]):
+        await oracle.asked_times(30)
+        await until_phase(resource, one, BranchPhase.PREPARED)
+        oracle.says["c1"] = lambda _: COMMIT
+        await until_phase(resource, one, BranchPhase.COMMITTED)
+
+
+async def test_any_coordinator_can_answer() -> None:
+    """Configured and learned addresses are asked in turn."""
+    resource = memory()
+    (one,) = await in_doubt(resource)
+    oracle = Oracle({"gone": lambda _: None, "alive": lambda _: ROLLBACK})
+    async with inquiring(resource, await known(resource, ["alive"]), oracle, addresses=["gone"]):
+        await until_phase(resource, one, BranchPhase.ROLLED_BACK)
+    assert [address for address, _ in oracle.asked[:2]] == ["gone", "alive"]
+
+
+async def test_a_forgotten_transaction_is_an_alert_and_left_alone() -> None:
+    """R7: FORGOTTEN is shown to an operator, never guessed."""
+    resource = memory()
+    (one,) = await in_doubt(resource)
+    oracle = Oracle({"c1": lambda _: FORGOTTEN})
+    async with inquiring(resource, await known(resource, ["c1"]), oracle) as inquiry:
+        await oracle.asked_times(5)
+        assert inquiry.forgotten == 1
+        assert inquiry.in_doubt == 1
+        await until_phase(resource, one, BranchPhase.PREPARED)
+
+
+async def test_an_answer_of_an_older_epoch_is_not_believed() -> None:
+    """R15: a coordinator that outlived its log's timeline says nothing that counts."""
+    resource = memory()
+    await resource.adopt_epoch(LOG_ID, EPOCH + 1)
+    (one,) = await in_doubt(resource)
+    oracle = Oracle({"old": lambda _: ROLLBACK, "new": lambda _: None})
+    logs = KnownLogs(resource, clock=CLOCK)
+    await logs.greet(Introduction(LOG_ID, "c", EPOCH + 1, EPOCH + 1, ("old", "new")), CLOCK.unix_ms())
+    async with inquiring(resource, logs, oracle):
+        await oracle.asked_times(6)
+        await until_phase(resource, one, BranchPhase.PREPARED)
+        oracle.says["new"] = lambda _: DecisionAnswer(DecisionState.COMMIT, EPOCH, 3, epoch=EPOCH + 2)
+        await until_phase(resource, one, BranchPhase.COMMITTED)
+    assert logs.epoch(LOG_ID) == EPOCH + 2
+
+
+class Flaky(MemoryResource):
+    """Its store is away at first."""
+
+    fails_left = 3
+
+    async def log_ids(self) -> Sequence[str]:
+        self.fails_left -= 1
+        if self.fails_left > 0:
+            raise ConnectionError("no database")
+        return (LOG_ID,)
+
+
+async def test_a_store_that_fails_is_asked_again() -> None:
+    """Asking goes on for ever, whatever the participant's own code raises meanwhile."""
+    resource = Flaky(NAME, MemoryStore({"a": 10, "b": 0}), CLOCK)
+    (one,) = await in_doubt(resource)
+    oracle = Oracle({"c1": lambda _: ROLLBACK})
+    async with inquiring(resource, KnownLogs(resource, clock=CLOCK), oracle, addresses=["c1"]) as inquiry:
+        await until_phase(resource, one, BranchPhase.ROLLED_BACK)
+        assert inquiry.failures == 2
+
+
+class Remembering(MemoryResource):
+    """Knows after a restart which log's branches it holds."""
+
+    async def log_ids(self) -> Sequence[str]:
+        return (LOG_ID,)
+
+
+class Answering:
+    """GetDecision of a real TransactionService; every other call is out of its part."""
+
+    def __init__(self, answer: transaction_pb2.GetDecisionResponse) -> None:
+        self.requests: list[transaction_pb2.GetDecisionRequest] = []
+        self._answer = answer
+
+    async def get_decision(
+        self, request: transaction_pb2.GetDecisionRequest, _context: object
+    ) -> transaction_pb2.GetDecisionResponse:
+        self.requests.append(request)
+        return self._answer
+
+
+@asynccontextmanager
+async def coordinator(answering: Answering) -> AsyncGenerator[str]:
+    server = grpc.aio.server()
+    handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+        answering.get_decision,  # pyright: ignore[reportArgumentType]  The stubs know no coroutines here.
+        transaction_pb2.GetDecisionRequest.FromString,
+        transaction_pb2.GetDecisionResponse.SerializeToString,
+    )
+    service = "pincex.tx.v1.TransactionService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"GetDecision": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+async def test_a_served_participant_asks_over_grpc() -> None:
+    """The whole way: a process that finds a branch in doubt at its start and follows the answer."""
+    resource = Remembering(NAME, MemoryStore({"a": 10, "b": 0}), CLOCK)
+    (one,) = await in_doubt(resource)
+    answering = Answering(
+        transaction_pb2.GetDecisionResponse(
+            decision=transaction_pb2.DECISION_STATE_COMMIT, incarnation=EPOCH, sequence=9, epoch=EPOCH
+        )
+    )
+
+    async with (
+        coordinator(answering) as address,
+        serving(resource, "127.0.0.1:0", coordinators=["127.0.0.1:1", address], patience_s=0.1),
+    ):
+        await until_phase(resource, one, BranchPhase.COMMITTED)
+    request = answering.requests[0]
+    assert (request.xid, request.participant, request.log_id) == (str(one.xid), NAME, LOG_ID)
+
+
+async def test_an_answer_that_says_nothing_is_none() -> None:
+    """UNSPECIFIED, and COMMIT without its place in the log, end no doubt."""
+    query = DecisionQuery(LOG_ID, transfer().xid, NAME)
+    nothing = transaction_pb2.GetDecisionResponse()
+    placeless = transaction_pb2.GetDecisionResponse(decision=transaction_pb2.DECISION_STATE_COMMIT)
+    for said in (nothing, placeless):
+        async with coordinator(Answering(said)) as address, GrpcCoordinators() as coordinators:
+            with pytest.raises(NoAnswerError):
+                await coordinators.decision(address, query)
+    async with GrpcCoordinators() as coordinators:
+        with pytest.raises(NoAnswerError):
+            await coordinators.decision("127.0.0.1:1", query)
