@@ -91,16 +91,14 @@ def test_no_password_is_on_the_screen_or_on_a_command_line(running: Development)
 
 
 async def test_the_second_start_is_quick_and_finds_the_data(folder: Path) -> None:
-    """Measured three times, since other work on the machine only ever makes it slower."""
+    """Ten seconds on a machine that is otherwise idle; others' work on it is taken out."""
     with development(folder) as first:
         await _commits(first, _OPEN, _CREDIT)
-    took: list[float] = []
-    while not took or (min(took) >= SECOND_START_S and len(took) < 3):
-        began = time.monotonic()
-        with development(folder) as again:
-            took.append(time.monotonic() - began)
-            await _commits(again, _CREDIT)
-    assert min(took) < SECOND_START_S
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    began = time.monotonic()
+    with development(folder) as second:
+        assert time.monotonic() - began < SECOND_START_S * busy
+        await _commits(second, _CREDIT)
 
 
 def test_a_ctrl_c_leaves_no_process(folder: Path) -> None:
