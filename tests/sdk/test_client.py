@@ -20,10 +20,10 @@ from participant_sdk.client_errors import (
     WrongPhaseError,
 )
 from participant_sdk.client_results import Committed, RolledBack, Wait
+from participant_sdk.faults import Way, proxying
 from participant_sdk.interactive import Transaction, current_transaction
 from participant_sdk.operations import OperationLike
 from participant_sdk.xa import Decision, DecisionState
-from tests.sdk.lossy import relay
 from tests.sdk.small_system import LEFT, OPENING, RIGHT, Running, System, coordinator, system
 
 NOBODY = "127.0.0.1:1"
@@ -136,15 +136,15 @@ async def test_a_lost_reply_is_settled_at_the_next_coordinator_with_one_effect(
     around: System, running: Running
 ) -> None:
     """R3, R19: a cut connection says nothing of the outcome; the same request_id does."""
-    async with relay(running.address) as lossy, TransactionClient(lossy.address, timeout_s=20) as client:
+    async with proxying(running.address) as lossy, TransactionClient(lossy.address, timeout_s=20) as client:
         await client.execute(transfer())
         await running.finished.get()
-        lossy.replies_lost = True
+        lossy.hold(Way.DOWN)
         async with asyncio.TaskGroup() as group:
             lost = group.create_task(client.execute(transfer()))
             await running.finished.get()
-            lossy.replies_lost = False
             lossy.cut()
+            lossy.release(Way.DOWN)
         assert isinstance(lost.result(), Committed)
     assert around.effects(LEFT) == around.effects(RIGHT) == 2
 
@@ -277,15 +277,15 @@ async def test_commit_told_twice_is_the_same_ending(around: System, client: Tran
 
 
 async def test_a_lost_reply_to_commit_is_asked_for_again(around: System, running: Running) -> None:
-    async with relay(running.address) as lossy, TransactionClient(lossy.address, timeout_s=20) as client:
+    async with proxying(running.address) as lossy, TransactionClient(lossy.address, timeout_s=20) as client:
         txn = await client.begin()
         await txn.enlist(transfer())
-        lossy.replies_lost = True
+        lossy.hold(Way.DOWN)
         async with asyncio.TaskGroup() as group:
             lost = group.create_task(txn.commit())
             await running.finished.get()
-            lossy.replies_lost = False
             lossy.cut()
+            lossy.release(Way.DOWN)
     assert isinstance(lost.result(), Committed)
     assert around.effects(LEFT) == around.effects(RIGHT) == 1
 

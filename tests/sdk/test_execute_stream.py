@@ -10,8 +10,8 @@ import pytest
 from participant_sdk.client import TransactionClient
 from participant_sdk.client_errors import InvalidRequestError
 from participant_sdk.client_results import Committed, RolledBack
+from participant_sdk.faults import Way, proxying
 from participant_sdk.operations import OperationLike
-from tests.sdk.lossy import relay
 from tests.sdk.small_system import LEFT, OPENING, RIGHT, Running, System, coordinator, system
 
 MANY = 300
@@ -65,19 +65,19 @@ async def test_each_item_has_its_own_ending(running: Running) -> None:
 async def test_a_cut_stream_leaves_every_item_with_one_effect(around: System, running: Running) -> None:
     """What was in flight is settled by unary calls under the same request_ids (R3)."""
     async with (
-        relay(running.address) as lossy,
+        proxying(running.address) as lossy,
         TransactionClient(lossy.address, timeout_s=30) as client,
         client.stream() as stream,
     ):
         await stream.execute(transfer())
         await running.finished.get()
-        lossy.replies_lost = True
+        lossy.hold(Way.DOWN)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(stream.execute(transfer())) for _ in range(MANY)]
             for _ in range(MANY // 2):
                 await running.finished.get()
-            lossy.replies_lost = False
             lossy.cut()
+            lossy.release(Way.DOWN)
         assert all(isinstance(task.result(), Committed) for task in tasks)
         assert isinstance(await stream.execute(transfer()), Committed)
     assert around.effects(LEFT) == around.effects(RIGHT) == MANY + 2
@@ -86,14 +86,14 @@ async def test_a_cut_stream_leaves_every_item_with_one_effect(around: System, ru
 async def test_an_overdue_answer_is_asked_for_at_another_coordinator(around: System, running: Running) -> None:
     """R19: silence tells no outcome. Here the first coordinator's stream stays open, and says nothing more."""
     async with (
-        relay(running.address) as first,
-        relay(running.address) as second,
+        proxying(running.address) as first,
+        proxying(running.address) as second,
         TransactionClient([first.address, second.address]) as client,
         client.stream() as stream,
     ):
         await stream.execute(transfer())
-        lossy = first if first.in_use else second
-        lossy.replies_lost = True
+        lossy = first if first.passed_bytes(Way.UP) else second
+        lossy.hold(Way.DOWN)
         assert isinstance(await stream.execute(transfer(), timeout_s=0.2), Committed)
     assert around.effects(LEFT) == around.effects(RIGHT) == 2
 
