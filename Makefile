@@ -39,7 +39,6 @@ setup: .venv/.ready
 
 run: .venv/.ready
 	@$(BIN)/pincex dev
-	@echo "run: everything is stopped"
 
 test: .venv/.ready
 	@start=$(STARTED); $(BIN)/coverage erase && \

@@ -104,7 +104,10 @@ def run(options: DevOptions) -> None:
         except psycopg.Error as error:
             raise DevError(f"PostgreSQL at {_shown(options.postgres)}: {error}") from error
         places = _Places(http, grpc, dict(zip(_SIDECARS, others, strict=True)), databases, redis_dsn)
-        asyncio.run(_Development(options.folder, places, Console()).run(servers))
+        console = Console()
+        asyncio.run(_Development(options.folder, places, console).run(servers))
+        stack.close()
+        console.print(f"run: everything is stopped; the data stay in {options.folder}", highlight=False)
 
 
 @contextmanager
