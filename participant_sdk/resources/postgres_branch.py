@@ -135,7 +135,7 @@ class BranchTransaction:
         return self.branch.participant, self.branch.log_id, str(self.branch.xid), self.branch.gid
 
     async def _run_as_one(self, calls: Sequence[Call], timeout_ms: int) -> Vote | None:
-        """Run all in one round trip; None where nothing was changed, so that there is no vote yet."""
+        """Run all in one round trip; None where nothing is left of it and there is no vote yet."""
         connection = self.session.connection
         cursor = psycopg.AsyncClientCursor[TupleRow](connection)
         statements = [(call.run.sql, call.parameters) for call in calls if isinstance(call.run, Statement)]
@@ -148,7 +148,8 @@ class BranchTransaction:
         try:
             return await self._prepared(await connection.execute("\n; ".join(parts).encode()))
         except psycopg.Error as error:
-            if error.sqlstate != CHANGED_NOTHING:
+            # Bad data runs again too, step by step, to name the operation that it came from.
+            if error.sqlstate != CHANGED_NOTHING and not isinstance(error, psycopg.DataError):
                 raise
         await self.undo()
         return None

@@ -126,7 +126,7 @@ async def memory_bank() -> AsyncGenerator[Subject]:
 
 BANK_SQL: Final = """
 create table accounts (name text primary key, balance numeric not null check (balance >= 0));
-insert into accounts values ('alice', 100), ('bob', 100);
+insert into accounts values ('alice', 100), ('bob', 100), ('carol', 100);
 """
 
 BANK_OPERATIONS: Final = {

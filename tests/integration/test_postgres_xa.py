@@ -443,7 +443,7 @@ async def test_embedded_work_that_changed_nothing_votes_read_only(dsn: str) -> N
         ('{"account":"alice","amount":[1]}', "operations[0].parameters.amount"),
         ('{"account":"alice","amount":1e400}', "operations[0].parameters"),
         ('{"account":"alice","account":"bob","amount":"1"}', "operations[0].parameters"),
-        ('{"account":"alice","amount":"a lot"}', "operations"),
+        ('{"account":"alice","amount":"a lot"}', "operations[0].parameters"),
     ],
 )
 async def test_wrong_parameters_get_a_no_that_names_the_field(dsn: str, parameters: str, field: str) -> None:

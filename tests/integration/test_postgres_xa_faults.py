@@ -254,7 +254,9 @@ async def test_rows_that_a_crash_left_begun_expire_and_prepared_ones_never(dsn: 
         await vote(resource, prepare_of(prepared, credit(), request_id="r1"))
     await run_sql(dsn, f"update pincex_xa.branches set expires_at = now() - interval '1 hour' where xid = '{begun}'")
     async with bank(dsn) as restarted:
-        await restarted.expire()
+        # Its own sweep may be at the same rows.
+        while (branch := await restarted.branch(LOG, begun)) and branch.phase is BranchPhase.ACTIVE:
+            await restarted.expire()
         found = [await restarted.branch(LOG, xid) for xid in (begun, prepared)]
         assert [branch.phase for branch in found if branch] == [BranchPhase.ROLLED_BACK, BranchPhase.PREPARED]
         assert gid(prepared) in await prepared_gids(dsn)

@@ -1,0 +1,241 @@
+"""The conformance kit passes the shipped participants, and catches wrong ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from participant_sdk.branch import BranchPhase
+from participant_sdk.clock import SystemClock
+from participant_sdk.conformance import Exercise, InvalidExerciseError, Report, read_exercise, run
+from participant_sdk.ids import Xid
+from participant_sdk.participant import (
+    Answers,
+    Branch,
+    Operation,
+    Participant,
+    RecoverQuery,
+    Work,
+)
+from participant_sdk.resources.memory import MemoryResource
+from participant_sdk.resources.memory_store import BranchKey, Change, MemoryStore
+from participant_sdk.resources.postgres_xa import PostgresXaResource
+from participant_sdk.server import serving
+from participant_sdk.xa import DONE, PREPARED, READ_ONLY, Vote, VoteKind, transient_no
+from tests.contract.branch_subjects import BANK_OPERATIONS, fill_bank
+
+ACCOUNTS = ("alice", "bob", "carol")
+CLOCK = SystemClock()
+
+
+def do(name: str, **parameters: str) -> Operation:
+    return Operation("bank", name, json.dumps(parameters))
+
+
+BANK = Exercise(
+    "bank",
+    yes=tuple(do("credit", account=account, amount="1") for account in ACCOUNTS),
+    no=do("debit", account="alice", amount="1000000000"),
+    invalid=do("credit", account="alice", amount="a lot"),
+    observe=do("read", account="alice"),
+)
+
+
+async def check(participant: Participant, exercise: Exercise = BANK) -> Report:
+    async with serving(participant, "127.0.0.1:0", worker_count=4, patience_s=600.0, grace_s=0.1) as served:
+        return await run(f"127.0.0.1:{served.port}", exercise)
+
+
+def a_store() -> MemoryStore:
+    return MemoryStore(dict.fromkeys(ACCOUNTS, 100))
+
+
+async def test_the_memory_resource_conforms() -> None:
+    store = a_store()
+    resource = MemoryResource("bank", store, CLOCK)
+    report = await check(resource)
+    assert report.passed, report.text()
+    assert {finding.over for finding in report.findings} == {"unary", "session"}
+    assert resource.invariants() == []
+    assert all(account.held == 0 for account in store.durable.accounts.values())
+
+
+async def test_the_postgres_xa_resource_conforms(database: str) -> None:
+    await fill_bank(database)
+    async with PostgresXaResource.open("bank", database, BANK_OPERATIONS) as resource:
+        report = await check(resource)
+    assert report.passed, report.text()
+
+
+class TakesUnknownCommits(MemoryResource):
+    """Acknowledges what it never heard of."""
+
+    async def apply(self, work: Work) -> Answers:
+        answers = await super().apply(work)
+        return replace(answers, commits=[DONE for _ in work.commits])
+
+
+class LeavesNoTombstone(MemoryResource):
+    """Says DONE to a Rollback of an unknown branch, and forgets it."""
+
+    async def apply(self, work: Work) -> Answers:
+        known = [it for it in work.rollbacks if await self.branch(it.log_id, it.xid) is not None]
+        answers = await super().apply(replace(work, rollbacks=known))
+        acks = dict(zip(known, answers.rollbacks, strict=True))
+        return replace(answers, rollbacks=[acks.get(it, DONE) for it in work.rollbacks])
+
+
+class RunsTwice(MemoryResource):
+    """Runs a second Prepare as if it were the first."""
+
+    async def apply(self, work: Work) -> Answers:
+        answers = await super().apply(work)
+        votes: list[Vote] = []
+        for prepare, vote in zip(work.prepares, answers.prepares, strict=True):
+            is_no = prepare.operations == (BANK.no,)
+            votes.append(transient_no("AGAIN", "it ran again") if is_no and vote.is_yes else vote)
+        return replace(answers, prepares=votes)
+
+
+class PostsTwice(MemoryResource):
+    """Takes effect again at a second Commit."""
+
+    async def apply(self, work: Work) -> Answers:
+        for commit in work.commits:
+            stored = self._store.current.branches.get(BranchKey(commit.log_id, commit.xid))
+            if stored is not None and stored.branch.phase is BranchPhase.COMMITTED:
+                accounts = dict(self._store.current.accounts)
+                for name, amount in stored.postings:
+                    accounts[name] = accounts[name]._replace(balance=accounts[name].balance + amount)
+                self._store.write(Change(accounts=accounts))
+        return await super().apply(work)
+
+
+class PreparesNothing(MemoryResource):
+    """Votes READ_ONLY on work that it never saw."""
+
+    async def apply(self, work: Work) -> Answers:
+        answers = await super().apply(work)
+        votes = [
+            READ_ONLY if prepare.ends_work else vote
+            for prepare, vote in zip(work.prepares, answers.prepares, strict=True)
+        ]
+        return replace(answers, prepares=votes)
+
+
+class FailsTheBatch(MemoryResource):
+    """Lets one bad branch fail all that travel with it."""
+
+    async def apply(self, work: Work) -> Answers:
+        answers = await super().apply(work)
+        if all(vote.is_yes for vote in answers.prepares):
+            return answers
+        return replace(answers, prepares=[transient_no("BATCH_FAILED", "one was bad") for _ in work.prepares])
+
+
+class SaysYesToAll(MemoryResource):
+    """Votes PREPARED whatever the business says."""
+
+    async def apply(self, work: Work) -> Answers:
+        answers = await super().apply(work)
+        return replace(answers, prepares=[PREPARED for _ in work.prepares])
+
+
+class HidesItsDoubts(MemoryResource):
+    """Lists nothing at recovery."""
+
+    async def recover(self, query: RecoverQuery) -> Sequence[Branch]:
+        return []
+
+
+class ForgetsTheHand(MemoryResource):
+    """Shows nothing of a branch that was forced."""
+
+    async def branch(self, log_id: str, xid: Xid) -> Branch | None:
+        branch = await super().branch(log_id, xid)
+        return None if branch and branch.phase is BranchPhase.HEURISTIC else branch
+
+
+class KeepsNoWatermark(MemoryResource):
+    """Reports no sequence."""
+
+    async def watermarks(self, log_id: str) -> dict[int, int]:
+        return {}
+
+
+class VotesBareNoes(MemoryResource):
+    """Says no without a reason, and calls it transient."""
+
+    async def apply(self, work: Work) -> Answers:
+        answers = await super().apply(work)
+        votes = [
+            vote._replace(reason="", transient=True) if vote.kind is VoteKind.ROLLED_BACK else vote
+            for vote in answers.prepares
+        ]
+        return replace(answers, prepares=votes)
+
+
+class LosesCommits(MemoryResource):
+    """Acknowledges a Commit and does nothing."""
+
+    async def apply(self, work: Work) -> Answers:
+        answers = await super().apply(replace(work, commits=()))
+        return replace(answers, commits=[DONE for _ in work.commits])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "check_name"),
+    [
+        (TakesUnknownCommits, "commit of an unknown branch is a hazard"),
+        (LeavesNoTombstone, "a late prepare meets the tombstone"),
+        (RunsTwice, "a duplicate gets the stored vote"),
+        (PostsTwice, "a commit takes effect once"),
+        (PreparesNothing, "work that was never done is xaer nota"),
+        (FailsTheBatch, "one bad branch fails nothing else"),
+        (SaysYesToAll, "a no is rolled back with its reason"),
+        (HidesItsDoubts, "recovery lists what is in doubt"),
+        (ForgetsTheHand, "an operators hand is kept until forgotten"),
+        (KeepsNoWatermark, "finished branches and watermarks tell the sequence"),
+        (VotesBareNoes, "a no is rolled back with its reason"),
+        (LosesCommits, "a commit takes effect once"),
+    ],
+)
+async def test_a_wrong_participant_is_caught(wrong: type[MemoryResource], check_name: str) -> None:
+    report = await check(wrong("bank", a_store(), CLOCK))
+    caught = [finding for finding in report.failed if finding.check == check_name]
+    assert caught, report.text()
+    assert caught[0].seen
+
+
+async def test_a_participant_that_cannot_be_reached_fails_every_check() -> None:
+    report = await run("127.0.0.1:9", BANK)
+    assert len(report.failed) == len(report.findings) > 20
+    assert "UNAVAILABLE" in report.failed[0].seen
+
+
+def test_an_exercise_is_read_from_json() -> None:
+    credit = {"operation": "credit", "parameters": {"account": "alice", "amount": "1"}}
+    written = {"participant": "bank", "yes": [credit] * 3, "no": credit, "invalid": credit}
+    exercise = read_exercise(json.dumps(written))
+    assert exercise.yes[0] == do("credit", account="alice", amount="1")
+    assert exercise.observe is None
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"participant": "No Name"}, "participant"),
+        ({"yes": []}, "yes"),
+        ({"yes": "credit"}, "yes"),
+        ({"no": None}, "no"),
+        ({"maybe": 1}, "maybe"),
+    ],
+)
+def test_a_wrong_exercise_names_the_key(change: dict[str, object], key: str) -> None:
+    credit = {"operation": "credit"}
+    written = {"participant": "bank", "yes": [credit] * 3, "no": credit, "invalid": credit, **change}
+    with pytest.raises(InvalidExerciseError, match=f"^{key}"):
+        read_exercise(json.dumps(written))
