@@ -29,17 +29,24 @@ class TestTakeover:
         assert (await one.append()).status is AppendStatus.WRITTEN
 
     async def test_one_whose_own_lease_expired_fences_nobody(self, log: DecisionLog) -> None:
-        """R6: nor does one that is fenced."""
-        late, witness = await started(log, "late", SHORT_LEASE_S), await started(log, "witness")
-        gone = await started(log, "gone", SHORT_LEASE_S)
+        """R6: until it has renewed its own."""
+        gone, late = await started(log, "gone", 0.0), await started(log, "late", 0.0)
         await gone.append(gone.record())
-        await late.append(late.record())
-        # When both are fenced, both leases had expired: from then on the late one may not fence.
-        await fenced_by(log, witness, [late.number, gone.number])
-        after = await started(log, "after", 0.0)
-        await after.append(after.record())
         assert not await log.fence_expired(late.incarnation)
-        assert not (await log.read([after.record().xid])).incarnations[after.number].fenced
+        assert not (await log.read([gone.record().xid])).incarnations[gone.number].fenced
+        late.incarnation = replace(late.incarnation, lease_s=LEASE_S)
+        await late.append()
+        await fenced_by(log, late, [gone.number])
+
+    async def test_one_that_is_fenced_fences_nobody(self, log: DecisionLog) -> None:
+        """R6."""
+        fenced, witness = await started(log, "fenced", SHORT_LEASE_S), await started(log, "witness")
+        await fenced.append(fenced.record())
+        await fenced_by(log, witness, [fenced.number])
+        gone = await started(log, "gone", 0.0)
+        await gone.append(gone.record())
+        assert not await log.fence_expired(fenced.incarnation)
+        assert not (await log.read([gone.record().xid])).incarnations[gone.number].fenced
 
     async def test_one_of_another_timeline_fences_nobody(self, world: World, log: DecisionLog) -> None:
         """R6, R15."""

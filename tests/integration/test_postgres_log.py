@@ -142,6 +142,28 @@ class TestLostConnections:
         assert (await slow.append()).status is AppendStatus.WRITTEN
         await rival.close()
 
+    async def test_batches_in_opposite_order_that_meet_half_way_do_not_deadlock(
+        self, database: str, log: PostgresLog, observer: Observer, blocker: Observer
+    ) -> None:
+        """R3: unsorted, each would hold what the other wants next."""
+        one, rival = await started(log), PostgresLog(database, name="rival")
+        two = await started(rival, "two")
+        names = ["order-1", "order-2", "order-3"]
+        await blocker.ask(b"BEGIN")
+        await blocker.ask(
+            b"INSERT INTO txlog.decisions (xid, incarnation, sequence, decision, tenant, request_id)"
+            b" VALUES ('00000000-0000-8000-8000-000000000001', 1, 1, 1, 'default', 'order-2')"
+        )
+        async with asyncio.TaskGroup() as tasks:
+            ours = tasks.create_task(one.append(*map(one.record, names)))
+            await observer.backend("one-appends", "Lock")
+            theirs = tasks.create_task(two.append(*map(two.record, reversed(names))))
+            await observer.backend("rival-appends", "Lock")
+            await blocker.ask(b"ROLLBACK")
+        assert not ours.result().conflicts
+        assert len(theirs.result().conflicts) == 3
+        await rival.close()
+
     async def test_under_dying_connections_every_record_is_told_once_and_truly(
         self, database: str, observer: Observer
     ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.log.ended import FencedError, LogTailLostError, SequenceBrokenError
 from participant_sdk.xa import DecisionState
-from tests.log.bench import Bench, Fate, virtual_time
+from tests.log.bench import Bench, Fate, Late, virtual_time
 
 
 @virtual_time
@@ -120,6 +120,22 @@ async def test_a_lost_write_is_settled_after_hold(bench: Bench) -> None:
     bench.store.tables.held = "again"
     await asyncio.sleep(5)
     assert own.answer(done) == (own.number, 2, None)
+
+
+@virtual_time
+async def test_an_empty_batch_does_not_settle_a_lost_one(bench: Bench) -> None:
+    """R5, R15: the lost statement takes effect between the end of HOLD and the next attempt."""
+    own = await bench.coordinator()
+    record = own.record()
+    own.gate.script("append", Late(5.0))
+    own.append(record)
+    await asyncio.sleep(0.003)
+    bench.store.tables.held = "participants are ahead"
+    await asyncio.sleep(4.99)
+    bench.store.tables.held = ""
+    await asyncio.sleep(1)
+    assert own.ended is None
+    assert own.answer(record) == (own.number, 1, None)
 
 
 @virtual_time
