@@ -111,7 +111,7 @@ class Inquiry:
         """Look for branches in doubt, at once and then steadily, and ask about each, until cancelled."""
         while True:
             try:
-                await self._look_around()
+                await self.look()
             except Exception:  # noqa: BLE001 - asking must go on for ever
                 # The participant's own code may raise anything while its store is away. Nothing was
                 # decided by it: the branches stay in doubt, and the next look finds them again.
@@ -119,7 +119,8 @@ class Inquiry:
                 _log.exception("inquiry_failed", participant=self._participant.name)
             await asyncio.sleep(self._patience_s / 2)
 
-    async def _look_around(self) -> None:
+    async def look(self) -> None:
+        """Look once, and ask about every branch whose time has come."""
         doubts: dict[_Key, _Doubt] = {}
         now_ms = self._clock.unix_ms()
         oldest_ms = 0

@@ -179,6 +179,33 @@ async def test_an_answer_of_an_older_epoch_is_not_believed() -> None:
     assert logs.epoch(LOG_ID) == EPOCH + 2
 
 
+async def test_a_branch_is_not_asked_about_before_its_time() -> None:
+    """At start everything in doubt is asked about at once; later, what has been in doubt for a while."""
+    resource = memory()
+    (old,) = await in_doubt(resource)
+    oracle = Oracle({"c1": lambda _: PENDING})
+    logs = await known(resource, ["c1"])
+    workers = Workers(resource, clock=CLOCK)
+    inquiry = Inquiry(resource, workers, logs, oracle, clock=CLOCK, jitter=random.Random(1), patience_s=3600.0)
+    await inquiry.look()
+    (young,) = await in_doubt(resource)
+    await inquiry.look()
+    assert [query.xid for _, query in oracle.asked] == [old.xid]
+    assert inquiry.in_doubt == 1
+    assert young.xid != old.xid
+
+
+async def test_many_branches_are_brought_to_their_end() -> None:
+    """More than a page, after an outage: each is asked about and followed."""
+    resource = memory(MemoryStore({"a": 10_000, "b": 0}))
+    branches = await in_doubt(resource, 1_200)
+    oracle = Oracle({"c1": lambda _: COMMIT})
+    async with inquiring(resource, await known(resource, ["c1"]), oracle):
+        await until_phase(resource, branches[-1], BranchPhase.COMMITTED)
+        await until_phase(resource, branches[0], BranchPhase.COMMITTED)
+    assert not resource.invariants()
+
+
 class Flaky(MemoryResource):
     """Its store is away at first."""
 

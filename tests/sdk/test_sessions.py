@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 import grpc
@@ -17,7 +18,7 @@ from participant_sdk.ids import Xid
 from participant_sdk.participant import Operation, Prepare
 from participant_sdk.resources.memory import MemoryResource
 from participant_sdk.resources.memory_store import MemoryStore
-from participant_sdk.server import serving
+from participant_sdk.server import serve, serving
 from participant_sdk.transport import StreamClosedError
 from participant_sdk.xa import AckKind, Decision, VoteKind, XaCode
 from tests.sdk.peers import (
@@ -293,6 +294,46 @@ async def test_clocks_more_than_a_minute_apart_are_refused(ahead_ms: int) -> Non
     ):
         await until_unreachable(link, told, "CLOCKS_APART")
         assert not link.is_up
+
+
+class Away(MemoryResource):
+    """Its store is away for the first calls, at one place or the other."""
+
+    away_for = 2
+
+    async def adopt_epoch(self, log_id: str, epoch: int) -> int:
+        self._fail(2)
+        return await super().adopt_epoch(log_id, epoch)
+
+    async def watermarks(self, log_id: str) -> Mapping[int, int]:
+        self._fail(1)
+        return await super().watermarks(log_id)
+
+    def _fail(self, at: int) -> None:
+        if self.away_for == at:
+            self.away_for -= 1
+            raise ConnectionError("no database")
+
+
+async def test_a_participant_whose_store_is_away_is_met_when_it_is_back() -> None:
+    """No epoch durable, no watermarks read: no welcome (R15). The coordinator comes again."""
+    told = Told()
+    async with serving(Away(NAME, MemoryStore(), CLOCK), "127.0.0.1:0") as served, linked(served.port, told) as link:
+        await told.up()
+        assert link.is_up
+
+
+async def test_serve_runs_until_it_is_cancelled() -> None:
+    """The plain way to run a participant's process."""
+    async with AsyncExitStack() as stack:
+        async with serving(memory(), "127.0.0.1:0") as free:
+            port = free.port
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        task = group.create_task(serve(memory(), f"127.0.0.1:{port}"))
+        told = Told()
+        async with linked(port, told):
+            await told.up()
+        task.cancel()
 
 
 async def test_another_participant_at_the_address_is_no_participant_of_ours() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pincex.tx.v1 import common_pb2, resource_pb2
 
-from participant_sdk.answers import AnswerQueue
+from participant_sdk.answers import ANSWERS_MAX, AnswerQueue
 from participant_sdk.backoff import Backoff
 from participant_sdk.frames import (
     FRAME_BYTES,
@@ -26,7 +27,7 @@ from participant_sdk.frames import (
 )
 from participant_sdk.hello import Introduction, Welcome
 from participant_sdk.ids import Xid
-from participant_sdk.outbox import Outbox
+from participant_sdk.outbox import OUTBOX_BOUND, Outbox
 from participant_sdk.participant import Operation, Prepare
 from participant_sdk.wire import (
     MESSAGE_MAX_CHARS,
@@ -196,6 +197,33 @@ async def test_answers_are_cut_into_frames_that_fit() -> None:
         received.update(read_votes(frame.votes))
         acks += len(read_acks(frame.commit_acks))
     assert (received, acks) == (sent, len(sent))
+
+
+async def test_a_coordinator_that_does_not_read_is_not_read_from() -> None:
+    """Answers that wait are bounded by making the reader wait, until some have left."""
+    queue = AnswerQueue()
+    for _ in range(ANSWERS_MAX):
+        queue.rolled_back(new_xid(), DONE)
+    reader = asyncio.ensure_future(queue.room())
+    await asyncio.wait([reader], timeout=0)
+    assert not reader.done()
+    await queue.next_frame()
+    await asyncio.wait_for(reader, 10)
+
+
+def test_an_outbox_is_bounded() -> None:
+    """A full one refuses prepares, and drops endings, which their owner sends again by its timer."""
+    outbox, one = Outbox(), transfer()
+    number = 0
+    while outbox.prepare(one._replace(xid=Xid.make(1, EPOCH, number))):
+        outbox.rollback(Xid.make(2, EPOCH, number))
+        outbox.commit(CommitOrder(Xid.make(3, EPOCH, number), EPOCH, 1))
+        number += 1
+    assert number == OUTBOX_BOUND
+    outbox.rollback(new_xid())
+    outbox.commit(CommitOrder(new_xid(), EPOCH, 1))
+    batch = outbox.take(OUTBOX_BOUND + 1)
+    assert (len(batch.commits), len(batch.rollbacks)) == (OUTBOX_BOUND, OUTBOX_BOUND)
 
 
 def test_backoff_doubles_to_its_cap_and_begins_again() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from participant_sdk.batching import QUEUE_BOUND_DEFAULT
 from participant_sdk.clock import Clock
 from participant_sdk.ids import Xid
 from participant_sdk.participant import (
@@ -287,3 +288,16 @@ async def test_answers_out_of_shape_are_no_answers() -> None:
 def test_the_number_of_workers_is_bounded(count: int) -> None:
     with pytest.raises(ValueError, match="workers"):
         Workers(Recording(), clock=CLOCK, count=count)
+
+
+async def test_a_full_queue_is_said_at_once_and_promises_nothing() -> None:
+    """Queues are bounded: a full one is a transient "no", or RETRY, and not a growing process."""
+    answered, workers = Answered(), Workers(Recording(), clock=CLOCK, count=1)
+    one = some_branch()
+    while not answered.votes:
+        workers.prepare(one, answered.voted)
+    workers.commit(Commit(LOG_ID, one.xid, EPOCH, 1), answered.acknowledged)
+    workers.rollback(Rollback(LOG_ID, one.xid), answered.acknowledged)
+    assert workers.queued == QUEUE_BOUND_DEFAULT
+    assert (answered.votes[0][1].transient, answered.votes[0][1].reason) == (True, "PARTICIPANT_BUSY")
+    assert [ack.kind for _, ack in answered.acks] == [AckKind.RETRY, AckKind.RETRY]
