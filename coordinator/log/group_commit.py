@@ -14,6 +14,7 @@ answers come back in batches, once they are certain:
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from typing import Final, NamedTuple, TypeVar
@@ -29,7 +30,7 @@ from coordinator.log.inquiry import Answer, judge
 from coordinator.log.lease import Lease
 from coordinator.protocol.effects import DecisionRecord, StoredDecision
 from coordinator.protocol.events import Recorded
-from participant_sdk.batching import BATCH_CAP_DEFAULT, QUEUE_BOUND_DEFAULT, Batcher
+from participant_sdk.batching import BATCH_CAP_DEFAULT, QUEUE_BOUND_DEFAULT, Batcher, QueueFullError
 from participant_sdk.clock import Clock
 from participant_sdk.ids import RequestId, Xid
 from participant_sdk.xa import Decision
@@ -90,9 +91,9 @@ class GroupCommit:
             on_conflicts=self._conflicts,
             on_refused=self._refused,
         )
-        self._lookups: Batcher[_Lookup | DecisionRecord] = Batcher(
-            self._look_up, cap=batch_size, bound=queue_bound + batch_size
-        )
+        # Lookups are bounded below. Conflicts are not: each belongs to a transaction that was let in.
+        self._lookups: Batcher[_Lookup | DecisionRecord] = Batcher(self._look_up, cap=batch_size, bound=sys.maxsize)
+        self._queue_bound = queue_bound
         self._inquiries: Batcher[_Inquiry] = Batcher(self._inquire, cap=batch_size, bound=queue_bound)
         # Own ROLLBACK rows under way, and what their transactions are told once they are written:
         # the row that the request_id is bound to, or that the record was refused (None).
@@ -115,6 +116,8 @@ class GroupCommit:
 
     def lookup(self, request: RequestId) -> None:
         """Queue the question what a request_id is bound to. QueueFullError at the bound, nothing queued."""
+        if len(self._lookups) >= self._queue_bound:
+            raise QueueFullError(f"{self._queue_bound} lookups are queued for the decision log, the most allowed")
         self._lookups.put(_Lookup(request))
 
     async def read(self, xid: Xid) -> Answer:

@@ -171,6 +171,25 @@ async def test_lookups_that_queued_together_are_one_statement(bench: Bench) -> N
 
 
 @virtual_time
+async def test_a_full_queue_of_lookups_leaves_room_for_conflicts(bench: Bench) -> None:
+    """Invariant 12, R3: what was appended is answered, however many ask."""
+    own = await bench.coordinator(batch_size=2, queue_bound=4)
+    own.gate.script("read_requests", Slow(5.0))
+    first, second = own.record("order-1"), own.record("order-1")
+    for n in range(2):
+        own.commit.lookup(RequestId("default", f"early-{n}"))
+    await asyncio.sleep(0.1)
+    for n in range(4):
+        own.commit.lookup(RequestId("default", f"order-{n}"))
+    with pytest.raises(QueueFullError):
+        own.commit.lookup(RequestId("default", "order-5"))
+    own.append(first, second)
+    await asyncio.sleep(10)
+    assert own.answer(second).stored == bench.stored(first)
+    assert len(own.looked_up) == 6
+
+
+@virtual_time
 async def test_a_failed_lookup_is_asked_again(bench: Bench) -> None:
     own = await bench.coordinator()
     own.gate.script("read_requests", *[Fate.UNAVAILABLE] * 5)
