@@ -30,15 +30,22 @@ def locate(text: str, levels: int = exact_json.DEPTH_MAX) -> str:
 
 
 def _find(value: object, levels: int) -> str | None:
-    if value is _FAULT or (isinstance(value, str) and "\x00" in value):
+    if value is _FAULT or (isinstance(value, str) and not _is_kept(value)):
         return ""
     if levels == 0:
         return None
     for step, child in _children(value):
+        if not _is_kept(step):
+            return ""
         below = _find(child, levels - 1)
         if below is not None:
             return step + below
     return None
+
+
+def _is_kept(text: str) -> bool:
+    """Whether a database keeps it: no NUL, no half of a surrogate pair."""
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _children(value: object) -> Iterable[tuple[str, object]]:

@@ -30,13 +30,13 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 4
 
 
-def fail(message: str, code: ExitCode, *, as_json: bool = False, **more: str) -> NoReturn:
+def fail(message: str, exit_code: ExitCode, *, as_json: bool = False, **more: str) -> NoReturn:
     """End the command with a message on standard error, or as JSON on standard output."""
     if as_json:
         typer.echo(json.dumps({"error": message, **{key: value for key, value in more.items() if value}}))
     else:
         typer.echo(f"pincex: {message}", err=True)
-    raise typer.Exit(code)
+    raise typer.Exit(exit_code)
 
 
 def fail_with(error: ClientError, *, as_json: bool) -> NoReturn:

@@ -103,21 +103,25 @@ async def doors(*, max_concurrent_txns: int = 1000) -> AsyncGenerator[Doors]:
         http_door = HttpDoor(make_app(HttpRoutes(gate, telemetry, lambda: _health(assembly), TIMEOUT_DEFAULT_S)), 1)
         http_door.listen("127.0.0.1:0")
         await door.start()
+        await door.set_serving(serving=True)
         serving_http = tasks.create_task(http_door.run())
         gate.open(assembly.engine, assembly.inquiries)
         while not all(link.is_up for link in assembly.links.values()):  # noqa: ASYNC110 - links have no event for us.
             await asyncio.sleep(0.001)
-        async with (
-            grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel,
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{http_door.port}", timeout=30) as http,
-        ):
-            stub: TransactionServiceAsyncStub = TransactionServiceStub(channel)
-            yield Doors(around, assembly, gate, channel, stub, http, lines, telemetry, door.port, http_door.port)
-        assembly.engine.stop("the test is over")
-        await door.stop(0)
-        http_door.stop()
-        await serving_http
-        working.cancel()
+        try:
+            async with (
+                grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel,
+                httpx.AsyncClient(base_url=f"http://127.0.0.1:{http_door.port}", timeout=30) as http,
+            ):
+                stub: TransactionServiceAsyncStub = TransactionServiceStub(channel)
+                ports = (door.port, http_door.port)
+                yield Doors(around, assembly, gate, channel, stub, http, lines, telemetry, *ports)
+        finally:
+            assembly.engine.stop("the test is over")
+            await door.stop(0)
+            http_door.stop()
+            await serving_http
+            working.cancel()
 
 
 def _health(assembly: Assembly) -> Health:
@@ -180,7 +184,7 @@ def read_refusal(error: grpc.aio.AioRpcError) -> Refused:
     for key, value in error.trailing_metadata():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             for packed in status_pb2.Status.FromString(value).details:
-                kind = next(kind for kind in _DETAILS if packed.Is(kind.DESCRIPTOR))
+                kind = next(kind for kind in _DETAILS if packed.TypeName() == kind.DESCRIPTOR.full_name)
                 message = kind()
                 assert packed.Unpack(message)
                 details[kind.DESCRIPTOR.name] = message

@@ -71,8 +71,8 @@ async def test_a_business_no_is_a_result_with_its_reason(open_doors: Doors) -> N
     assert result.outcome == transaction_pb2.OUTCOME_ROLLED_BACK
     assert result.reason == "INSUFFICIENT_FUNDS"
     assert not result.retry
-    body = {"operations": [{"service": LEFT, "operation": "fail", "parameters": {}}]}
-    response = await open_doors.http.post(EXECUTE, json=body)
+    body = f'{{"operations": [{{"service": "{LEFT}", "operation": "fail", "parameters": {{}}}}]}}'
+    response = await open_doors.http.post(EXECUTE, content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 200
     assert (response.json()["state"], response.json()["reason"]) == ("ROLLED_BACK", "TOLD_TO_FAIL")
     assert open_doors.nothing_held()

@@ -1,0 +1,130 @@
+"""ExecuteStream: many in flight, each answered once, none lost with the stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from pincex.tx.v1 import transaction_pb2
+
+from tests.api.doors import Doors, doors, operation, read_refusal, transfer
+from tests.sdk.small_system import LEFT, OPENING, RIGHT
+
+Frame = transaction_pb2.ExecuteStreamRequest
+
+
+async def frames(*given: Frame) -> AsyncIterator[Frame]:
+    for frame in given:
+        yield frame
+
+
+async def answers_of(opened: Doors, *given: Frame) -> dict[int, transaction_pb2.ExecuteStreamAnswer]:
+    """Send the frames, close, and gather every answer by its tag."""
+    found: dict[int, transaction_pb2.ExecuteStreamAnswer] = {}
+    async for response in opened.stub.ExecuteStream(frames(*given)):
+        for answer in response.answers:
+            assert answer.tag not in found
+            found[answer.tag] = answer
+    return found
+
+
+async def test_every_request_of_every_frame_is_answered_once(open_doors: Doors) -> None:
+    found = await answers_of(
+        open_doors,
+        Frame(tag=10, request=transfer(), more=[transfer()] * 29),
+        Frame(tag=100, request=transfer()),
+    )
+    assert sorted(found) == [*range(10, 40), 100]
+    assert all(answer.result.outcome == transaction_pb2.OUTCOME_COMMITTED for answer in found.values())
+    assert open_doors.around.balance(LEFT, "a") == OPENING - 31 * 5
+
+
+async def test_one_bad_request_fails_alone(open_doors: Doors) -> None:
+    """R17 at the door: the failure says what a unary call's status would."""
+    bad = transaction_pb2.ExecuteRequest(operations=[operation(), operation("nobody")])
+    refused = transaction_pb2.ExecuteRequest(
+        operations=[operation(), operation(RIGHT, parameters='{"from": "a", "to": "b", "amount": -1}')]
+    )
+    found = await answers_of(open_doors, Frame(tag=1, request=transfer(), more=[bad, refused, transfer()]))
+    assert found[1].result.outcome == found[4].result.outcome == transaction_pb2.OUTCOME_COMMITTED
+    assert found[2].failure.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert (found[2].failure.field, found[2].failure.reason) == ("operations[1].service", "SERVICE_UNKNOWN")
+    assert found[3].failure.field == "operations[1].parameters.amount"
+    assert found[3].failure.xid
+    assert open_doors.nothing_held()
+
+
+async def test_over_the_limit_is_resource_exhausted_with_a_time_to_come_again() -> None:
+    async with doors(max_concurrent_txns=2) as opened:
+        opened.around.taps[RIGHT].shut()
+        stream = opened.stub.ExecuteStream()
+        await stream.write(Frame(tag=1, request=transfer(), more=[transfer(), transfer()]))
+        response = await stream.read()
+        assert isinstance(response, transaction_pb2.ExecuteStreamResponse)
+        (answer,) = response.answers
+        assert (answer.tag, answer.failure.reason) == (3, "TOO_MANY_TRANSACTIONS")
+        assert answer.failure.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+        assert answer.failure.retry_after.ToTimedelta().total_seconds() > 0
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await opened.stub.Execute(transfer())
+        refused = read_refusal(raised.value)
+        assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "RetryInfo" in refused.details
+        opened.around.taps[RIGHT].open()
+        await stream.done_writing()
+        rest: list[int] = []
+        while isinstance(response := await stream.read(), transaction_pb2.ExecuteStreamResponse):
+            rest += [answer.tag for answer in response.answers]
+        assert sorted(rest) == [1, 2]
+
+
+async def test_a_broken_stream_loses_no_transaction(open_doors: Doors) -> None:
+    """R16: a client that leaves stops nothing; by its request_id it learns the outcome."""
+    open_doors.around.taps[RIGHT].shut()
+    stream = open_doors.stub.ExecuteStream()
+    await stream.write(Frame(tag=1, request=transfer(request_id="left-alone")))
+    while not open_doors.assembly.engine.unfinished:  # noqa: ASYNC110 - the engine has no event for its beginnings.
+        await asyncio.sleep(0.001)
+    stream.cancel()
+    open_doors.around.taps[RIGHT].open()
+    result = (await open_doors.stub.Execute(transfer(request_id="left-alone"))).result
+    assert result.outcome == transaction_pb2.OUTCOME_COMMITTED
+    assert open_doors.around.balance(LEFT, "a") == OPENING - 5
+
+
+async def test_a_unary_clients_deadline_stops_nothing_either(open_doors: Doors) -> None:
+    """R16, and the caller's status tells no outcome (R19)."""
+    open_doors.around.taps[RIGHT].shut()
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await open_doors.stub.Execute(transfer(request_id="too-late"), timeout=0.2)
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    open_doors.around.taps[RIGHT].open()
+    result = (await open_doors.stub.Execute(transfer(request_id="too-late"))).result
+    assert result.outcome == transaction_pb2.OUTCOME_COMMITTED
+    assert "Unforeseen" not in open_doors.lines.getvalue()
+
+
+async def test_frames_that_are_wrong_end_the_stream_after_its_answers(open_doors: Doors) -> None:
+    for last, reason in ((b"\xff\xff", "MESSAGE_MALFORMED"), (Frame(more=[transfer()] * 1024), "FRAME_TOO_LARGE")):
+        call: grpc.aio.StreamStreamCall[bytes, transaction_pb2.ExecuteStreamResponse] = (
+            open_doors.channel.stream_stream(
+                "/pincex.tx.v1.TransactionService/ExecuteStream",
+                request_serializer=_as_it_is,
+                response_deserializer=transaction_pb2.ExecuteStreamResponse.FromString,
+            )()
+        )
+        await call.write(Frame(tag=7, request=transfer()).SerializeToString())
+        await call.write(last if isinstance(last, bytes) else last.SerializeToString())
+        response = await call.read()
+        assert isinstance(response, transaction_pb2.ExecuteStreamResponse)
+        assert [answer.tag for answer in response.answers] == [7]
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call.read()
+        refused = read_refusal(raised.value)
+        assert (refused.code, refused.info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
+
+
+def _as_it_is(message: bytes) -> bytes:
+    return message
