@@ -24,14 +24,15 @@ class Exercise:
 
     ``yes``: three or more that can always be prepared, again and again, and side by side.
     ``no``: the business always says no to it. ``invalid``: its parameters are wrong.
-    ``observe``: changes nothing, and its result changes when the first of ``yes`` is committed,
-    and by nothing else that the kit does with branches it does not commit; None where there is no such operation.
+    ``read``: changes nothing, and returns something. ``observe``: a read whose result changes when the first
+    of ``yes`` is committed, and at no other time; without one, the kit cannot see effects. Both may be None.
     """
 
     participant: str
     yes: tuple[Operation, ...]
     no: Operation
     invalid: Operation
+    read: Operation | None = None
     observe: Operation | None = None
 
     def __post_init__(self) -> None:
@@ -53,16 +54,17 @@ def read_exercise(text: str) -> Exercise:
     if not isinstance(several, list):
         raise InvalidExerciseError("yes: a list of operations")
     yes = tuple(_operation(participant, value, f"yes[{at}]") for at, value in enumerate(several))
-    no, invalid, observe = values.pop("no", None), values.pop("invalid", None), values.pop("observe", None)
-    for key in values:
-        raise InvalidExerciseError(f"{key}: no such key")
-    return Exercise(
+    exercise = Exercise(
         participant,
         yes,
-        _operation(participant, no, "no"),
-        _operation(participant, invalid, "invalid"),
-        None if observe is None else _operation(participant, observe, "observe"),
+        _operation(participant, values.pop("no", None), "no"),
+        _operation(participant, values.pop("invalid", None), "invalid"),
+        _operation(participant, values.pop("read"), "read") if "read" in values else None,
+        _operation(participant, values.pop("observe"), "observe") if "observe" in values else None,
     )
+    for key in values:
+        raise InvalidExerciseError(f"{key}: no such key")
+    return exercise
 
 
 def _operation(participant: str, value: Exact, key: str) -> Operation:

@@ -81,9 +81,11 @@ async def a_duplicate_gets_the_stored_vote(bench: Bench) -> None:
 
 async def a_read_votes_read_only(bench: Bench) -> None:
     """What changed nothing is READ_ONLY with code 3, again at a second Prepare, and is not in doubt."""
-    observe = bench.exercise.observe or bench.exercise.yes[0]
+    read = bench.exercise.read or bench.exercise.observe
+    if read is None:
+        raise DeviationError("the exercise has no read")
     xid = bench.an_xid()
-    votes = [await bench.prepare(xid, observe) for _ in range(2)]
+    votes = [await bench.prepare(xid, read) for _ in range(2)]
     expect(votes[0].kind == common_pb2.VOTE_KIND_READ_ONLY, shown(votes[0]))
     expect(votes[0].xa_code == XaCode.RDONLY, shown(votes[0]))
     expect(votes[0] == votes[1], f"{[shown(vote) for vote in votes]}")

@@ -15,6 +15,7 @@ from participant_sdk.ids import Xid
 from participant_sdk.participant import (
     Answers,
     Branch,
+    Commit,
     Operation,
     Participant,
     RecoverQuery,
@@ -23,9 +24,12 @@ from participant_sdk.participant import (
 from participant_sdk.resources.memory import MemoryResource
 from participant_sdk.resources.memory_store import BranchKey, Change, MemoryStore
 from participant_sdk.resources.postgres_xa import PostgresXaResource
+from participant_sdk.resources.reservation import ReservationResource
 from participant_sdk.server import serving
 from participant_sdk.xa import DONE, PREPARED, READ_ONLY, Vote, VoteKind, transient_no
-from tests.contract.branch_subjects import BANK_OPERATIONS, fill_bank
+from sidecars.bookkeeper import operations as bookkeeper
+from sidecars.trading import operations as trading
+from tests.contract.branch_subjects import BANK_OPERATIONS, LOG, an_xid, fill_bank, prepare_of
 
 ACCOUNTS = ("alice", "bob", "carol")
 CLOCK = SystemClock()
@@ -67,6 +71,45 @@ async def test_the_postgres_xa_resource_conforms(database: str) -> None:
     await fill_bank(database)
     async with PostgresXaResource.open("bank", database, BANK_OPERATIONS) as resource:
         report = await check(resource)
+    assert report.passed, report.text()
+
+
+def at(service: str, name: str, **parameters: str) -> Operation:
+    return Operation(service, name, json.dumps(parameters))
+
+
+async def test_the_bookkeeper_conforms(database: str) -> None:
+    users = ("ann", "ben", "cas")
+
+    def ask(name: str, user: str, amount: str) -> Operation:
+        return at("bookkeeper", name, user_id=user, currency="USD", amount=amount)
+
+    exercise = Exercise(
+        "bookkeeper",
+        yes=tuple(ask("credit_account", user, "1.00") for user in users),
+        no=ask("debit_account", "ann", "1000000.00"),
+        invalid=ask("credit_account", "ann", "a lot"),
+    )
+    openings = tuple(at("bookkeeper", "open_account", user_id=user, currency="USD") for user in users)
+    async with ReservationResource.open("bookkeeper", bookkeeper.SERVICE, database, CLOCK) as resource:
+        xid = an_xid()
+        assert (await resource.prepare([prepare_of(xid, *openings)]))[0].is_yes
+        assert await resource.commit([Commit(LOG, xid, 7, 1)]) == [DONE]
+        report = await check(resource, exercise)
+    assert report.passed, report.text()
+
+
+async def test_trading_conforms(database: str) -> None:
+    order = {"user_id": "ann", "symbol": "BTC/USD", "side": "buy", "amount": "1", "price": "100"}
+    exercise = Exercise(
+        "trading",
+        yes=tuple(at("trading", "place_order", **{**order, "amount": amount}) for amount in ("1", "2", "3")),
+        no=at("trading", "cancel_order", order_id="no-such-order"),
+        invalid=at("trading", "place_order", **{**order, "side": "hold"}),
+        read=at("trading", "validate_order", **order),
+    )
+    async with ReservationResource.open("trading", trading.SERVICE, database, CLOCK) as resource:
+        report = await check(resource, exercise)
     assert report.passed, report.text()
 
 
