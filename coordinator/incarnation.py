@@ -29,8 +29,10 @@ class IncarnationLife:
     """Keeps one incarnation alive, and takes over from those that are not.
 
     ``on_adopted`` gets the number of a fenced incarnation and its decisions that may be
-    unfinished, by sequence, once; each must be driven to its end, and ``finished`` called. It runs
-    in the life's own task and must not block. The incarnation's own decisions are counted by the
+    unfinished, by sequence; each must be driven to its end, and ``finished`` called. It comes again
+    if the log still calls some of them unfinished after that: a checkpoint of the dead one, or one
+    whose answer was lost, may land on top of ours. It runs in the life's own task and must not
+    block. The incarnation's own decisions are counted by the
     group commit; of them too, every one that was reported must be ``finished`` some day.
     """
 
@@ -49,7 +51,6 @@ class IncarnationLife:
         self._on_adopted = on_adopted
         # By incarnation, in order of adoption; an adopted one leaves when all of it is finished.
         self._completions: dict[int, Completion] = {self._incarnation.number: group_commit.completion}
-        self._adopted: set[int] = set()
 
     def finished(self, incarnation: int, sequence: int) -> None:
         """Count a decision as finished: every branch it concerns acknowledged durably. Idempotent."""
@@ -76,16 +77,16 @@ class IncarnationLife:
                 continue
             try:
                 for number in await self._log.fence_expired(self._incarnation):
-                    if number not in self._adopted:
+                    if number not in self._completions:
                         await self._adopt(number)
             except (LogUnavailableError, LogUncertainError) as error:
                 _LOG.warning("takeover_failed", incarnation=self._incarnation.number, error=str(error))
 
     async def _adopt(self, number: int) -> None:
         decisions = await self._log.unfinished(number)
-        if decisions:
-            self._completions[number] = Completion.taken_over(number, decisions)
-        self._adopted.add(number)
+        if not decisions:
+            return
+        self._completions[number] = Completion.taken_over(number, decisions)
         _LOG.info("incarnation_adopted", incarnation=number, unfinished=len(decisions))
         self._on_adopted(number, decisions)
 
@@ -105,5 +106,6 @@ class IncarnationLife:
                     _LOG.warning("checkpoint_failed", incarnation=number, error=str(error))
                     continue
                 completion.wrote(checkpoint)
-            if number != self._incarnation.number and not len(completion):
+            elif number != self._incarnation.number and not len(completion):
+                # Only when the checkpoint in the log says so too: some may have finished while it was written.
                 del self._completions[number]

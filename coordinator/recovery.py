@@ -10,6 +10,7 @@ import structlog
 from coordinator.engine import Engine
 from coordinator.incarnation import IncarnationLife
 from coordinator.protocol.effects import StoredDecision
+from coordinator.protocol.phases import FINISHED
 from coordinator.protocol.recovery import fold
 from coordinator.protocol.timing import Timing
 
@@ -33,7 +34,11 @@ class Recovery:
         for stored in silent:
             self._life.finished(incarnation, stored.sequence)
         for transaction in driven:
-            if self._engine.find(transaction.xid) is None:
+            held = self._engine.find(transaction.xid)
+            if held is None:
                 self._engine.drive(transaction, f"decided by incarnation {incarnation}")
+            elif held.transaction.phase in FINISHED:
+                # Driven before, and a stale checkpoint has hidden it.
+                self._life.finished(incarnation, transaction.sequence)
         if decisions:
             _LOG.info("redo", incarnation=incarnation, transactions=len(driven))
