@@ -13,9 +13,11 @@ from tests.simulation.loop import Process
 from tests.simulation.storage import LogServer
 
 DOWN_S: Final = (0.01, 8.0)
-PAUSE_S: Final = (0.05, 10.0)
+# A short one, or one that outlives a lease.
+PAUSES_S: Final = ((0.05, 2.0), (3.5, 12.0))
 CUT_S: Final = (0.1, 15.0)
 OUTAGE_S: Final = (0.1, 6.0)
+PAUSE_STEPS_MAX: Final = 60
 FUSE_STEPS_MAX: Final = 400
 
 
@@ -27,7 +29,7 @@ class Chaos:
         self._hosts = hosts
         self._log_server = log_server
         self._rngs = {fault: Random(f"{around.mix.seed}:chaos:{fault.name}") for fault in EVENTS}
-        self._fuses: dict[str, int] = {}
+        self._fuses: dict[str, tuple[int, Callable[[Process], None]]] = {}
         self.crashes = 0
 
     async def run(self) -> None:
@@ -37,7 +39,7 @@ class Chaos:
             Fault.CUT_BOTH_WAYS: lambda rng: self._cut(rng, both=True),
             Fault.CRASH_COORDINATOR: lambda rng: self._crash(rng, Fault.CRASH_COORDINATOR),
             Fault.CRASH_PARTICIPANT: lambda rng: self._crash(rng, Fault.CRASH_PARTICIPANT),
-            Fault.CRASH_AT_STEP: self._light_fuse,
+            Fault.CRASH_AT_STEP: self._crash_at_step,
             Fault.PAUSE_COORDINATOR: lambda rng: self._pause(rng, Fault.PAUSE_COORDINATOR),
             Fault.PAUSE_PARTICIPANT: lambda rng: self._pause(rng, Fault.PAUSE_PARTICIPANT),
             Fault.LOG_OUTAGE: self._log_outage,
@@ -48,11 +50,12 @@ class Chaos:
                     tasks.create_task(self._repeat(fault, rate, strike))
 
     def stepped(self, process: Process) -> None:
-        """Kill the process if its fuse has burnt down."""
-        if self._fuses and process.steps >= self._fuses.get(process.name, process.steps + 1):
-            del self._fuses[process.name]
-            self._count(Fault.CRASH_AT_STEP)
-            self.kill(process, self._rngs[Fault.CRASH_AT_STEP])
+        """Strike the process if its fuse has burnt down."""
+        if self._fuses and process.name in self._fuses:
+            at_step, strike = self._fuses[process.name]
+            if process.steps >= at_step:
+                del self._fuses[process.name]
+                strike(process)
 
     def kill(self, process: Process, rng: Random) -> None:
         """Kill the host that runs the process, and start it again in a while."""
@@ -88,19 +91,30 @@ class Chaos:
             self._count(fault)
             self.kill(host.process, rng)
 
-    async def _light_fuse(self, rng: Random) -> None:
-        host = rng.choice(self._hosts)
+    async def _crash_at_step(self, rng: Random) -> None:
+        def crash(process: Process) -> None:
+            self._count(Fault.CRASH_AT_STEP)
+            self.kill(process, rng)
+
+        self._light(rng.choice(self._hosts), rng.randint(1, FUSE_STEPS_MAX), crash)
+
+    def _light(self, host: Host, steps: int, strike: Callable[[Process], None]) -> None:
+        """Strike a host's process when it has made so many more steps; one strike waits for each process."""
         if host.process is not None:
-            self._fuses[host.process.name] = host.process.steps + rng.randint(1, FUSE_STEPS_MAX)
+            self._fuses[host.process.name] = (host.process.steps + steps, strike)
 
     async def _pause(self, rng: Random, fault: Fault) -> None:
+        """Stop a process in the midst of its work, for a while."""
         host = rng.choice([host for host in self._hosts if host.pause_fault is fault])
-        process = host.process
-        if process is not None:
+        pause_s = _spread(rng, rng.choice(PAUSES_S))
+
+        def stop(process: Process) -> None:
             self._count(fault)
             self._around.loop.pause(process)
-            await asyncio.sleep(_spread(rng, PAUSE_S))
-            self._around.loop.resume(process)
+            context = self._around.loop.world_context
+            self._around.loop.call_later(pause_s, self._around.loop.resume, process, context=context)
+
+        self._light(host, rng.randint(1, PAUSE_STEPS_MAX), stop)
 
     async def _cut(self, rng: Random, *, both: bool) -> None:
         one, other = (host.name for host in rng.sample(list(self._hosts), 2))

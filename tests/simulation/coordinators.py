@@ -1,33 +1,30 @@
-"""A simulated coordinator: the engine, its links and its half of the log, composed as the daemon does."""
+"""A simulated coordinator: the engine, its links and its half of the log, composed by the daemon's own assembly."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from io import StringIO
 from random import Random
-from typing import Final, TypeVar
+from typing import Final
 
 from coordinator import canonical
 from coordinator.admission import Limits
+from coordinator.assembly import Settings, assemble
 from coordinator.engine import Engine
 from coordinator.errors import UnavailableError
-from coordinator.heuristics import HeuristicKeeper
-from coordinator.incarnation import IncarnationLife
 from coordinator.inquiries import Inquiries
 from coordinator.log.backoff import Backoff
 from coordinator.log.decision_log import Incarnation, LogUnavailableError, LogUncertainError
 from coordinator.log.ended import IncarnationEndedError
-from coordinator.log.group_commit import GroupCommit
 from coordinator.log.memory import MemoryLog
 from coordinator.log.memory_store import MemoryLogStore
 from coordinator.protocol.timing import Timing
-from coordinator.recovery import Recovery
 from coordinator.requests import TENANT_DEFAULT, Ended, ExecuteCall
 from coordinator.running import Finished
+from coordinator.telemetry import Telemetry
 from participant_sdk.decisions import DecisionAnswer, DecisionQuery
-from participant_sdk.hello import Introduction
 from participant_sdk.ids import Xid
-from participant_sdk.link import Link
 from participant_sdk.participant import Operation
 from tests.simulation.clocks import SimulatedClock
 from tests.simulation.faults import Fault
@@ -40,8 +37,6 @@ LEASE_S: Final = 3.0
 TIMING: Final = Timing(
     prepare_timeout_s=5.0, commit_timeout_s=5.0, rollback_timeout_s=5.0, retry_initial_s=0.5, retry_max_s=8.0
 )
-
-Part = TypeVar("Part")
 
 
 class CoordinatorHost(Host):
@@ -56,8 +51,6 @@ class CoordinatorHost(Host):
         super().__init__(name, around)
         self.engine: Engine | None = None
         self.finished = 0
-        # Every coordinator's address, its own too; set before the first start.
-        self.addresses: tuple[str, ...] = ()
         self._inquiries: Inquiries | None = None
         self._store = store
         self._server = server
@@ -66,33 +59,23 @@ class CoordinatorHost(Host):
     async def main(self, process: Process, clock: SimulatedClock, rng: Random) -> None:
         """Draw an incarnation and serve until it ends."""
         log = MemoryLog(self._store, self._server.gate)
-        incarnation = await self._draw(log, rng)
-        engine = Engine(incarnation, clock, timing=TIMING, limits=Limits(), on_finished=self._count)
-        commit = GroupCommit(
+        network = self._around.network
+        assembly = assemble(
             log,
-            incarnation,
+            await self._draw(log, rng),
+            {name: network.transport(self.name, name) for name in self._participants},
+            Settings(TIMING, Limits(), self._around.mix.batch_size),
             clock=clock,
             random=rng,
-            on_recorded=engine.recorded,
-            on_looked_up=engine.looked_up,
+            telemetry=Telemetry("error", StringIO()),
+            on_finished=self._count,
         )
-        recovery = Recovery(engine, TIMING)
-        life = IncarnationLife(log, commit, clock=clock, on_adopted=recovery.adopt)
-        recovery.connect(life)
-        heuristics = HeuristicKeeper(log, random=rng, on_recorded=engine.heuristics_recorded)
-        links = {name: self._link(name, incarnation, engine, clock, rng) for name in self._participants}
-        engine.connect(links, commit, life, heuristics)
+        self.engine, self._inquiries = assembly.engine, assembly.inquiries
+        network.listen(self.name, process)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(commit.run())
-                tasks.create_task(life.run())
-                tasks.create_task(heuristics.run())
-                for link in links.values():
-                    tasks.create_task(link.run())
-                self.engine, self._inquiries = engine, Inquiries(engine, log, commit)
-                self._around.network.listen(self.name, process)
+            await assembly.run()
         except* IncarnationEndedError as ended:
-            engine.stop(str(ended.exceptions[0]))
+            assembly.engine.stop(str(ended.exceptions[0]))
             raise
 
     def lose(self) -> None:
@@ -159,13 +142,6 @@ class CoordinatorHost(Host):
                 return await log.open(self.name, self.name, LEASE_S)
             except (LogUnavailableError, LogUncertainError):
                 await backoff.wait()
-
-    def _link(self, name: str, incarnation: Incarnation, engine: Engine, clock: SimulatedClock, rng: Random) -> Link:
-        introduction = Introduction(
-            incarnation.log_id, self.name, incarnation.number, incarnation.epoch, self.addresses
-        )
-        transport = self._around.network.transport(self.name, name)
-        return Link(name, transport, lambda: introduction, engine, clock=clock, jitter=rng)
 
     def _count(self, _: Finished) -> None:
         self.finished += 1

@@ -100,6 +100,7 @@ class Mix:
     shuffled: bool
     step_max_s: float
     flush_s: float
+    batch_size: int
 
     def without(self, fault: Fault) -> Mix:
         """The same mix, but for one kind of fault."""
@@ -112,10 +113,11 @@ class Mix:
     def describe(self) -> str:
         """All options in one line."""
         faults = ", ".join(f"{fault.name} {chance:.3g}" for fault, chance in self.chances.items()) or "none"
+        order = "shuffled" if self.shuffled else "in order"
         return (
             f"seed {self.seed}: {self.coordinators} coordinators, {self.participants} participants, "
-            f"{self.clients} clients, {self.transactions} transactions, "
-            f"{'shuffled' if self.shuffled else 'in order'}, {self.flush_s * 1000:g} ms flushes; faults: {faults}"
+            f"{self.clients} clients, {self.transactions} transactions, batches of {self.batch_size}, "
+            f"{order}, {self.flush_s * 1000:g} ms flushes; faults: {faults}"
         )
 
 
@@ -138,4 +140,5 @@ def draw(seed: int) -> Mix:
         shuffled=rng.random() < 0.5,
         step_max_s=rng.choice((0.0, 0.000_02, 0.000_2)),
         flush_s=rng.choice((0.000_2, 0.002, 0.01, 0.01)),
+        batch_size=rng.choice((1, 3, 512)),
     )

@@ -47,7 +47,7 @@ class Host(ABC):
         self.name = name
         self.process: Process | None = None
         self.lives = 0
-        self._is_retired = False
+        self.is_retired = False
         self._around = around
 
     @abstractmethod
@@ -60,7 +60,7 @@ class Host(ABC):
 
     def start(self) -> None:
         """Start the process, if none runs."""
-        if self.process is not None or self._is_retired:
+        if self.process is not None or self.is_retired:
             return
         around = self._around
         self.lives += 1
@@ -86,7 +86,7 @@ class Host(ABC):
 
     def retire(self) -> None:
         """Start no more: the run is over."""
-        self._is_retired = True
+        self.is_retired = True
 
     def _clock(self, rng: Random) -> SimulatedClock:
         skew_ms = 0
@@ -97,7 +97,7 @@ class Host(ABC):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Start again what ended by itself. Only a coordinator that may not write any more is right to."""
-        if self._is_retired:
+        if self.is_retired:
             return
         error = None if task.cancelled() else task.exception()
         self._around.trace.note(f"ended {self.name} {error!r:.300}")

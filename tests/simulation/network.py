@@ -328,6 +328,8 @@ class Network:
 
         def served(task: asyncio.Task[Reply]) -> None:
             self._calls.remove((process, reply))
+            # Seen, though its caller may be gone.
+            _ = task.cancelled() or task.exception()
             if process.life is Life.CRASHED or self.is_cut(target, source) or self._strikes(Fault.REPLY_LOST):
                 return
             self._later(self._delay_s(), _pass_on, task, reply)

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from google.protobuf.message import Message
 from pincex.tx.v1 import common_pb2, resource_pb2
 
+from coordinator.log.memory_store import MemoryLogStore
 from coordinator.protocol.effects import StoredDecision
 from coordinator.protocol.outcome import Outcome
 from participant_sdk.branch import BranchPhase
@@ -47,8 +48,7 @@ class Told:
 class Oracle:
     """The online part; ``rest`` judges what is left when all has come to rest."""
 
-    log_id: str
-    decisions: Callable[[], Mapping[Xid, StoredDecision]]
+    log: MemoryLogStore
     stores: Mapping[str, MemoryStore]
     note: Callable[[str], None]
     violations: list[str] = field(default_factory=list[str])
@@ -57,6 +57,11 @@ class Oracle:
     told: dict[Xid, Told] = field(default_factory=dict[Xid, Told])
     bound: dict[str, Told] = field(default_factory=dict[str, Told])
     _rows: dict[Xid, Decision] = field(default_factory=dict[Xid, Decision])
+    _fenced: dict[int, int] = field(default_factory=dict[int, int])
+
+    def decisions(self) -> Mapping[Xid, StoredDecision]:
+        """The log's rows, as a crash now would leave them."""
+        return self.log.tables.decisions
 
     def violated(self, what: str) -> None:
         """Note a violation; the run ends at the next occasion."""
@@ -114,7 +119,7 @@ class Oracle:
         if kind not in (VoteKind.PREPARED, VoteKind.READ_ONLY):
             return
         self.votes[xid][source] = kind
-        stored = self.stores[source].durable.branches.get(BranchKey(self.log_id, xid))
+        stored = self.stores[source].durable.branches.get(BranchKey(self.log.log_id, xid))
         if stored is None or stored.branch.vote is None or not stored.branch.vote.is_yes:
             self.violated(f"R8: {source} votes yes to {short(xid)}, and the branch is not durable")
 
@@ -126,15 +131,13 @@ class Oracle:
             self.violated(f"{source} acknowledges {short(xid)} with {kind}, and no operator was there")
 
     def _saw_end(self, source: str, xid: Xid, phase: BranchPhase) -> None:
-        stored = self.stores[source].durable.branches.get(BranchKey(self.log_id, xid))
-        if stored is None or stored.branch.phase is not phase:
-            now = stored.branch.phase.name if stored else "NONE"
-            self.violated(f"R9: {source} acknowledges {short(xid)} as {phase.name}, and durable is {now}")
+        if (now := self._phase(source, xid)) is not phase:
+            self.violated(f"R9: {source} acknowledges {short(xid)} as {phase.name}, and durable is {now.name}")
 
     # -- The log
 
     def check_log(self) -> None:
-        """Compare the log's rows with what they were, and each new COMMIT with the votes (invariants 1 and 2)."""
+        """Compare the log with what it was before its last statement (invariants 1, 2 and 7; R14)."""
         rows = self.decisions()
         for xid, before in self._rows.items():
             now = rows.get(xid)
@@ -143,8 +146,30 @@ class Oracle:
         for xid, stored in rows.items():
             if xid not in self._rows:
                 self._rows[xid] = stored.record.decision
-                if stored.record.decision is Decision.COMMIT:
-                    self._check_votes(xid, stored.record.prepared)
+                self._check_new(xid, stored)
+        for number, row in self.log.tables.incarnations.items():
+            if number in self._fenced and row.last_sequence != self._fenced[number]:
+                self.violated(f"invariant 7: incarnation {number} wrote after it was fenced")
+            if row.fenced_by is not None:
+                self._fenced[number] = row.last_sequence
+
+    def check_finished(self) -> None:
+        """What the log calls finished must be applied at every branch, durably (R14)."""
+        for number, row in self.log.tables.incarnations.items():
+            unfinished = {stored.record.xid for stored in self.log.unfinished(number)}
+            for xid in row.decisions.values():
+                if xid not in unfinished:
+                    self._check_applied(xid)
+
+    def _check_applied(self, xid: Xid) -> None:
+        record = self.decisions()[xid].record
+        for name in record.prepared if record.decision is Decision.COMMIT else ():
+            if self._phase(name, xid) is not BranchPhase.COMMITTED:
+                self.violated(f"R14: {short(xid)} counts as finished, and {name} is {self._phase(name, xid).name}")
+
+    def _check_new(self, xid: Xid, stored: StoredDecision) -> None:
+        if stored.record.decision is Decision.COMMIT:
+            self._check_votes(xid, stored.record.prepared)
 
     def _check_votes(self, xid: Xid, prepared: tuple[str, ...]) -> None:
         votes = self.votes.get(xid, {})
@@ -154,12 +179,13 @@ class Oracle:
         yes = sorted(name for name, kind in votes.items() if kind == VoteKind.PREPARED)
         if sorted(prepared) != yes:
             self.violated(f"R2: {short(xid)} lists {sorted(prepared)} as prepared, and {yes} are")
-        for name, store in self.stores.items():
-            stored = store.durable.branches.get(BranchKey(self.log_id, xid))
-            if name in prepared and (
-                stored is None or stored.branch.phase not in (BranchPhase.PREPARED, BranchPhase.COMMITTED)
-            ):
-                self.violated(f"R8: {short(xid)} is COMMIT, and {name} has lost its branch")
+        for name in prepared:
+            if self._phase(name, xid) not in (BranchPhase.PREPARED, BranchPhase.COMMITTED):
+                self.violated(f"R8: {short(xid)} is COMMIT, and {name} is {self._phase(name, xid).name}")
+
+    def _phase(self, name: str, xid: Xid) -> BranchPhase:
+        stored = self.stores[name].durable.branches.get(BranchKey(self.log.log_id, xid))
+        return stored.branch.phase if stored else BranchPhase.NONE
 
     def _decision(self, xid: Xid) -> Decision | None:
         stored = self.decisions().get(xid)

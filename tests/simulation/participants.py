@@ -63,9 +63,12 @@ class ParticipantHost(Host):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(workers.run())
             tasks.create_task(inquiry.run())
-            self._around.network.listen(
-                self.name, process, lambda stream: tasks.create_task(self._serve(sessions, stream))
-            )
+
+            def accept(stream: ServerSide) -> None:
+                if not self.is_retired:
+                    tasks.create_task(self._serve(sessions, stream))
+
+            self._around.network.listen(self.name, process, accept)
 
     def lose(self) -> None:
         """Lose what was not flushed, but for what the disk happened to have written."""

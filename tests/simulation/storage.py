@@ -19,6 +19,10 @@ LATE_MAX_S: Final = 3.0
 READS: Final = ("read", "read_requests", "list_decisions", "unfinished", "read_heuristics")
 
 
+def _nobody(_statement: str) -> None:
+    """Tell nobody."""
+
+
 class StoreFailedError(Exception):
     """A local transaction failed, as a database fails one: nothing of it is durable now."""
 
@@ -73,10 +77,11 @@ class Disk:
 class LogServer(Disk):
     """The server under the decision log: statements travel to it, and it does them whatever becomes of their sender.
 
-    ``is_out`` is true while the log cannot be reached.
+    ``is_out`` is true while the log cannot be reached; ``on_done`` is told the name of each statement done.
     """
 
     is_out = False
+    on_done: Callable[[str], None] = staticmethod(_nobody)
 
     async def gate(self, moment: Moment, statement: Statement[object]) -> None:
         """What each statement of a ``MemoryLog`` passes."""
@@ -103,7 +108,9 @@ class LogServer(Disk):
         """Do the statement at the server, where no crash of its sender reaches."""
 
         def serve() -> None:
-            self._trace.note(f"log {statement.name} {statement.apply()}" if statement.name == "append" else "log")
+            answer = statement.apply()
+            self._trace.note(f"log {statement.name}", lambda: f"{answer}")
+            self.on_done(statement.name)
             if not done.done():
                 done.set_result(None)
 
