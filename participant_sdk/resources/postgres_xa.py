@@ -4,8 +4,8 @@
         ...
 
 Each branch is a prepared transaction; what is kept of it stands in ``postgres_xa_migrations``,
-how it is prepared in ``postgres_prepare`` and ``postgres_branch``. Three sets of connections,
-because what waits for a lock must never hold the connection that would release it: for work,
+how it is prepared in ``postgres_prepare`` and ``postgres_branch``, and how it ends in
+``postgres_ending``. Three sets of connections, because what waits for a lock must never hold the connection that would release it: for work,
 for finishing (COMMIT PREPARED, ROLLBACK PREPARED and the rows), and for work that a service
 does itself under an xid (``enlist``).
 
@@ -42,12 +42,13 @@ from participant_sdk.participant import (
 from participant_sdk.resources.postgres_branch import BranchTransaction
 from participant_sdk.resources.postgres_branches import BranchRows
 from participant_sdk.resources.postgres_embedded import BranchEndedError, EmbeddedWork
+from participant_sdk.resources.postgres_ending import Ending
 from participant_sdk.resources.postgres_errors import EXPIRED_VOTE
 from participant_sdk.resources.postgres_finish import Gone, finish
 from participant_sdk.resources.postgres_lane import Lane
 from participant_sdk.resources.postgres_operations import XaOperation
 from participant_sdk.resources.postgres_prepare import EmbeddedKey, Preparing
-from participant_sdk.xa import PREPARED, RETRY, UNKNOWN_XID, Ack, AckKind, Decision, Heuristic, Vote, XaCode
+from participant_sdk.xa import RETRY, UNKNOWN_XID, Ack, AckKind, Decision, Heuristic, Vote, XaCode
 
 SWEEP_EVERY_S: Final = 10.0
 SWEEP_GRACE_S: Final = 60.0
@@ -98,6 +99,7 @@ class PostgresXaResource(Participant):
         self._embedded: dict[EmbeddedKey, EmbeddedWork] = {}
         self._enlisted = asyncio.Event()
         self._rows = BranchRows(name, self._finishing)
+        self._ending = Ending(name, rows=self._rows, finishing=self._finishing)
         self._preparing = Preparing(
             name,
             operations,
@@ -163,7 +165,7 @@ class PostgresXaResource(Participant):
         acks: dict[Xid, Ack] = {}
         for commits in _by_log(branches):
             found = await self._rows.decide(commits[0].log_id, commits)
-            acks.update(await self._end(found, Decision.COMMIT))
+            acks.update(await self._ending.end(found, Decision.COMMIT))
         return [acks[commit.xid] for commit in branches]
 
     async def rollback(self, branches: Sequence[Rollback]) -> Sequence[Ack]:
@@ -174,7 +176,7 @@ class PostgresXaResource(Participant):
             for rollback in rollbacks:
                 await self._drop_embedded((log_id, rollback.xid))
             found = await self._rows.look(log_id, [rollback.xid for rollback in rollbacks])
-            acks.update(await self._end(found, Decision.ROLLBACK))
+            acks.update(await self._ending.end(found, Decision.ROLLBACK))
         return [acks[rollback.xid] for rollback in branches]
 
     @asynccontextmanager
@@ -270,39 +272,6 @@ class PostgresXaResource(Participant):
             await self._rows.undo(key[0], [(key[1], EXPIRED_VOTE)])
         return len(late) + len(await self._rows.expire(EXPIRED_VOTE, SWEEP_GRACE_S))
 
-    async def _end(self, found: Sequence[Branch], outcome: Decision) -> dict[Xid, Ack]:
-        """End prepared branches as decided, and answer for the others by the branch table."""
-        prepared = [branch for branch in found if branch.phase is BranchPhase.PREPARED]
-        async with asyncio.TaskGroup() as group:
-            ending = {branch.xid: group.create_task(self._finish(branch, outcome)) for branch in prepared}
-        acks = {xid: task.result() for xid, task in ending.items()}
-        gone = [branch.xid for branch in prepared if acks[branch.xid] is Gone.GONE]
-        if gone:
-            again = {branch.xid: branch for branch in await self._rows.look(found[0].log_id, gone)}
-            found = [again.get(branch.xid, branch) for branch in found]
-        if outcome is Decision.ROLLBACK:
-            return await self._bury(found, acks)
-        call = BranchCall.COMMIT
-        return {branch.xid: _answer(branch, call, acks.get(branch.xid, Gone.GONE)) for branch in found}
-
-    async def _finish(self, branch: Branch, outcome: Decision) -> Ack | Gone | None:
-        return await finish(self._finishing, BranchId(branch.log_id, branch.xid, self.name).gid, outcome)
-
-    async def _bury(self, found: Sequence[Branch], ended: Mapping[Xid, Ack | Gone | None]) -> dict[Xid, Ack]:
-        """Make rows of what was rolled back ROLLED_BACK, and tombstones of what was not known."""
-        acks = {branch.xid: _answer(branch, BranchCall.ROLLBACK, ended.get(branch.xid, Gone.GONE)) for branch in found}
-        unended = (BranchPhase.NONE, BranchPhase.ACTIVE, BranchPhase.PREPARED)
-        to_bury = [branch for branch in found if branch.phase in unended and acks[branch.xid].kind is not AckKind.RETRY]
-        if to_bury:
-            # A branch that had voted keeps its vote; the others get a tombstone's.
-            votes = [(branch.xid, PREPARED if branch.phase is BranchPhase.PREPARED else None) for branch in to_bury]
-            buried = await self._rows.undo(found[0].log_id, votes)
-            for branch, is_buried in zip(to_bury, buried, strict=True):
-                if not is_buried:
-                    # Another session is about to prepare it; the next Rollback finds it prepared.
-                    acks[branch.xid] = RETRY
-        return acks
-
     async def _drop_embedded(self, key: EmbeddedKey) -> None:
         work = self._embedded.pop(key, None)
         if work is not None:
@@ -329,19 +298,6 @@ class PostgresXaResource(Participant):
             await self._drop_embedded(key)
         for lane in (self._work, self._finishing, self._embedding):
             await lane.close()
-
-
-def _answer(branch: Branch, call: BranchCall, ended: Ack | Gone | None) -> Ack:
-    """The table's answer, or the server's reason for none. ``ended`` is GONE for what was not prepared."""
-    if isinstance(ended, Ack):
-        return ended
-    if ended is Gone.GONE and branch.phase is BranchPhase.PREPARED:
-        # Gone, and there again: another session is at work on it.
-        return RETRY
-    ack = step(branch.phase, call, branch.heuristic).ack or UNKNOWN_XID
-    if ack.kind is AckKind.HEURISTIC_HAZARD:
-        _log.error("commit_without_marker", transaction_id=str(branch.xid), log_id=branch.log_id)
-    return ack
 
 
 def _by_log(calls: Sequence[_Call]) -> list[list[_Call]]:

@@ -18,7 +18,7 @@ from participant_sdk.resources.postgres_operations import Parameters
 from participant_sdk.resources.postgres_xa import PostgresXaResource, PreparedTransactionsDisabledError
 from participant_sdk.xa import Ack, AckKind, Decision, VoteKind, XaCode
 from tests.contract.branch_subjects import BANK_OPERATIONS, LOG, an_xid, fill_bank, prepare_of
-from tests.integration.test_postgres_xa import (
+from tests.integration.xa_bank import (
     balance,
     bank,
     commit,
