@@ -5,9 +5,9 @@
 
 Each branch is a prepared transaction; what is kept of it stands in ``postgres_xa_migrations``,
 how it is prepared in ``postgres_prepare`` and ``postgres_branch``, and how it ends in
-``postgres_ending``. Three sets of connections, because what waits for a lock must never hold the connection that would release it: for work,
-for finishing (COMMIT PREPARED, ROLLBACK PREPARED and the rows), and for work that a service
-does itself under an xid (``enlist``).
+``postgres_ending``. There are three sets of connections, because what waits for a lock must
+never hold the connection that would release it: for work, for finishing (COMMIT PREPARED,
+ROLLBACK PREPARED and the rows), and for work that a service does itself (``enlist``).
 
 Other logs' branches, other participants' and foreign prepared transactions are left alone (R18).
 """
