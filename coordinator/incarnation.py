@@ -84,6 +84,8 @@ class IncarnationLife:
 
     async def _adopt(self, number: int) -> None:
         decisions = await self._log.unfinished(number)
+        # The fence may be one that was found, not made, just now: what was read is not known to be durable.
+        await self._group_commit.confirm()
         if not decisions:
             return
         self._completions[number] = Completion.taken_over(number, decisions)

@@ -98,7 +98,7 @@ class GroupCommit:
         # Own ROLLBACK rows under way, and what their transactions are told once they are written:
         # the row that the request_id is bound to, or that the record was refused (None).
         self._instead: dict[Xid, StoredDecision | None] = {}
-        self._asking: dict[asyncio.Future[Answer], None] = {}
+        self._waiting: dict[asyncio.Future[Answer] | asyncio.Future[None], None] = {}
         self._ended = False
 
     @property
@@ -125,15 +125,28 @@ class GroupCommit:
 
         QueueFullError at the bound. A cancelled caller leaves nothing behind.
         """
-        if self._ended:
-            raise LogUnavailableError(f"incarnation {self.incarnation.number} has ended")
+        self._check_running()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._inquiries.put(_Inquiry(xid, answer))
-        self._asking[answer] = None
+        self._waiting[answer] = None
         try:
             return await answer
         finally:
-            del self._asking[answer]
+            del self._waiting[answer]
+
+    async def confirm(self) -> None:
+        """Wait until a write that begins from now on is durable, and so all that was read before (R7).
+
+        LogUnavailableError when this incarnation ends first.
+        """
+        self._check_running()
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._appends.confirm(lambda: None if confirmed.done() else confirmed.set_result(None))
+        self._waiting[confirmed] = None
+        try:
+            await confirmed
+        finally:
+            del self._waiting[confirmed]
 
     def renew(self) -> None:
         """Have the lease renewed by an empty batch, unless other writes do so often enough."""
@@ -155,11 +168,15 @@ class GroupCommit:
             ended.extend(error for error in group.exceptions if isinstance(error, IncarnationEndedError))
         finally:
             self._ended = True
-            for answer in list(self._asking):
-                if not answer.done():
-                    answer.set_exception(LogUnavailableError(f"incarnation {self.incarnation.number} has ended"))
+            for future in list(self._waiting):
+                if not future.done():
+                    future.set_exception(LogUnavailableError(f"incarnation {self.incarnation.number} has ended"))
         if ended:
             raise ended[0]
+
+    def _check_running(self) -> None:
+        if self._ended:
+            raise LogUnavailableError(f"incarnation {self.incarnation.number} has ended")
 
     def _written(self, batch: Sequence[Sequenced]) -> None:
         number = self.incarnation.number

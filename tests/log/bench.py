@@ -199,8 +199,11 @@ def virtual_time(test: Callable[[Bench], Coroutine[Any, Any, None]]) -> Callable
             finally:
                 await bench.close()
 
-        loop.run_until_complete(main())
-        assert loop.bury() == 0
+        try:
+            loop.run_until_complete(main())
+        finally:
+            left = loop.bury()
+        assert left == 0
         assert not loop.failures
 
     run.__name__ = test.__name__

@@ -10,7 +10,7 @@ from coordinator.log.completion import STRAGGLERS_MAX, Completion
 from coordinator.log.decision_log import Checkpoint
 from coordinator.log.lease import Lease
 from participant_sdk.ids import Xid
-from tests.log.bench import LEASE_S, Bench, Coordinator, Fate, virtual_time
+from tests.log.bench import LEASE_S, Bench, Coordinator, Fate, Slow, virtual_time
 
 
 def fenced(bench: Bench, coordinator: Coordinator) -> bool:
@@ -86,6 +86,23 @@ async def test_a_failed_takeover_is_tried_again_and_told_once(bench: Bench) -> N
     own.gate.script("unfinished", Fate.UNAVAILABLE)
     own.live()
     await asyncio.sleep(60)
+    assert [number for number, _ in own.adopted] == [gone.number]
+
+
+@virtual_time
+async def test_what_was_adopted_is_handed_over_only_after_a_later_write(bench: Bench) -> None:
+    """R7: a decision that is visible is not yet durable, and commits must not be sent for it."""
+    gone, own = await bench.coordinator("gone"), await bench.coordinator("own")
+    gone.append(gone.record())
+    own.gate.script("unfinished", Slow(5.0))
+    own.live()
+    await asyncio.sleep(6)
+    assert fenced(bench, gone)
+    own.gate.script("append", *[Fate.UNAVAILABLE] * 20)
+    await asyncio.sleep(6)
+    assert own.gate.done.count("unfinished") == 1
+    assert not own.adopted
+    await asyncio.sleep(30)
     assert [number for number, _ in own.adopted] == [gone.number]
 
 

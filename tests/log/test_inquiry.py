@@ -159,3 +159,5 @@ async def test_an_ended_incarnation_answers_nothing(bench: Bench) -> None:
         await waiting
     with pytest.raises(LogUnavailableError):
         await own.commit.read(record.xid)
+    with pytest.raises(LogUnavailableError):
+        await own.commit.confirm()
