@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from coordinator.embedded.leash import leashed
 from coordinator.embedded.postgres import EmbeddedPostgres
-from coordinator.embedded.process import log_end
+from coordinator.embedded.process import EmbeddedServerError, log_end
 from coordinator.embedded.redis import EmbeddedRedis
 
 _FIRST_PAUSE_S: Final = 0.2
@@ -77,8 +77,8 @@ async def keep_server(name: str, server: EmbeddedPostgres | EmbeddedRedis, tell:
         await _server_ended(server)
         tell(f"{name} ended; it is started again on its data")
         server.stop()
-        # In this thread, whose end is what the kernel would tell the server.
-        server.start()
+        while not _starts(server, tell):  # noqa: ASYNC110 - trying again is all that can be done.
+            await asyncio.sleep(_LONGEST_PAUSE_S)
 
 
 async def await_port(port: int) -> None:
@@ -109,6 +109,16 @@ async def _status(client: httpx.AsyncClient, url: str) -> str:
         return _Status.model_validate_json((await client.get(url)).content).status
     except (httpx.TransportError, ValidationError):
         return ""
+
+
+def _starts(server: EmbeddedPostgres | EmbeddedRedis, tell: Tell) -> bool:
+    """Start the server in this thread, whose end is what the kernel would tell it; False where it does not start."""
+    try:
+        server.start()
+    except EmbeddedServerError as error:
+        tell(f"{error}\nIt is tried again in {_LONGEST_PAUSE_S:g} s.")
+        return False
+    return True
 
 
 async def _server_ended(server: EmbeddedPostgres | EmbeddedRedis) -> None:

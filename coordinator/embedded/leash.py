@@ -42,7 +42,9 @@ def leashed(
     ]
 
 
-def _become(death_signal: int, parent: int, uid: int, gid: int, command: Sequence[str]) -> None:
+def _become(  # pragma: no cover - where this runs, nothing is installed that could count it.
+    death_signal: int, parent: int, uid: int, gid: int, command: Sequence[str]
+) -> None:
     if uid != _KEEP:
         os.setgroups([])
         os.setgid(gid)
@@ -56,6 +58,6 @@ def _become(death_signal: int, parent: int, uid: int, gid: int, command: Sequenc
     os.execv(command[0], list(command))  # noqa: S606 - no shell is wanted; the command comes from our own code.
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover - as above.
     _signal, _parent, _uid, _gid = (int(word) for word in sys.argv[1:5])
     _become(_signal, _parent, _uid, _gid, sys.argv[5:])

@@ -38,7 +38,7 @@ from coordinator.embedded.process import (
 
 _SUPERUSER: Final = "postgres"
 _START_S: Final = 60.0
-_PORTS_TRIED: Final = 5
+_PORTS_TRIED: Final = 3
 _READY_LINE: Final = 7
 
 _SETTINGS: Final[Mapping[str, str]] = {
@@ -91,7 +91,6 @@ class EmbeddedPostgres:
         self._orphaned = orphaned
         self._binaries = _binaries(self._account)
         self._process: subprocess.Popen[bytes] | None = None
-        self._port_wanted = port
         self.port = port
 
     @property
@@ -126,14 +125,11 @@ class EmbeddedPostgres:
         self._stop_left_behind()
         if not (self.data / "PG_VERSION").exists():
             self._initialize()
-        for _ in range(_PORTS_TRIED):
-            self.port = self._port_wanted or self.port or free_port()
-            if self._start_on_port():
+        # A port that was free may be taken before the server has it; one that clients know is not changed.
+        for port in [self.port] if self.port else [free_port() for _ in range(_PORTS_TRIED)]:
+            if self._start_on(port):
+                self.port = port
                 return
-            if self._port_wanted:
-                break
-            # Somebody took the free port before the server could: try another.
-            self.port = 0
         raise EmbeddedServerError(f"PostgreSQL did not start on {self.data}:\n{log_end(self.log)}")
 
     def stop(self, how: Shutdown = Shutdown.FAST) -> None:
@@ -198,8 +194,8 @@ class EmbeddedPostgres:
             raise EmbeddedServerError(f"initdb failed on {unfinished}:\n{log_end(self.log)}")
         unfinished.rename(self.data)
 
-    def _start_on_port(self) -> bool:
-        settings = {**self._settings, "port": str(self.port)}
+    def _start_on(self, port: int) -> bool:
+        settings = {**self._settings, "port": str(port)}
         lines = [f"{name} = '{value}'\n" for name, value in settings.items()]
         (self.data / "postgresql.conf").write_text("# Written anew at every start.\n" + "".join(lines))
         (self.data / "pg_hba.conf").write_text(

