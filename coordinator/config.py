@@ -18,7 +18,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from coordinator import config_sources
 from coordinator.config_sources import InvalidConfigError
-from coordinator.config_values import connection_string, host_port, one_of, participant_name, share, span, switch, text, whole
+from coordinator.config_values import (
+    connection_string,
+    host_port,
+    one_of,
+    participant_name,
+    share,
+    span,
+    switch,
+    text,
+    whole,
+)
 
 PATH_VARIABLE: Final = "TRANSACTION_CONFIG_PATH"
 Switch = Annotated[bool, switch()]

@@ -138,7 +138,8 @@ class Daemon:
             await self._grpc.start()
             http = tasks.create_task(self._http.run())
             ended = await self._until_ended()
-            await self._grpc.stop(DOORS_CLOSE_WITHIN_S if ended is None else 0)
+            # Whoever waits is told first that its outcome is not known.
+            await self._grpc.stop(DOORS_CLOSE_WITHIN_S)
             self._http.stop()
             await http
         match ended:

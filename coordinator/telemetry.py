@@ -71,7 +71,10 @@ class Telemetry:
         self.metrics.histogram(Distribution.FLUSH).observe(duration_s)
 
     def refused(self, door: str, reason: str) -> None:
-        """A request got an error in place of an outcome, at the ``grpc`` or ``http`` door."""
+        """A request got an error in place of an outcome, at the ``grpc`` or ``http`` door.
+
+        ``reason`` is the error's class' own, of which there are few; a participant's would be anything.
+        """
         self.metrics.count(Count.REFUSED, (door, reason))
 
     def fault(self, where: str, error: BaseException) -> None:

@@ -146,7 +146,7 @@ class Refusals:
         if not isinstance(error, TransactionError):
             self._telemetry.fault("grpc", error)
             error = TransactionError("an error inside the coordinator; it is in its log")
-        self._telemetry.refused("grpc", reason_of(error))
+        self._telemetry.refused("grpc", error.reason)
         status = status_of(error)
         await self._context.abort(code_of(error), status.message, ((DETAILS_KEY, status.SerializeToString()),))
 

@@ -16,7 +16,7 @@ from pincex.tx.v1 import transaction_pb2
 
 from coordinator.api import grpc_wire
 from coordinator.api.gate import Gate
-from coordinator.api.grpc_errors import AnyContext, failure_of, reason_of
+from coordinator.api.grpc_errors import AnyContext, failure_of
 from coordinator.api.rejection import rejection
 from coordinator.errors import InvalidRequestError, OutcomeUnknownError, TransactionError
 from coordinator.requests import Ended, ExecuteCall
@@ -106,7 +106,7 @@ class ClientStream:
                 grpc_wire.write_ended(ended, answer.result)
                 size_chars += grpc_wire.results_size_chars(ended)
             else:
-                self._telemetry.refused("grpc", reason_of(ended))
+                self._telemetry.refused("grpc", ended.reason)
                 answer.failure.CopyFrom(failure_of(ended))
             if size_chars > FRAME_RESULTS_MAX_CHARS:
                 await self._context.write(frame)

@@ -14,7 +14,6 @@ from starlette.responses import Response
 
 from coordinator.api import checks, http_problems, http_views
 from coordinator.api.gate import Gate
-from coordinator.api.grpc_errors import reason_of
 from coordinator.api.http_body import read_call
 from coordinator.api.http_schema import EXECUTE, PROBLEMS
 from coordinator.api.rejection import rejection
@@ -76,7 +75,7 @@ def make_app(routes: HttpRoutes) -> FastAPI:
     async def on_refusal(_request: Request, error: Exception) -> Response:
         if not isinstance(error, TransactionError):
             raise error
-        routes.telemetry.refused("http", reason_of(error))
+        routes.telemetry.refused("http", error.reason)
         return http_problems.problem_of(error)
 
     async def on_routing(request: Request, error: Exception) -> Response:

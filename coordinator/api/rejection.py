@@ -38,10 +38,12 @@ def rejection(outcome: Outcome, operations: Sequence[Operation]) -> RejectedErro
 
 
 def _rejected(outcome: Outcome, branch: BranchOutcome, vote: Vote, operations: Sequence[Operation]) -> RejectedError:
+    field = request_field(vote.field, branch.participant, operations)
+    message = vote.message or vote.reason
     return RejectedError(
-        f"{branch.participant}: {vote.message or vote.reason} (transaction {outcome.xid} is ROLLED_BACK; "
-        "change the request and send it under another request_id)",
-        field=request_field(vote.field, branch.participant, operations),
+        f"{branch.participant}: {message.replace(vote.field, field) if vote.field else message} "
+        f"(transaction {outcome.xid} is ROLLED_BACK; change the request and send it under another request_id)",
+        field=field,
         code=vote.reason or "INVALID_REQUEST",
         xid=outcome.xid,
     )

@@ -7,16 +7,17 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-import psycopg
 import typer
 
-from coordinator import config, daemon, dev
 from coordinator.commands.outputs import ExitCode, fail
-from coordinator.config_sources import InvalidConfigError
-from coordinator.log.postgres import migrate_log
-from participant_sdk.migrations import MigrationError
+
+if TYPE_CHECKING:
+    from coordinator.config import Config
+
+# Servers are imported where they are started: a client's command should not wait for them.
+# ruff: noqa: PLC0415
 
 ConfigPath = Annotated[
     Path | None, typer.Option("--config", help="The configuration, YAML or JSON; else TRANSACTION_CONFIG_PATH.")
@@ -32,6 +33,8 @@ def run_dev(
     redis: Annotated[str, typer.Option(help="A Redis server by DSN; else one of our own is started.")] = "",
 ) -> None:
     """Run everything on this machine: databases, sidecars, a coordinator; on the loopback only."""
+    from coordinator import dev
+
     try:
         dev.run(dev.DevOptions(data, http_port, grpc_port, postgres, redis))
     except dev.DevError as error:
@@ -43,6 +46,8 @@ def run_coordinator(config_path: ConfigPath = None) -> None:
 
     Exit codes: 0 stopped, 2 it cannot start as configured, 5 its incarnation may write no more (start it again).
     """
+    from coordinator import daemon
+
     raise typer.Exit(daemon.run(_configuration(config_path)))
 
 
@@ -57,6 +62,11 @@ def migrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Bring the decision log's schema up to date; a coordinator does so at start too."""
+    import psycopg
+
+    from coordinator.log.postgres import migrate_log
+    from participant_sdk.migrations import MigrationError
+
     try:
         applied = asyncio.run(migrate_log(_configuration(config_path).log.dsn))
     except MigrationError as error:
@@ -69,7 +79,10 @@ def migrate(
         typer.echo("\n".join(f"applied {name}" for name in applied) or "the schema is up to date")
 
 
-def _configuration(path: Path | None) -> config.Config:
+def _configuration(path: Path | None) -> Config:
+    from coordinator import config
+    from coordinator.config_sources import InvalidConfigError
+
     try:
         return config.load(os.environ, path)
     except InvalidConfigError as error:

@@ -92,6 +92,7 @@ async def test_a_broken_stream_loses_no_transaction(open_doors: Doors) -> None:
     result = (await open_doors.stub.Execute(transfer(request_id="left-alone"))).result
     assert result.outcome == transaction_pb2.OUTCOME_COMMITTED
     assert open_doors.around.balance(LEFT, "a") == OPENING - 5
+    assert "Unforeseen" not in open_doors.lines.getvalue()
 
 
 async def test_a_unary_clients_deadline_stops_nothing_either(open_doors: Doors) -> None:
