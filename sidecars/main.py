@@ -2,6 +2,7 @@
 
 It brings its database up to date, serves until SIGTERM or SIGINT, lets calls under way finish,
 and writes one JSON object a line to standard error. ``participant_serving`` says that it is ready.
+With ``--check`` it serves nothing, but tells which invariants of its database are broken.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from participant_sdk.batching import BATCH_CAP_DEFAULT
 from participant_sdk.clock import SystemClock
 from participant_sdk.ids import InvalidIdentifierError, check_participant
 from participant_sdk.migrations import MigrationError
+from participant_sdk.resources.invariants import violations
 from participant_sdk.resources.reservation import ReservationResource, ReservationService
 from participant_sdk.server import serving
 from participant_sdk.worker import WORKERS_MAX
@@ -39,19 +41,29 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a sidecar until it is told to stop. Returns 0 then, and 1 if it could not serve."""
+    """Run a sidecar until it is told to stop.
+
+    Returns the exit code: 0 then, and 1 if it could not serve, or found something broken.
+    """
     options = _parser().parse_args(arguments)
     _log_as_json(options.log_level)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(options))
+            return runner.run(_check(options) if options.check else _serve(options))
     except (psycopg.OperationalError, MigrationError, OSError) as error:
         _log.error("participant_failed", participant=options.name or options.service, error=str(error))
         return EXIT_FAILED
-    return EXIT_OK
 
 
-async def _run(options: argparse.Namespace) -> None:
+async def _check(options: argparse.Namespace) -> int:
+    broken = await violations(options.dsn, SERVICES[options.service].invariants)
+    for violation in broken:
+        _log.error("invariant_broken", participant=options.name or options.service, violation=violation)
+    _log.info("invariants_checked", participant=options.name or options.service, broken=len(broken))
+    return EXIT_FAILED if broken else EXIT_OK
+
+
+async def _serve(options: argparse.Namespace) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,6 +88,7 @@ async def _run(options: argparse.Namespace) -> None:
         gc.freeze()
         await stopping.wait()
         _log.info("participant_stopping", participant=name)
+    return EXIT_OK
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -93,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
         "--name", type=_participant, help="the participant's configured name; the service's, if not given"
     )
     parser.add_argument("--dsn", required=True, help="its PostgreSQL database")
-    parser.add_argument("--listen", required=True, help="host:port, port 0 for any")
+    does = parser.add_mutually_exclusive_group(required=True)
+    does.add_argument("--listen", help="host:port, port 0 for any")
+    does.add_argument("--check", action="store_true", help="only tell what is broken, and exit with 1 if anything is")
     parser.add_argument("--coordinators", type=_addresses, default=(), help="whom to ask when in doubt: host:port,…")
     parser.add_argument("--workers", type=_number(WORKERS_MAX), default=WORKERS_DEFAULT, help="batches at once")
     parser.add_argument(

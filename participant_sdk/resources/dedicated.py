@@ -19,8 +19,8 @@ from participant_sdk.resources import packed_arrays
 
 CONNECT_TIMEOUT_S: Final = 5
 
-# Batches are looked up by index, row by row. A planner that met empty tables would choose to read them whole,
-# and would keep that plan while they grow.
+# Batches are looked up by index, row by row, in pages that are in memory. The planner takes an array for ten
+# elements and prefers reading a small table whole; with these it does so only up to a few dozen rows.
 _SETTINGS: Final = """
 set synchronous_commit = on;
 set lock_timeout = '2s';
@@ -31,6 +31,8 @@ set plan_cache_mode = force_generic_plan;
 set enable_seqscan = off;
 set enable_hashjoin = off;
 set enable_mergejoin = off;
+set random_page_cost = 0.1;
+set seq_page_cost = 0.1;
 """
 
 
@@ -40,6 +42,7 @@ class Dedicated:
 
     connection: AsyncConnection[TupleRow] | None = None
     worker: int = 0
+    uses: int = 0
 
 
 class DedicatedConnections:
@@ -66,6 +69,7 @@ class DedicatedConnections:
             connection = place.connection
             if connection is None or connection.closed:
                 connection = await self._connect(place)
+            await _forget_early_plans(connection, place)
             yield connection, place.worker
         finally:
             held = place.connection
@@ -92,4 +96,16 @@ class DedicatedConnections:
             raise
         place.connection = connection
         place.worker = row[0] if row else 0
+        place.uses = 0
         return connection
+
+
+async def _forget_early_plans(connection: AsyncConnection[TupleRow], place: Dedicated) -> None:
+    """Have everything planned anew at each doubling of a connection's uses.
+
+    Plans are kept, and one made for tables that were nearly empty reads them whole. Tables grow as
+    the uses do, so no such plan lives on until they are large.
+    """
+    place.uses += 1
+    if place.uses & (place.uses - 1) == 0:
+        await connection.execute("discard plans")

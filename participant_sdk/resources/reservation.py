@@ -3,8 +3,8 @@
 Prepare checks and reserves, Commit posts, Rollback voids; a reserved row blocks nobody. The
 branch's row in ``pincex.branches`` is written in the same local transaction as its effect: it
 is vote, marker, duplicate guard and tombstone at once (R8 to R11). The SDK owns that schema
-and the function's order of work; a service supplies the planning of its operations, and four
-SQL functions in its own schema (see ``reservation_migrations/0002_apply_batch.sql``).
+and the function's order of work; a service supplies the planning of its operations, and one
+SQL function in its own schema (see ``reservation_migrations/0002_apply_batch.sql``).
 
 One database holds one participant, and may be served by several processes.
 """
@@ -70,12 +70,14 @@ _RECOVER_FINISHED: Final = _statement("recover_finished")
 class ReservationService:
     """What a service supplies.
 
-    ``schema`` is where its tables and the four functions are, made by ``migrations``. ``plan`` turns a
-    branch's operations into rows for them, or a "no"; it is pure, and is called for every branch.
+    ``schema`` is where its tables and its SQL function are, made by ``migrations``. ``invariants`` is a
+    statement that tells what is broken; see ``invariants.py``. ``plan`` turns a
+    branch's operations into rows for it, or a "no"; it is pure, and is called for every branch.
     """
 
     schema: str
     migrations: Traversable
+    invariants: Traversable
     operations: tuple[str, ...]
     plan: Callable[[Xid, Sequence[Operation]], Planned]
 

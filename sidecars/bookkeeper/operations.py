@@ -215,6 +215,7 @@ def _row(entry: Entry, index: int, draw: Decimal) -> str:
 SERVICE: Final = ReservationService(
     schema="bookkeeper",
     migrations=files("sidecars.bookkeeper") / "migrations",
+    invariants=files("sidecars.bookkeeper") / "invariants.sql",
     operations=OPERATION_NAMES,
     plan=plan,
 )

@@ -146,6 +146,7 @@ def _row(xid: Xid, operation: Operation, index: int) -> _Row:
 SERVICE: Final = ReservationService(
     schema="trading",
     migrations=files("sidecars.trading") / "migrations",
+    invariants=files("sidecars.trading") / "invariants.sql",
     operations=OPERATION_NAMES,
     plan=plan,
 )

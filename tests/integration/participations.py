@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Any
 
 import psycopg
@@ -13,6 +12,7 @@ import psycopg
 from participant_sdk.clock import SystemClock
 from participant_sdk.ids import Xid, XidSource
 from participant_sdk.participant import Commit, Operation, Prepare, Rollback, Work
+from participant_sdk.resources.invariants import violations
 from participant_sdk.resources.reservation import ReservationResource, ReservationService
 from participant_sdk.xa import Ack, Vote
 from sidecars.bookkeeper.operations import SERVICE as BOOKKEEPER
@@ -79,10 +79,9 @@ class Participation:
             cursor = await connection.execute(query.encode(), parameters)
             return await cursor.fetchall() if cursor.description else []
 
-    async def violations(self) -> list[tuple[Any, ...]]:
+    async def violations(self) -> list[str]:
         """What the service's invariants find wrong."""
-        text = (files(f"sidecars.{self.resource.name}") / "invariants.sql").read_text()
-        return await self.rows(text.replace("%", "%%"))
+        return await violations(self.dsn, SERVICES[self.resource.name].invariants)
 
 
 @asynccontextmanager

@@ -1,17 +1,20 @@
 -- A whole batch in one call, and so one flush: commits, rollbacks, prepares.
 --
--- The service's part is four functions, found by the connection's search_path:
---   lock_keys(ending bigint[], operations jsonb)           lock all that either half touches, in key order
---   commit_branches(branches bigint[])                     make reservations final
---   rollback_branches(branches bigint[])                   undo them
---   reserve(numbers bigint[], operations jsonb)            check and reserve what fits; return the others:
---       returns table (at integer, vote smallint, answer text)
--- ``operations`` is an array of objects whose ``b`` is the branch's place in the batch, from 1;
--- ``numbers[b]`` is its number, null where the branch was not admitted and must not be reserved.
+-- The service's part is one function, found by the connection's search_path:
 --
+--   apply_operations(committed bigint[], undone bigint[], numbers bigint[], operations jsonb)
+--       returns table (at integer, vote smallint, answer text)
+--
+-- ``committed`` and ``undone`` are the numbers of branches that end; ``operations`` is an array of
+-- objects whose ``b`` is the place of a branch to prepare, from 1; ``numbers[b]`` is its number, null where
+-- the branch was not admitted and must not be reserved. It returns the branches that do not vote PREPARED.
+-- It must do this, in this order:
+--   1. lock all that either half touches, in the order of keys, in one statement;
+--   2. make final what was committed, void what was undone;
+--   3. check and reserve what fits, in order of arrival.
 -- READ COMMITTED gives each statement its own snapshot, taken before it waits for any lock. A
--- statement that locked and checked at once would check what was true before the wait. So the
--- locks are taken in one statement, and everything is read in later ones.
+-- statement that locked and checked at once would check what was true before the wait. So what is
+-- checked is read in a later statement than the lock's.
 --
 -- The rows returned are the exceptions. Without a row, a commit or rollback is DONE and a prepare has
 -- the vote that came in. ``part`` is 1 for commits, 2 for rollbacks, 3 for prepares; ``at`` is the
@@ -143,16 +146,9 @@ begin
         end;
     end if;
 
-    perform lock_keys(committed || undone, operations);
-
-    if cardinality(committed) > 0 then
-        perform commit_branches(committed);
-    end if;
-    if cardinality(undone) > 0 then
-        perform rollback_branches(undone);
-    end if;
-
-    for refused in select r.at, r.vote, r.answer from reserve(numbers, operations) as r loop
+    for refused in
+        select r.at, r.vote, r.answer from apply_operations(committed, undone, numbers, operations) as r
+    loop
         update pincex.branches as b
         set phase = 4, vote = refused.vote, answer = refused.answer
         where b.log = log_number and b.xid = prepare_xids[refused.at];

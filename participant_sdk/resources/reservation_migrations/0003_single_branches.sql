@@ -15,11 +15,10 @@ begin
     end if;
     update pincex.branches as b set phase = 5, heuristic = forced, reason = why
     where b.log = log_number and b.xid = branch_xid;
-    perform lock_keys(array[number], '[]');
     if forced = 1 then
-        perform commit_branches(array[number]);
+        perform apply_operations(array[number], '{}', '{}', '[]');
     else
-        perform rollback_branches(array[number]);
+        perform apply_operations('{}', array[number], '{}', '[]');
     end if;
 end
 $$;

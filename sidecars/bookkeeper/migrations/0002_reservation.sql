@@ -1,27 +1,43 @@
--- The ledger's part in a batch; see pincex.apply_batch for who calls these, and in which order.
+-- The ledger's part in a batch; see pincex.apply_batch for what must be done, and in which order.
 --
 -- An operation is {b: branch, o: place in the branch, k: kind, f: debited user, t: credited user, c: currency,
 -- a: amount, d: draw, s: description}. An empty user is the world outside.
 --
 -- All are PL/pgSQL, because it keeps its plans; a function in SQL would be planned at every call.
 
-create function bookkeeper.lock_keys(ending bigint[], operations jsonb) returns void
+-- An operation with its accounts looked up. An account that was open then stays so; one that was still being
+-- opened is looked at again when it is reserved, as this batch may end that.
+create type bookkeeper.movement as (
+    branch bigint, at integer, operation smallint, kind smallint,
+    debit_account bigint, credit_account bigint, debit_opening bigint, credit_opening bigint,
+    amount numeric, draw numeric,
+    debited text, credited text, currency text, description text
+);
+
+create function bookkeeper.movements_of(numbers bigint[], operations jsonb) returns bookkeeper.movement[]
 language plpgsql as $$
 begin
-    perform
-    from bookkeeper.accounts as a
-    where a.account in (
-        select unnest(array[e.debit_account, e.credit_account])
-        from bookkeeper.entries as e
-        where e.branch = any (ending)
-        union
-        select d.account
-        from jsonb_to_recordset(operations) as o (f text, c text, d numeric)
-        join bookkeeper.accounts as d on d.user_id = o.f and d.currency = o.c
-        where o.d > 0
-    )
-    order by a.account
-    for no key update;
+    -- An account is there, and shut to others, from when the branch that opens it is prepared.
+    if operations @> '[{"k": 1}]' then
+        insert into bookkeeper.accounts (user_id, currency, opening)
+        select o.t, o.c, numbers[o.b]
+        from jsonb_to_recordset(operations) as o (b integer, k smallint, t text, c text)
+        where o.k = 1 and numbers[o.b] is not null
+        order by o.t collate "C", o.c collate "C", o.b
+        on conflict do nothing;
+    end if;
+    return array(
+        select row(
+            numbers[o.b], o.b, o.o, o.k,
+            case o.f when '' then 0 else d.account end, case o.t when '' then 0 else c.account end,
+            d.opening, c.opening, o.a, o.d, o.f, o.t, o.c, o.s
+        )::bookkeeper.movement
+        from jsonb_to_recordset(operations)
+            as o (b integer, o smallint, k smallint, f text, t text, c text, a numeric, d numeric, s text)
+        left join bookkeeper.accounts as d on d.user_id = o.f and d.currency = o.c
+        left join bookkeeper.accounts as c on c.user_id = o.t and c.currency = o.c
+        where numbers[o.b] is not null
+    );
 end
 $$;
 
@@ -93,10 +109,19 @@ begin
 end
 $$;
 
--- One pass over the candidates (null: all that were admitted): reserve what fits, return what does not.
+-- What is known of an account that was being opened when it was looked up: who opens it now, 0 for nobody
+-- any more, null where it is gone.
+create function bookkeeper.still_opening(was bigint) returns bigint
+language plpgsql as $$
+begin
+    return (select coalesce(a.opening, 0) from bookkeeper.accounts as a where a.account = was);
+end
+$$;
+
+-- One pass over the candidates (null: all): reserve what fits, return what does not.
 -- A running sum over each account, in order of arrival, keeps two branches of one batch from taking the
 -- same money. It counts refused branches too, and so may refuse too much: those are told AGAIN.
-create function bookkeeper.reserve_pass(numbers bigint[], operations jsonb, candidates integer[])
+create function bookkeeper.reserve_pass(movements bookkeeper.movement[], candidates integer[])
 returns table (
     at integer, operation smallint, kind smallint, debited text, credited text, currency text,
     verdict text, needed numeric, free numeric
@@ -107,52 +132,52 @@ begin
     return query
     with wanted as materialized (
         select
-            o.b, o.o, o.k, o.f, o.t, o.c, o.a, o.d, o.s, numbers[o.b] as branch,
-            case o.f when '' then 0 else d.account end as debit_account,
-            case o.t when '' then 0 else c.account end as credit_account,
-            d.opening as debit_opening,
-            c.opening as credit_opening,
-            case when o.k = 5 then d.locked - d.releasing else d.balance - d.locked - d.reserved end as free,
-            sum(o.d) over (partition by d.account, o.k = 5 order by o.b) as running,
-            sum(o.d) over (partition by d.account, o.k = 5, o.b) as own
-        from jsonb_to_recordset(operations)
-            as o (b integer, o smallint, k smallint, f text, t text, c text, a numeric, d numeric, s text)
-        left join bookkeeper.accounts as d on d.user_id = o.f and d.currency = o.c
-        left join bookkeeper.accounts as c on c.user_id = o.t and c.currency = o.c
-        where numbers[o.b] is not null and (candidates is null or o.b = any (candidates))
+            m.*,
+            case when m.debit_opening <> m.branch then bookkeeper.still_opening(m.debit_account) else 0 end
+                as debit_opens,
+            case when m.credit_opening <> m.branch then bookkeeper.still_opening(m.credit_account) else 0 end
+                as credit_opens,
+            case when m.kind = 5 then d.locked - d.releasing else d.balance - d.locked - d.reserved end as free,
+            sum(m.draw) over (partition by m.debit_account, m.kind = 5 order by m.at) as running,
+            sum(m.draw) over (partition by m.debit_account, m.kind = 5, m.at) as own
+        from unnest(movements) as m
+        left join bookkeeper.accounts as d on d.account = m.debit_account and m.draw > 0
+        where candidates is null or m.at = any (candidates)
     ), judged as materialized (
         select
             w.*,
             case
-                when w.debit_account is null then 'DEBITED_UNKNOWN'
-                when w.credit_account is null then 'CREDITED_UNKNOWN'
-                when w.k = 1 and w.credit_opening is null then 'EXISTS'
-                when w.debit_opening <> w.branch or w.credit_opening <> w.branch then 'OPENING'
-                when w.d > 0 and w.own > w.free then 'INSUFFICIENT'
-                when w.d > 0 and w.running > w.free then 'AGAIN'
+                when w.debit_account is null or w.debit_opens is null then 'DEBITED_UNKNOWN'
+                when w.credit_account is null or w.credit_opens is null then 'CREDITED_UNKNOWN'
+                when w.debit_opens <> 0 or w.credit_opens <> 0 then 'OPENING'
+                when w.kind = 1 and w.credit_opening is distinct from w.branch then 'EXISTS'
+                when w.draw > 0 and w.own > w.free then 'INSUFFICIENT'
+                when w.draw > 0 and w.running > w.free then 'AGAIN'
             end as verdict
         from wanted as w
     ), good as materialized (
-        select j.* from judged as j where j.b not in (select n.b from judged as n where n.verdict is not null)
+        select j.* from judged as j where j.at not in (select n.at from judged as n where n.verdict is not null)
     ), entered as (
         insert into bookkeeper.entries
             (branch, kind, operation, debit_account, credit_account, amount, draw, description)
-        select g.branch, g.k, g.o, g.debit_account, g.credit_account, g.a, g.d, g.s from good as g
+        select
+            g.branch, g.kind, g.operation, g.debit_account, g.credit_account, g.amount, g.draw, g.description
+        from good as g
     ), drawn as (
         update bookkeeper.accounts as a
         set reserved = a.reserved + r.reserved, releasing = a.releasing + r.releasing
         from (
             select
                 g.debit_account as account,
-                sum(case when g.k = 5 then 0 else g.d end) as reserved,
-                sum(case when g.k = 5 then g.d else 0 end) as releasing
+                sum(case when g.kind = 5 then 0 else g.draw end) as reserved,
+                sum(case when g.kind = 5 then g.draw else 0 end) as releasing
             from good as g
-            where g.d > 0
+            where g.draw > 0
             group by g.debit_account
         ) as r
         where a.account = r.account
     )
-    select j.b, j.o, j.k, j.f, j.t, j.c, j.verdict, j.own, j.free
+    select j.at, j.operation, j.kind, j.debited, j.credited, j.currency, j.verdict, j.own, j.free
     from judged as j
     where j.verdict is not null;
 end
@@ -195,30 +220,43 @@ language sql immutable as $$
     )::text
 $$;
 
-create function bookkeeper.reserve(numbers bigint[], operations jsonb)
+create function bookkeeper.apply_operations(
+    committed bigint[], undone bigint[], numbers bigint[], operations jsonb
+)
 returns table (at integer, vote smallint, answer text)
 language plpgsql as $$
 #variable_conflict use_column
 declare
+    movements constant bookkeeper.movement[] := bookkeeper.movements_of(numbers, operations);
     candidates integer[];
     again integer[];
     refused bigint[] := '{}';
     unfit record;
 begin
-    -- An account is there, and shut to others, from when the branch that opens it is prepared.
-    if operations @> '[{"k": 1}]' then
-        insert into bookkeeper.accounts (user_id, currency, opening)
-        select o.t, o.c, numbers[o.b]
-        from jsonb_to_recordset(operations) as o (b integer, k smallint, t text, c text)
-        where o.k = 1 and numbers[o.b] is not null
-        order by o.t collate "C", o.c collate "C", o.b
-        on conflict do nothing;
+    perform
+    from bookkeeper.accounts as a
+    where a.account = any (array(
+        select unnest(array[e.debit_account, e.credit_account])
+        from bookkeeper.entries as e
+        where e.branch = any (committed || undone)
+        union all
+        select m.debit_account from unnest(movements) as m where m.draw > 0
+    ))
+    order by a.account
+    for no key update;
+
+    if cardinality(committed) > 0 then
+        perform bookkeeper.commit_branches(committed);
     end if;
+    if cardinality(undone) > 0 then
+        perform bookkeeper.rollback_branches(undone);
+    end if;
+
     -- Every pass takes or refuses at least the first of its candidates, so there are never more than branches.
-    loop
+    while cardinality(movements) > 0 loop
         again := '{}';
         for unfit in
-            select distinct on (p.at) p.* from bookkeeper.reserve_pass(numbers, operations, candidates) as p
+            select distinct on (p.at) p.* from bookkeeper.reserve_pass(movements, candidates) as p
             order by p.at, p.verdict = 'AGAIN', p.operation
         loop
             if unfit.verdict = 'AGAIN' then

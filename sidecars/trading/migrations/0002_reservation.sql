@@ -1,4 +1,4 @@
--- Trading's part in a batch; see pincex.apply_batch for who calls these, and in which order.
+-- Trading's part in a batch; see pincex.apply_batch for what must be done, and in which order.
 --
 -- An operation is {b: branch, o: place in the branch, k: kind (1 place, 2 cancel, 3 validate)}, and
 -- to place or validate {i: order id, u: user, y: symbol, e: side, p: type, a: amount, r: price or null},
@@ -187,5 +187,22 @@ begin
     union all
     -- What only asked, and changed nothing, is out of it.
     select g.b, 2::smallint, null from good as g group by g.b having bool_and(g.k = 3);
+end
+$$;
+
+create function trading.apply_operations(committed bigint[], undone bigint[], numbers bigint[], operations jsonb)
+returns table (at integer, vote smallint, answer text)
+language plpgsql as $$
+begin
+    perform trading.lock_keys(committed || undone, operations);
+    if cardinality(committed) > 0 then
+        perform trading.commit_branches(committed);
+    end if;
+    if cardinality(undone) > 0 then
+        perform trading.rollback_branches(undone);
+    end if;
+    if operations <> '[]' then
+        return query select * from trading.reserve(numbers, operations);
+    end if;
 end
 $$;
