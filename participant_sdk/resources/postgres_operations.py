@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from participant_sdk.exact_json import Exact, InvalidJsonError, loads_object
@@ -38,15 +38,18 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """An operation that is one SQL statement. With ``returns``, its first column of its first row is the result."""
+    """An operation that is one SQL statement. With ``returns``, its first column of its first row is the result.
+
+    ``names`` are the parameters it takes, in order of appearance.
+    """
 
     sql: str
     returns: bool = False
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The parameters it takes, in order of appearance."""
-        return tuple(dict.fromkeys(_PLACEHOLDER.findall(self.sql)))
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(dict.fromkeys(_PLACEHOLDER.findall(self.sql))))
 
 
 XaOperation = Function | Statement

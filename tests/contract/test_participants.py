@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -282,3 +285,24 @@ def test_a_wrong_exercise_names_the_key(change: dict[str, object], key: str) -> 
     written = {"participant": "bank", "yes": [credit] * 3, "no": credit, "invalid": credit, **change}
     with pytest.raises(InvalidExerciseError, match=f"^{key}"):
         read_exercise(json.dumps(written))
+
+
+async def test_the_kit_is_a_command(tmp_path: Path) -> None:
+    """For participants in any language: a report, and an exit code."""
+    bank = {"operation": "credit", "parameters": {"account": "alice", "amount": "1"}}
+    debit = {"operation": "debit", "parameters": {"account": "alice", "amount": "1000000000"}}
+    bad = {"operation": "credit", "parameters": {"account": "alice"}}
+    exercise = tmp_path / "exercise.json"
+    exercise.write_text(json.dumps({"participant": "bank", "yes": [bank] * 3, "no": debit, "invalid": bad}))
+    for kind, code in ((MemoryResource, 0), (HidesItsDoubts, 1)):
+        participant = kind("bank", a_store(), CLOCK)
+        async with serving(participant, "127.0.0.1:0", patience_s=600.0, grace_s=0.1) as served:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "participant_sdk.conformance", f"127.0.0.1:{served.port}", str(exercise)),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            output, _ = await process.communicate()
+        assert process.returncode == code, output.decode()
+        assert ("FAIL R18" in output.decode()) is (code == 1)
+        assert "checks passed" in output.decode()

@@ -10,9 +10,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from participant_sdk.branch import BranchPhase
-from participant_sdk.participant import Commit, RecoverQuery
+from participant_sdk.participant import Commit, RecoverQuery, Rollback, Work
+from participant_sdk.resources.postgres_embedded import BranchEndedError
 from participant_sdk.resources.postgres_lane import Connection, Lane
-from participant_sdk.xa import AckKind, Decision, VoteKind, XaCode
+from participant_sdk.xa import DONE, AckKind, Decision, VoteKind, XaCode
 from tests.conftest import MakeDatabase
 from tests.contract.branch_subjects import LOG, an_xid, fill_bank, prepare_of
 from tests.integration.xa_bank import (
@@ -217,3 +218,64 @@ async def test_a_connection_that_is_left_in_a_transaction_is_not_lent_again(dsn:
                 await session.connection.execute("begin")
     assert seen[0] == seen[1] != seen[2]
     await lane.close()
+
+
+async def test_enlisting_again_is_the_same_work_and_an_ended_branch_takes_none(dsn: str) -> None:
+    async with bank(dsn) as resource:
+        xid = an_xid()
+        work = await resource.enlist(LOG, xid, 1, 20.0)
+        assert await resource.enlist(LOG, xid, 1, 20.0) is work
+        with pytest.raises(BranchEndedError, match="number 1"):
+            await resource.enlist(LOG, xid, 2, 20.0)
+        branch = await resource.branch(LOG, xid)
+        assert branch is not None
+        assert branch.phase is BranchPhase.ACTIVE
+        assert (await resource.resolve(LOG, xid, Decision.COMMIT, "too early")).kind is AckKind.RETRY
+        assert (await rollback(resource, xid)).kind is AckKind.DONE
+        with pytest.raises(BranchEndedError):
+            async with work.operation():
+                pass
+        with pytest.raises(BranchEndedError):
+            await resource.enlist(LOG, xid, 1, 20.0)
+
+
+async def test_a_prepare_while_an_operation_runs_is_a_no_and_undoes_the_work(dsn: str) -> None:
+    """R13: the service was not done, whatever the client says."""
+    async with bank(dsn) as resource:
+        xid = an_xid()
+        work = await resource.enlist(LOG, xid, 1, 20.0)
+        async with work.operation() as connection:
+            await connection.execute("update accounts set balance = 0")
+        with pytest.raises(psycopg.OperationalError):
+            async with work.operation() as connection:
+                with pytest.raises(BranchEndedError):
+                    async with work.operation():
+                        pass
+                ends = prepare_of(xid)._replace(ends_work=True, branch_number=1, operation_count=1)
+                assert (await vote(resource, ends)).kind is VoteKind.ROLLED_BACK
+                await connection.execute("update accounts set balance = 0")
+        assert await balance(dsn) == 100
+        assert await prepared_gids(dsn) == []
+
+
+async def test_two_processes_race_for_one_request_and_one_of_them_gets_it(dsn: str) -> None:
+    """R3: rows of one request are one row, whoever opens it."""
+    async with bank(dsn) as one, bank(dsn) as two:
+        for at in range(5):
+            prepares = [prepare_of(an_xid(), credit(name), request_id=f"r{at}") for name in ("alice", "bob")]
+            votes = await asyncio.gather(vote(one, prepares[0]), vote(two, prepares[1]))
+            assert sum(answer.kind is VoteKind.PREPARED for answer in votes) <= 1
+            assert all(answer.transient for answer in votes if answer.kind is VoteKind.ROLLED_BACK)
+            for prepare in prepares:
+                await rollback(one, prepare.xid)
+
+
+async def test_branches_of_several_logs_may_travel_together(dsn: str) -> None:
+    async with bank(dsn) as resource:
+        mine, theirs = prepare_of(an_xid(), credit()), prepare_of(an_xid(), credit("bob"))._replace(log_id=OTHER_LOG)
+        assert [answer.kind for answer in await resource.prepare([mine, theirs])] == [VoteKind.PREPARED] * 2
+        answers = await resource.apply(
+            Work(commits=[Commit(OTHER_LOG, theirs.xid, 7, 1)], rollbacks=[Rollback(LOG, mine.xid)])
+        )
+        assert [*answers.commits, *answers.rollbacks] == [DONE, DONE]
+        assert (await balance(dsn), await balance(dsn, "bob")) == (100, 101)

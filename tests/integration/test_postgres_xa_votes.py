@@ -234,3 +234,32 @@ async def test_a_warning_of_the_services_own_is_no_doubt(dsn: str) -> None:
         xid = an_xid()
         assert (await vote(it, prepare_of(xid, do("warn")))).kind is VoteKind.PREPARED
         await rollback(it, xid)
+
+
+async def test_a_fault_in_an_operations_code_is_its_own_branchs_transient_no(dsn: str) -> None:
+    """R17."""
+
+    async def broken(_connection: Connection, parameters: Parameters) -> str:
+        return str(parameters["missing"])
+
+    async with bank(dsn, broken=broken) as resource:
+        good = prepare_of(an_xid(), credit())
+        answers = await resource.prepare([prepare_of(an_xid(), do("broken")), good])
+        assert (answers[0].reason, answers[0].transient) == ("OPERATION_FAILED", True)
+        assert answers[1].kind is VoteKind.PREPARED
+        await rollback(resource, good.xid)
+
+
+async def test_an_exception_raised_in_sql_is_the_business_speaking(dsn: str) -> None:
+    refuse = sql_of("do $$ begin raise exception 'the vault is closed'; end $$")
+    async with bank(dsn, refuse=refuse) as resource:
+        answer = await vote(resource, prepare_of(an_xid(), do("refuse")))
+        assert (answer.reason, answer.message) == ("REFUSED", "the vault is closed")
+        assert answer.is_business_no
+
+
+async def test_an_unknown_operation_is_named_with_those_that_are_served(dsn: str) -> None:
+    async with bank(dsn) as resource:
+        answer = await vote(resource, prepare_of(an_xid(), do("mint")))
+        assert (answer.xa_code, answer.field) == (XaCode.XAER_INVAL, "operations[0].operation")
+        assert "credit" in answer.message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -14,7 +15,8 @@ from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import Xid, XidSource
 from participant_sdk.participant import Commit, Operation, Prepare, RecoverQuery, Rollback, Work
 from participant_sdk.resources.memory import MemoryResource
-from participant_sdk.resources.memory_store import MemoryStore, open_gate
+from participant_sdk.resources.memory_balances import violations
+from participant_sdk.resources.memory_store import BranchKey, Change, Effect, MemoryStore, open_gate
 from participant_sdk.xa import Ack, AckKind, Decision, Vote, VoteKind, XaCode
 
 LOG = "0123456789abcdef"
@@ -301,3 +303,31 @@ def test_any_calls_in_any_order_keep_the_invariants(calls: list[tuple[str, int]]
             assert bank.resource.invariants() == []
 
     asyncio.run(run())
+
+
+async def test_the_invariants_notice_what_is_wrong() -> None:
+    """An oracle that finds nothing must be one that could."""
+    bank, xid = Bank(), an_xid()
+    await bank.vote(prepare(xid, transfer("60")))
+    state = bank.store.current
+    key = BranchKey(LOG, xid)
+    stored, alice = state.branches[key], state.accounts["alice"]
+    for spoil, what in (
+        (Change(accounts={"alice": alice._replace(held=Decimal(0))}), "holds"),
+        (Change(accounts={"alice": alice._replace(balance=Decimal(10))}), "its effects make"),
+        (Change(accounts={"alice": alice._replace(balance=Decimal(10))}), "and holds"),
+        (Change(effect=Effect(key, stored.postings)), "its branch is PREPARED"),
+        (Change({key: stored._replace(branch=replace(stored.branch, phase=BranchPhase.COMMITTED))}), "did not happen"),
+    ):
+        spoilt = state.copy()
+        spoilt.write(spoil)
+        assert any(what in violation for violation in violations(spoilt, bank.store.opening)), what
+    twice = state.copy()
+    for _ in range(2):
+        twice.write(Change(effect=Effect(key, stored.postings)))
+    assert any("happened 2 times" in violation for violation in violations(twice, bank.store.opening))
+
+
+def test_no_more_survives_a_crash_than_was_written() -> None:
+    with pytest.raises(ValueError, match="0 are unflushed"):
+        Bank().crash(survivors=1)
