@@ -10,7 +10,7 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,10 @@ from coordinator.embedded import EmbeddedPostgres, Shutdown
 from tests.benchmarks import report
 from tests.benchmarks.figures import Figure, summarize
 from tests.benchmarks.ledgers import count_commits, disagreements, make_ledger, read_ledger, violations
+from tests.benchmarks.limit_ledger import LedgerLimit, ledger_limit
 from tests.benchmarks.limit_reservation import measure_l3
 from tests.benchmarks.limits import Banks, make_banks, measure_l1, measure_l2
+from tests.benchmarks.processes import cpu_s
 from tests.benchmarks.product import Product, product
 
 IN_FLIGHT: Final = (1, 64, 512)
@@ -40,6 +42,22 @@ class Plan:
     rounds: int
     seconds: float
     output: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Subjects:
+    """What is measured."""
+
+    banks: Banks
+    ledger: LedgerLimit
+    product: Product
+
+    async def with_postgresql(self, measurement: Awaitable[Figure]) -> Figure:
+        """A limit's figure, with PostgreSQL's CPU added."""
+        server = {"postgresql": self.product.pids["postgresql"]}
+        before_s = cpu_s(server)
+        figure = await measurement
+        return figure.with_cpu({name: used_s - before_s[name] for name, used_s in cpu_s(server).items()})
 
 
 def _plan() -> Plan:
@@ -74,12 +92,19 @@ async def _measure(plan: Plan, server: EmbeddedPostgres, folder: Path, console: 
     for dsn in ledgers:
         await make_ledger(dsn, plan.accounts)
     log = server.create_database("txlog")
+    own = (server.create_database("limit_ledger_a"), server.create_database("limit_ledger_b"))
+    for dsn in own:
+        await make_ledger(dsn, plan.accounts)
     before = [await read_ledger(dsn) for dsn in ledgers]
     figures: list[Figure] = []
-    async with product(ledgers, log, plan.accounts, folder) as running:
+    async with (
+        ledger_limit(own, decisions, plan.accounts) as ledger,
+        product(ledgers, log, plan.accounts, folder) as running,
+    ):
         running.pids["postgresql"] = server.pid
+        subjects = _Subjects(banks, ledger, running)
         for number in range(1, plan.rounds + 1):
-            async for figure in _round(plan, banks, running, folder):
+            async for figure in _round(plan, subjects, folder):
                 console.print(
                     f"{number}/{plan.rounds} {figure.subject}, {figure.in_flight} in flight: "
                     f"{figure.per_second:,.0f}/s, p50 {figure.p50_ms:.1f} ms, p99 {figure.p99_ms:.1f} ms",
@@ -96,14 +121,15 @@ async def _measure(plan: Plan, server: EmbeddedPostgres, folder: Path, console: 
     return failures
 
 
-async def _round(plan: Plan, banks: Banks, running: Product, folder: Path) -> AsyncGenerator[Figure]:
+async def _round(plan: Plan, subjects: _Subjects, folder: Path) -> AsyncGenerator[Figure]:
     """One measurement of everything, in turns."""
-    yield await measure_l1(banks, plan.seconds, folder)
-    yield await measure_l2(banks, plan.seconds)
+    yield await measure_l1(subjects.banks, plan.seconds, folder)
+    yield await measure_l2(subjects.banks, plan.seconds)
     for in_flight in IN_FLIGHT:
-        yield await measure_l3(banks, plan.seconds, in_flight)
-        yield await running.measure(plan.seconds, in_flight)
-    yield await running.measure(plan.seconds, UNARY_CLIENTS, unary=True)
+        yield await subjects.with_postgresql(measure_l3(subjects.banks, plan.seconds, in_flight))
+        yield await subjects.with_postgresql(subjects.ledger.measure(plan.seconds, in_flight))
+        yield await subjects.product.measure(plan.seconds, in_flight)
+    yield await subjects.product.measure(plan.seconds, UNARY_CLIENTS, unary=True)
 
 
 def main() -> int:

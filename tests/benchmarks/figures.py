@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 
@@ -12,6 +12,7 @@ class Figure:
     """One measurement of one subject in one round.
 
     ``cpu_us`` is CPU per transaction and process, in microseconds; empty where it is not taken apart.
+    ``count`` is how many transactions the measurement ran, those outside of the measured time too.
     """
 
     subject: str
@@ -20,6 +21,12 @@ class Figure:
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     cpu_us: dict[str, float] = field(default_factory=dict[str, float])
+    count: int = 0
+
+    def with_cpu(self, used_s: Mapping[str, float]) -> Figure:
+        """The same, with these processes' CPU seconds shared among all transactions that ran."""
+        shares_us = {name: seconds / max(self.count, 1) * 1_000_000 for name, seconds in used_s.items()}
+        return replace(self, cpu_us={**self.cpu_us, **shares_us})
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ async def output_of(name: str, arguments: tuple[str, ...]) -> bytes:
 
 
 def cpu_s(pids: Mapping[str, int]) -> dict[str, float]:
-    """CPU seconds used so far by each process and the children it has now."""
+    """CPU seconds used so far by each process, the children it has now, and those it had."""
     return {name: _cpu_s(psutil.Process(pid)) for name, pid in pids.items()}
 
 
@@ -91,4 +91,4 @@ def _own_cpu_s(process: psutil.Process) -> float:
         times = process.cpu_times()
     except psutil.NoSuchProcess:
         return 0.0
-    return times.user + times.system
+    return times.user + times.system + times.children_user + times.children_system

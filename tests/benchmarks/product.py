@@ -44,14 +44,11 @@ class Product:
         before_s = processes.cpu_s(self.pids)
         report = await self._load(seconds, in_flight, unary=unary)
         ended = report.committed + sum(report.rolled_back.values()) + report.unknown
-        used_us = {
-            name: (after_s - before_s[name]) / max(ended, 1) * 1_000_000
-            for name, after_s in processes.cpu_s(self.pids).items()
-        }
+        used_s = {name: after_s - before_s[name] for name, after_s in processes.cpu_s(self.pids).items()}
         subject = "product, unary" if unary else "product, stream"
         self._judge(f"{subject}, {in_flight} in flight", report)
-        cpu_us = {**used_us, "load": report.cpu_us}
-        return Figure(subject, in_flight, report.per_second, report.p50_ms, report.p99_ms, cpu_us)
+        figure = Figure(subject, in_flight, report.per_second, report.p50_ms, report.p99_ms, count=ended)
+        return figure.with_cpu({**used_s, "load": report.cpu_us * ended / 1_000_000})
 
     async def _load(self, seconds: float, in_flight: int, *, unary: bool) -> Report:
         output = await processes.output_of(
