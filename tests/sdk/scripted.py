@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -21,6 +21,10 @@ ROLLED_BACK = wire.TransactionResult(xid=str(XID), outcome=wire.OUTCOME_ROLLED_B
 NOTHING = wire.TransactionResult()
 
 Line = wire.TransactionResult | wire.DecisionState.ValueType | grpc.StatusCode | TransactionError
+
+
+def _serialized(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 class Scripted:
@@ -55,8 +59,7 @@ class Scripted:
                 await context.abort(line, "told to")
             return answer(line)
 
-        handler: Any = grpc.unary_unary_rpc_method_handler(say, None, Message.SerializeToString)
-        return handler
+        return cast("Any", grpc.unary_unary_rpc_method_handler(say, None, _serialized))
 
 
 @asynccontextmanager
