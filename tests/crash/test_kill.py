@@ -40,15 +40,23 @@ async def running(tmp_path: Path, databases: MakeDatabase) -> AsyncGenerator[Clu
         yield up
 
 
-async def branches(up: Cluster, service: str, phase: int) -> int:
-    """How many of a participant's branches of the spec's example are in this phase."""
-    found = await up.rows(service, "SELECT phase FROM pincex.branches WHERE participants LIKE '%trading%'")
-    return found.count((phase,))
+async def prepared_xid(up: Cluster, service: str) -> str | None:
+    """The transaction of the one branch that is prepared at a participant; None while there is none."""
+    found = await up.rows(service, "SELECT xid::text FROM pincex.branches WHERE phase = 2")
+    assert len(found) <= 1
+    return str(found[0][0]) if found else None
 
 
-async def all_in(up: Cluster, phase: int) -> bool:
-    """Both participants hold one branch of the example, in this phase."""
-    return all([await branches(up, service, phase) == 1 for service in SERVICES])
+async def both_prepared(up: Cluster) -> bool:
+    """Both participants hold a prepared branch of the example."""
+    xids = [await prepared_xid(up, service) for service in SERVICES]
+    return xids[0] is not None and xids[0] == xids[1]
+
+
+async def both_ended(up: Cluster, xid: str, phase: int) -> bool:
+    """Both participants' branches of the transaction are in this phase."""
+    found = [await up.rows(service, "SELECT xid::text, phase FROM pincex.branches") for service in SERVICES]
+    return all((xid, phase) in rows for rows in found)
 
 
 async def commits(up: Cluster) -> int:
@@ -78,7 +86,7 @@ async def given_up(call: asyncio.Task[httpx.Response]) -> None:
         await call
 
 
-PREPARED, COMMITTED, ROLLED_BACK = 2, 3, 4
+COMMITTED, ROLLED_BACK = 3, 4
 
 
 async def test_coordinator_killed_after_the_decision_and_before_anybody_heard(running: Cluster) -> None:
@@ -86,7 +94,9 @@ async def test_coordinator_killed_after_the_decision_and_before_anybody_heard(ru
     for proxy in running.proxies.values():
         proxy.hold(Way.DOWN)
     call = asyncio.create_task(running.execute(LOCK, PLACE))
-    await running.until(lambda: all_in(running, PREPARED))
+    await running.until(lambda: both_prepared(running))
+    xid = await prepared_xid(running, "trading")
+    assert xid is not None
     # The Prepares are through, the votes wait; now nothing more goes up, so no Commit will.
     for proxy in running.proxies.values():
         proxy.hold(Way.UP)
@@ -98,12 +108,12 @@ async def test_coordinator_killed_after_the_decision_and_before_anybody_heard(ru
     await running.until(decided)
     running.coordinator.kill()
     await given_up(call)
-    assert await all_in(running, PREPARED), "nobody has heard"
+    assert await both_prepared(running), "nobody has heard"
     for proxy in running.proxies.values():
         proxy.cut()
         proxy.restore()
     running.coordinator.start()
-    await running.until(lambda: all_in(running, COMMITTED))
+    await running.until(lambda: both_ended(running, xid, COMMITTED))
     assert await locked(running) == Decimal("0.5")
     assert await open_orders(running) == 1
 
@@ -113,7 +123,9 @@ async def test_coordinator_killed_before_the_decision(running: Cluster) -> None:
     for proxy in running.proxies.values():
         proxy.hold(Way.DOWN)
     call = asyncio.create_task(running.execute(LOCK, PLACE))
-    await running.until(lambda: all_in(running, PREPARED))
+    await running.until(lambda: both_prepared(running))
+    xid = await prepared_xid(running, "trading")
+    assert xid is not None
     running.coordinator.kill()
     await given_up(call)
     for proxy in running.proxies.values():
@@ -121,7 +133,7 @@ async def test_coordinator_killed_before_the_decision(running: Cluster) -> None:
         proxy.restore()
     assert await commits(running) == 0
     running.coordinator.start()
-    await running.until(lambda: all_in(running, ROLLED_BACK))
+    await running.until(lambda: both_ended(running, xid, ROLLED_BACK))
     assert await locked(running) == 0
     assert await open_orders(running) == 0
 
@@ -131,7 +143,9 @@ async def test_participant_killed_after_its_vote_learns_the_outcome(running: Clu
     """R8, R12: its vote survives it, and so does what was decided."""
     running.proxies[victim].hold(Way.DOWN)
     call = asyncio.create_task(running.execute(LOCK, PLACE))
-    await running.until(lambda: all_in(running, PREPARED))
+    await running.until(lambda: both_prepared(running))
+    xid = await prepared_xid(running, "trading")
+    assert xid is not None
     running.proxies[victim].hold(Way.UP)
     running.proxies[victim].release(Way.DOWN)
 
@@ -142,11 +156,11 @@ async def test_participant_killed_after_its_vote_learns_the_outcome(running: Clu
     running.sidecars[victim].kill()
     running.proxies[victim].cut()
     running.proxies[victim].restore()
-    assert await branches(running, victim, PREPARED) == 1, "it has not heard"
+    assert await prepared_xid(running, victim) == xid, "it has not heard"
     running.sidecars[victim].start()
     answer = (await call).json()
     assert answer["state"] == "COMMITTED"
-    await running.until(lambda: all_in(running, COMMITTED))
+    await running.until(lambda: both_ended(running, xid, COMMITTED))
     assert await locked(running) == Decimal("0.5")
     assert await open_orders(running) == 1
 
@@ -155,7 +169,9 @@ async def test_participant_killed_before_its_vote_is_heard_is_rolled_back(runnin
     """R2: a vote that does not come is "no", whatever the branch says of itself."""
     running.proxies["trading"].hold(Way.DOWN)
     call = asyncio.create_task(running.execute(LOCK, PLACE))
-    await running.until(lambda: all_in(running, PREPARED))
+    await running.until(lambda: both_prepared(running))
+    xid = await prepared_xid(running, "trading")
+    assert xid is not None
     running.sidecars["trading"].kill()
     running.proxies["trading"].cut()
     answer = (await call).json()
@@ -163,6 +179,6 @@ async def test_participant_killed_before_its_vote_is_heard_is_rolled_back(runnin
     assert "trading" in answer["message"]
     running.proxies["trading"].restore()
     running.sidecars["trading"].start()
-    await running.until(lambda: all_in(running, ROLLED_BACK))
+    await running.until(lambda: both_ended(running, xid, ROLLED_BACK))
     assert await locked(running) == 0
     assert await open_orders(running) == 0
