@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     _log_as_json(options.log_level)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=_event_loop()) as runner:
             return runner.run(_check(options) if options.check else _serve(options))
     except (psycopg.OperationalError, MigrationError, OSError) as error:
         _log.error("participant_failed", participant=options.name or options.service, error=str(error))
@@ -91,7 +91,7 @@ async def _serve(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop  # noqa: PLC0415 - it does not install everywhere
     except ImportError:

@@ -197,7 +197,7 @@ WRONG = [
     ("lock_funds", at("u", '1,"\u00e9":1'), "BAD_PARAMETERS", f"{PARAMETERS}.\\xe9"),
     *[("lock_funds", at("u", amount), "BAD_PARAMETERS", f"{PARAMETERS}.amount") for amount in AMOUNTS],
     ("lock_funds", at("u", "0.001"), "BAD_PARAMETERS", f"{PARAMETERS}.amount"),
-    ("lock_funds", at("u", "1", "XXX"), "UNKNOWN_CURRENCY", f"{PARAMETERS}.currency"),
+    ("lock_funds", at("u", "1", "ABC"), "UNKNOWN_CURRENCY", f"{PARAMETERS}.currency"),
     ("open_account", '{"user_id":5,"currency":"USD"}', "BAD_PARAMETERS", f"{PARAMETERS}.user_id"),
     ("open_account", at("u\\n"), "BAD_PARAMETERS", f"{PARAMETERS}.user_id"),
     ("open_account", at(""), "BAD_PARAMETERS", f"{PARAMETERS}.user_id"),
