@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -21,6 +22,7 @@ from participant_sdk.client_errors import NOT_SENT, Failed
 from participant_sdk.client_results import Ending, Wait
 from participant_sdk.client_wire import AnswerError, read_ending, read_failure, set_timeout
 from participant_sdk.context import trace_headers
+from participant_sdk.conversation import converse
 from participant_sdk.coordinators import Coordinators, client_backoff
 from participant_sdk.intents import REPLY_GRACE_S, Intent, Settling
 from participant_sdk.operations import OperationLike
@@ -138,13 +140,14 @@ class ExecuteStream:
         self._answered = False
         self._call = stub.ExecuteStream(metadata=trace_headers())
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._queue.run())
-                group.create_task(self._sweep(stub))
-                group.create_task(self._read(self._call))
-        except* (AnswerError, grpc.aio.AioRpcError, asyncio.InvalidStateError) as ended:
+            error = await converse(
+                (self._queue.run, partial(self._sweep, stub), partial(self._read, self._call)),
+                AnswerError,
+                grpc.aio.AioRpcError,
+                asyncio.InvalidStateError,
+            )
             self._coordinators.turn_from(stub)
-            self._fail_open(str(ended.exceptions[0]))
+            self._fail_open(str(error))
         finally:
             self._call.cancel()
             self._call = None

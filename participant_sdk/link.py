@@ -15,6 +15,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, NoReturn, Protocol
 
 import structlog
@@ -22,6 +23,7 @@ from pincex.tx.v1 import resource_pb2
 
 from participant_sdk.backoff import Backoff
 from participant_sdk.clock import Clock
+from participant_sdk.conversation import converse
 from participant_sdk.frames import (
     PREPARE_MAX_BYTES,
     BadFrameError,
@@ -180,17 +182,17 @@ class Link:
             self._down_reason = str(error) or f"no answer to Hello within {self._connect_timeout_s} s"
             return False, self._down_reason
         self._open(welcome)
-        reason = ""
         try:
-            async with asyncio.TaskGroup() as session:
-                session.create_task(self._send_all(stream))
-                session.create_task(self._receive_all(stream))
-        except* (StreamClosedError, BadFrameError, _RefusedError) as errors:
-            reason = str(errors.exceptions[0])
+            error = await converse(
+                (partial(self._send_all, stream), partial(self._receive_all, stream)),
+                StreamClosedError,
+                BadFrameError,
+                _RefusedError,
+            )
         finally:
             self._is_up = False
-        self._lose(reason)
-        return True, reason
+        self._lose(str(error))
+        return True, str(error)
 
     async def _greet(self, stream: ClientStream) -> Welcome:
         await stream.send(self._introduce(resource_pb2.SessionRequest()))
