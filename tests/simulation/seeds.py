@@ -42,7 +42,7 @@ def run_seed(seed: int) -> Verdict:
 
 
 def shrink(mix: Mix) -> Mix:
-    """Leave out each kind of fault whose absence does not cure the failure."""
+    """Leave out each kind of fault whose absence does not cure the failure; nothing, where there is none."""
     for fault in list(mix.chances):
         smaller = mix.without(fault)
         if run_once(smaller).violations:
