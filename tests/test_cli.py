@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from coordinator.cli import make_app
 from coordinator.commands import request_file
+from coordinator.commands.outputs import fail_with
 from coordinator.commands.request_file import InvalidFileError
+from coordinator.json_text import result_text
+from participant_sdk.client_errors import ClientError, OutcomeUnknown, UnavailableError, WrongPhaseError
 from tests.api.doors import doors
 from tests.sdk.small_system import LEFT, OPENING, RIGHT, System
 
@@ -163,3 +169,46 @@ async def test_tx_list_and_show_tell_what_was() -> None:
 
 def _balance(around: System) -> Decimal:
     return around.balance(LEFT, "a")
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (OutcomeUnknown("nobody would say", request_id="intent-7"), 3),
+        (UnavailableError("nobody answers"), 4),
+        (WrongPhaseError("too late"), 2),
+    ],
+)
+def test_each_ending_that_is_none_has_its_exit_code(
+    error: ClientError, exit_code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as raised:
+        fail_with(error, as_json=False)
+    assert raised.value.exit_code == exit_code
+    told = capsys.readouterr().err
+    assert error.message in told
+    assert ("--request-id intent-7" in told) is (exit_code == 3)
+
+
+async def test_migrate_tells_what_it_applied(database: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps({"log": {"dsn": database}}))
+    first = await asyncio.to_thread(invoke, "migrate", "--config", str(path), "--json")
+    assert first.exit_code == 0
+    assert json.loads(first.stdout)["applied"]
+    second = await asyncio.to_thread(invoke, "migrate", "--config", str(path))
+    assert (second.exit_code, second.stdout) == (0, "the schema is up to date\n")
+
+
+def test_sidecar_hands_its_arguments_over() -> None:
+    """The command becomes the sidecar's own process."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "coordinator.cli", "sidecar", "--help"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0
+    assert "bookkeeper" in ended.stdout
+    assert "--dsn" in ended.stdout
+
+
+def test_results_that_are_no_json_are_shown_as_text() -> None:
+    assert [result_text(text) for text in ("", '{"a": 1.10}', "no json")] == ["null", '{"a": 1.10}', '"no json"']

@@ -26,11 +26,6 @@ class Gate:
         """Let nothing new begin; calls about what has begun still pass."""
         self._stopping = True
 
-    @property
-    def is_stopping(self) -> bool:
-        """``close`` was called."""
-        return self._stopping
-
     def for_new_work(self) -> Engine:
         """The engine, for a transaction to begin. UnavailableError while starting or stopping."""
         if self._stopping:

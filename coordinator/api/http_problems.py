@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import Final
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.api.grpc_errors import reason_of, retry_after_s_of
@@ -107,8 +107,3 @@ def problem_of_routing(request: Request, error: HTTPException) -> Response:
             return problem(status, "METHOD_NOT_ALLOWED", detail, headers=error.headers)
         case _:
             return problem(status, "HTTP_ERROR", str(error.detail), headers=error.headers)
-
-
-def problem_of_leaving(_request: Request, _error: ClientDisconnect) -> Response:
-    """Nobody reads it: the client left while sending."""
-    return problem(HTTPStatus.BAD_REQUEST, "CLIENT_LEFT", "the connection was closed within the request")
