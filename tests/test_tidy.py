@@ -29,6 +29,8 @@ ALLOWED: Final = re.compile(r"(transaction|xa)_manager")
 ENTRY_POINTS: Final = {
     "coordinator.cli": "the command pincex, in pyproject.toml",
     "coordinator.log.memory": "the log's second store, which the simulator breaks",
+    "participant_sdk.conformance.__main__": "python -m participant_sdk.conformance",
+    "participant_sdk.faults": "for tests and drills of services",
     "participant_sdk.interceptors": "for services that embed the SDK",
     "participant_sdk.load": "for anyone who measures a system",
     "participant_sdk.resources.memory": "for tests of services, and the simulator",
@@ -155,7 +157,7 @@ def test_every_module_is_used() -> None:
 
 @pytest.mark.parametrize("entry", ENTRY_POINTS)
 def test_entry_points_exist(entry: str) -> None:
-    assert (ROOT / f"{entry.replace('.', '/')}.py").is_file()
+    assert (ROOT / f"{entry.replace('.', '/')}.py").is_file(), ENTRY_POINTS[entry]
 
 
 def test_long_sql_lives_in_sql_files() -> None:
