@@ -7,6 +7,7 @@ judged by R7.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Final
 
 from coordinator.engine import Engine
 from coordinator.errors import UnavailableError, UnknownTransactionError
@@ -15,12 +16,16 @@ from coordinator.log.group_commit import GroupCommit
 from coordinator.log.inquiry import Answer
 from coordinator.protocol.effects import StoredDecision, replayed
 from coordinator.protocol.outcome import Outcome
-from coordinator.protocol.phases import Phase
+from coordinator.protocol.phases import FINISHED, Phase
 from coordinator.protocol.transaction import Transaction
 from coordinator.requests import TransactionView
 from participant_sdk.decisions import DecisionAnswer
 from participant_sdk.ids import Xid
 from participant_sdk.xa import Decision, DecisionState
+
+# How many rows more than a page are read, for those that are held here in another phase.
+HELD_APART_MAX: Final = 1_000
+_DECISION_OF: Final = {Phase.COMMITTED: Decision.COMMIT, Phase.ROLLED_BACK: Decision.ROLLBACK}
 
 
 class Inquiries:
@@ -62,14 +67,21 @@ class Inquiries:
 
     async def transactions(self, phase: Phase | None, before: Xid | None, limit: int) -> Sequence[TransactionView]:
         """Transactions below ``before``, newest first, at most ``limit``: held ones and the log's."""
-        try:
-            stored = await self._log.list_decisions(before, limit)
-        except LogUnavailableError as error:
-            raise UnavailableError(f"the decision log cannot be read: {error}") from error
-        views = {row.record.xid: _view_of(row) for row in stored}
-        views |= {view.xid: view for view in self._engine.views() if before is None or view.xid < before}
+        held = {view.xid: view for view in self._engine.views() if before is None or view.xid < before}
+        stored = await self._list(phase, before, limit + min(self._engine.unfinished, HELD_APART_MAX))
+        views = {row.record.xid: _view_of(row) for row in stored} | held
         chosen = [view for view in views.values() if phase is None or view.phase is phase]
         return sorted(chosen, key=lambda view: view.xid, reverse=True)[:limit]
+
+    async def _list(self, phase: Phase | None, before: Xid | None, limit: int) -> Sequence[StoredDecision]:
+        """The log's rows that may be in this phase; what is held may be in another one than its row says."""
+        if phase not in (None, *FINISHED):
+            return ()
+        decision = None if phase is None else _DECISION_OF[phase]
+        try:
+            return await self._log.list_decisions(before, limit, decision)
+        except LogUnavailableError as error:
+            raise UnavailableError(f"the decision log cannot be read: {error}") from error
 
     def watch(self, xid: Xid | None) -> AsyncIterator[TransactionView]:
         """Each change of phase as it happens: of one transaction until it ends, or of all. UnknownTransactionError."""

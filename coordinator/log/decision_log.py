@@ -15,6 +15,7 @@ from typing import Protocol
 
 from coordinator.protocol.effects import DecisionRecord, HeuristicRecord, StoredDecision
 from participant_sdk.ids import RequestId, Xid
+from participant_sdk.xa import Decision
 
 
 class LogUnavailableError(Exception):
@@ -135,8 +136,10 @@ class DecisionLog(Protocol):
         """Read what request_ids are bound to; unbound ones are absent."""
         ...
 
-    async def list_decisions(self, before: Xid | None, limit: int) -> Sequence[StoredDecision]:
-        """Decisions, newest xid first, below ``before``."""
+    async def list_decisions(
+        self, before: Xid | None, limit: int, decision: Decision | None = None
+    ) -> Sequence[StoredDecision]:
+        """Decisions, newest xid first, below ``before``, of one kind or of both."""
         ...
 
     async def fence_expired(self, incarnation: Incarnation) -> Sequence[int]:

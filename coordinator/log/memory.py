@@ -25,6 +25,7 @@ from coordinator.log.decision_log import (
 from coordinator.log.memory_store import MemoryLogStore
 from coordinator.protocol.effects import DecisionRecord, HeuristicRecord, StoredDecision
 from participant_sdk.ids import RequestId, Xid
+from participant_sdk.xa import Decision
 
 Rows = TypeVar("Rows")
 Rows_co = TypeVar("Rows_co", covariant=True)
@@ -94,9 +95,11 @@ class MemoryLog:
         """Read what request_ids are bound to."""
         return await self._run("read_requests", lambda: self._store.read_requests(requests))
 
-    async def list_decisions(self, before: Xid | None, limit: int) -> Sequence[StoredDecision]:
-        """Decisions, newest xid first, below ``before``."""
-        return await self._run("list_decisions", lambda: self._store.list_decisions(before, limit))
+    async def list_decisions(
+        self, before: Xid | None, limit: int, decision: Decision | None = None
+    ) -> Sequence[StoredDecision]:
+        """Decisions, newest xid first, below ``before``, of one kind or of both."""
+        return await self._run("list_decisions", lambda: self._store.list_decisions(before, limit, decision))
 
     async def fence_expired(self, incarnation: Incarnation) -> Sequence[int]:
         """Fence the expired; return the numbers of those to take over."""

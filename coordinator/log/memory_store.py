@@ -14,6 +14,7 @@ from coordinator.log.decision_log import Appended, AppendStatus, Checkpoint, Inc
 from coordinator.protocol.effects import DecisionRecord, HeuristicRecord, StoredDecision
 from participant_sdk.clock import Clock
 from participant_sdk.ids import RequestId, Xid
+from participant_sdk.xa import Decision
 
 
 @dataclass(slots=True)
@@ -135,10 +136,14 @@ class MemoryLogStore:
         bound = self.tables.requests
         return {request: self.tables.decisions[bound[request]] for request in requests if request in bound}
 
-    def list_decisions(self, before: Xid | None, limit: int) -> Sequence[StoredDecision]:
+    def list_decisions(self, before: Xid | None, limit: int, decision: Decision | None) -> Sequence[StoredDecision]:
         """Do ``list_decisions.sql``."""
-        below = sorted((xid for xid in self.tables.decisions if before is None or xid < before), reverse=True)
-        return [self.tables.decisions[xid] for xid in below[:limit]]
+        rows = (
+            row
+            for xid, row in self.tables.decisions.items()
+            if (before is None or xid < before) and decision in (None, row.record.decision)
+        )
+        return sorted(rows, key=lambda row: row.record.xid, reverse=True)[:limit]
 
     def fence_expired(self, incarnation: Incarnation) -> Sequence[int]:
         """Do ``fence_expired.sql``."""

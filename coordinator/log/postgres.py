@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Final, cast
 
 from psycopg.rows import TupleRow
-from psycopg.types.numeric import Int8
+from psycopg.types.numeric import Int2, Int8
 
 from coordinator.log.columns import UuidArray, is_storable, pack, storable
 from coordinator.log.connection import LogConnection, Parameter, Timeouts
@@ -136,9 +136,12 @@ class PostgresLog:
         rows = await self._read("read_requests", {"tenants": tenants, "request_ids": names})
         return {RequestId(row[3], row[4]): _stored(row) for row in rows}
 
-    async def list_decisions(self, before: Xid | None, limit: int) -> Sequence[StoredDecision]:
-        """Decisions, newest xid first, below ``before``."""
-        rows = await self._read("list_decisions", {"before": before, "limit": Int8(limit)})
+    async def list_decisions(
+        self, before: Xid | None, limit: int, decision: Decision | None = None
+    ) -> Sequence[StoredDecision]:
+        """Decisions, newest xid first, below ``before``, of one kind or of both."""
+        kind = None if decision is None else Int2(decision)
+        rows = await self._read("list_decisions", {"before": before, "limit": Int8(limit), "decision": kind})
         return [_stored(row) for row in rows]
 
     async def fence_expired(self, incarnation: Incarnation) -> Sequence[int]:

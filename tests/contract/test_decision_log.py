@@ -259,6 +259,13 @@ class TestRead:
         rest = await log.list_decisions(first[-1].record.xid, 3)
         assert [row.record.xid for row in (*first, *rest)] == newest
 
+    async def test_decisions_of_one_kind_are_listed_alone(self, log: DecisionLog) -> None:
+        own = await started(log)
+        commit, rollback = own.record(), own.record()._replace(decision=Decision.ROLLBACK)
+        await own.append(commit, rollback)
+        for decision, xid in ((Decision.COMMIT, commit.xid), (Decision.ROLLBACK, rollback.xid)):
+            assert [row.record.xid for row in await log.list_decisions(None, 9, decision)] == [xid]
+
 
 class TestClose:
     async def test_closing_writes_nothing_and_may_be_repeated(self, world: World) -> None:
