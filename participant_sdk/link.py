@@ -224,7 +224,6 @@ class Link:
         # Up before the engine hears of it: it sends from within link_up.
         self._is_up = True
         self._outbox.clear()
-        _log.info("participant_reached", participant=self.name, epoch=welcome.epoch)
         self._events.link_up(self.name, welcome)
 
     def _lose(self, reason: str) -> None:
