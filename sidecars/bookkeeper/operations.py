@@ -145,12 +145,13 @@ def plan(_xid: Xid, operations: Sequence[Operation]) -> Planned:
     """Work out a branch's entries and what each draws, or the "no" to what is wrong in itself."""
     try:
         entries = [_entry(operation, index) for index, operation in enumerate(operations)]
+        if len(entries) == 1:
+            # Nearly every branch: nothing comes before it that could pay for it.
+            entry = entries[0]
+            return Planned((_row(entry, 0, entry.amount if _takes_money(entry) else _NOTHING),))
         _check_openings(entries)
     except RefusedError as error:
         return Planned((), error.vote)
-    if len(entries) == 1:
-        entry = entries[0]
-        return Planned((_row(entry, 0, entry.amount if _takes_money(entry) else _NOTHING),))
     return Planned(tuple(map(_row, entries, range(len(entries)), _draws(entries))))
 
 
