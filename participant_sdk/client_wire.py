@@ -28,11 +28,14 @@ from participant_sdk.client_results import (
 from participant_sdk.ids import InvalidIdentifierError, Xid
 from participant_sdk.participant import Operation
 from participant_sdk.wire import write_operation
-from participant_sdk.xa import DecisionState, Heuristic, Vote, VoteKind
+from participant_sdk.xa import PREPARED, DecisionState, Heuristic, Vote, VoteKind
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 _NANOS: Final = 1_000_000_000
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+# A number that this version does not know says nothing.
+_HEURISTICS: Final = {int(heuristic): heuristic for heuristic in Heuristic}
+_VOTE_KINDS: Final = {int(kind): kind for kind in VoteKind}
 _STATES: Final = {
     transaction_pb2.DECISION_STATE_COMMIT: DecisionState.COMMIT,
     transaction_pb2.DECISION_STATE_ROLLBACK: DecisionState.ROLLBACK,
@@ -86,8 +89,8 @@ def read_xid(text: str) -> Xid:
 def read_ending(result: transaction_pb2.TransactionResult, request_id: str = "") -> Ending:
     """Read how a transaction ended. AnswerError unless it says one of the two endings."""
     xid = read_xid(result.xid)
-    branches = tuple(_read_branch(branch) for branch in result.branches)
-    heuristic = Heuristic(result.heuristic) if result.heuristic else None
+    branches = tuple([_read_branch(branch) for branch in result.branches])
+    heuristic = _HEURISTICS.get(result.heuristic)
     duration_s = seconds_of(result.duration)
     if result.outcome == transaction_pb2.OUTCOME_COMMITTED:
         return Committed(xid, request_id, result.applied, branches, duration_s, result.replayed, heuristic)
@@ -170,16 +173,17 @@ def _details(error: grpc.aio.AioRpcError) -> Sequence[any_pb2.Any]:
 
 
 def _read_branch(branch: transaction_pb2.BranchResult) -> BranchResult:
-    heuristic = Heuristic(branch.heuristic) if branch.heuristic else None
-    return BranchResult(branch.participant, _read_vote(branch.vote), branch.done, heuristic)
+    return BranchResult(branch.participant, _read_vote(branch.vote), branch.done, _HEURISTICS.get(branch.heuristic))
 
 
 def _read_vote(vote: common_pb2.Vote) -> Vote | None:
-    if vote.kind == common_pb2.VOTE_KIND_UNSPECIFIED:
+    kind = _VOTE_KINDS.get(vote.kind)
+    if kind is VoteKind.PREPARED and not vote.results:
+        # Most votes are this one, which needs no more looking.
+        return PREPARED
+    if kind is None:
         return None
-    return Vote(
-        VoteKind(vote.kind), vote.xa_code, vote.reason, vote.message, vote.transient, vote.field, tuple(vote.results)
-    )
+    return Vote(kind, vote.xa_code, vote.reason, vote.message, vote.transient, vote.field, tuple(vote.results))
 
 
 def _read_time(stamp: Timestamp) -> datetime:

@@ -30,7 +30,7 @@ def operations_of(written: Sequence[OperationLike]) -> tuple[Operation, ...]:
     """
     if not 1 <= len(written) <= OPERATIONS_MAX:
         raise InvalidRequestError(f"1 to {OPERATIONS_MAX} operations, not {len(written)}", field="operations")
-    return tuple(_operation_of(entry, index) for index, entry in enumerate(written))
+    return tuple([_operation_of(entry, index) for index, entry in enumerate(written)])
 
 
 def _operation_of(entry: OperationLike, index: int) -> Operation:
