@@ -157,6 +157,10 @@ class MemoryResource(Participant):
         await self._store.flush()
         return ack
 
+    async def log_ids(self) -> Sequence[str]:
+        """Every log that it durably holds branches of."""
+        return list(dict.fromkeys(key.log_id for key in self._store.durable.branches))
+
     async def watermarks(self, log_id: str) -> Mapping[int, int]:
         """The highest sequence applied durably, per incarnation."""
         rows = self._store.durable.watermarks

@@ -24,6 +24,9 @@ _OPEN: Final = """
 select pincex_xa.open(%s, %s, %s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s)
 """
 _UNDO: Final = "select pincex_xa.undo(%s, %s, %s::uuid[], %s::smallint[], %s::text[])"
+_LOG_IDS: Final = (
+    "select distinct log_id from pincex_xa.branches where participant = %s and phase in (1, 5) order by log_id"
+)
 _PAGE: Final = "select pincex_xa.page(%s, %s, %s, %s::bigint[], %s::bigint[], %s::uuid, %s)::text"
 
 
@@ -117,6 +120,12 @@ class BranchRows:
         async with self._lane.session() as session:
             cursor = await session.connection.execute(_PAGE, parameters)
             return [Xid.parse(row[0]) for row in await cursor.fetchall()]
+
+    async def log_ids(self) -> list[str]:
+        """The logs of branches that are not finished."""
+        async with self._lane.session() as session:
+            cursor = await session.connection.execute(_LOG_IDS, [self._participant])
+            return [log_id for (log_id,) in await cursor.fetchall()]
 
     async def watermarks(self, log_id: str) -> Mapping[int, int]:
         """The highest sequence stored, per incarnation."""

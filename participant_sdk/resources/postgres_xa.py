@@ -255,6 +255,10 @@ class PostgresXaResource(Participant):
             await self._rows.forget(log_id, xid)
         return step(branch.phase, BranchCall.FORGET, branch.heuristic).ack or UNKNOWN_XID
 
+    async def log_ids(self) -> Sequence[str]:
+        """Every log with branches that are not finished."""
+        return await self._rows.log_ids()
+
     async def watermarks(self, log_id: str) -> Mapping[int, int]:
         """The highest sequence stored, per incarnation."""
         return await self._rows.watermarks(log_id)

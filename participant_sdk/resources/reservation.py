@@ -186,6 +186,12 @@ class ReservationResource(Participant):
         )
         return ack_of(*found, BranchCall.FORGET)
 
+    async def log_ids(self) -> Sequence[str]:
+        """Every log that has introduced itself, or whose branches came."""
+        async with self._connections.acquire() as (connection, _):
+            cursor = await connection.execute("select log_id from pincex.logs order by log")
+            return [log_id for (log_id,) in await cursor.fetchall()]
+
     async def watermarks(self, log_id: str) -> Mapping[int, int]:
         """The highest sequence applied, per incarnation, over all workers."""
         log = await self._log_number(log_id)

@@ -142,3 +142,11 @@ async def test_a_second_branch_of_a_live_request_votes_transient(subject: Subjec
     await subject.rollback(first)
     assert (await subject.vote(prepare_of(third, YES, request_id="order-1"))).kind is VoteKind.PREPARED
     await subject.rollback(third)
+
+
+async def test_a_participant_knows_whose_branches_it_holds_without_being_told(subject: Subject) -> None:
+    """R12: after a restart it asks before any coordinator has spoken to it."""
+    xid = an_xid()
+    await subject.vote(prepare_of(xid, YES))
+    assert list(await subject.participant.log_ids()) == [LOG]
+    await subject.rollback(xid)

@@ -176,6 +176,7 @@ async def test_an_epoch_only_rises(trading: Participation, database: str) -> Non
     """R15, for each log by itself, and over a restart."""
     assert [await trading.resource.adopt_epoch(LOG_ID, epoch) for epoch in (5, 3, 9)] == [5, 5, 9]
     assert await trading.resource.adopt_epoch(OTHER_LOG_ID, 2) == 2
+    assert await trading.resource.log_ids() == [LOG_ID, OTHER_LOG_ID]
     async with participating(database, "trading") as restarted:
         assert await restarted.resource.adopt_epoch(LOG_ID, 0) == 9
 
