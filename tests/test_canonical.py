@@ -46,8 +46,20 @@ def test_what_is_asked_counts() -> None:
     assert len(set(asked)) == len(asked)
 
 
-def test_the_order_of_operations_counts() -> None:
+def test_the_order_of_operations_counts_within_a_service() -> None:
     assert digest('{"a":1}', '{"a":2}') != digest('{"a":2}', '{"a":1}')
+
+
+def test_the_order_among_services_does_not_count() -> None:
+    """An interactive transaction keeps its operations by service; sent whole, it is the same request."""
+    one, other, third = (
+        Operation("bookkeeper", "lock_funds", '{"a":1}'),
+        Operation("trading", "place_order", "{}"),
+        Operation("bookkeeper", "release_funds", '{"a":1}'),
+    )
+    assert canonical.digest([one, other, third]) == canonical.digest([one, third, other])
+    assert canonical.digest([other, one, third]) == canonical.digest([one, third, other])
+    assert canonical.digest([third, one, other]) != canonical.digest([one, third, other])
 
 
 NUMBERS = st.decimals(allow_nan=False, allow_infinity=False, places=6, min_value=-(10**9), max_value=10**9)
