@@ -96,7 +96,7 @@ class Engine:
         """
         shares = share_out(call.operations, self._links)
         request = RequestId(call.tenant, call.request_id) if call.request_id else None
-        if request is not None and (twin := self._intents.get(request)) is not None:
+        if request is not None and (twin := self._twin(request)) is not None:
             return self._join(twin, call.digest)
         running = self._open(call.timeout_s, request, call.digest)
         now_s = running.began_s
@@ -110,7 +110,7 @@ class Engine:
     def begin(self, timeout_s: float, tenant: str, request_id: str) -> Xid:
         """Begin an interactive transaction. Errors as for ``execute``."""
         request = RequestId(tenant, request_id) if request_id else None
-        if request is not None and request in self._intents:
+        if request is not None and self._twin(request) is not None:
             raise RequestReusedError(f"request_id {request_id!r} is in use by a transaction that has not ended")
         running = self._open(timeout_s, request, b"")
         self._alarms.set(running.transaction.xid, running.transaction.deadline_s)
@@ -287,6 +287,11 @@ class Engine:
         future = running.waiter()
         self._take(running, events.Close(reason, message), running.began_s)
         return future
+
+    def _twin(self, request: RequestId) -> Running | None:
+        """The attempt at this request to join; not one that said *retry*, whose look at the log is old (R3)."""
+        twin = self._intents.get(request)
+        return None if twin is None or twin.said_retry else twin
 
     def _join(self, twin: Running, digest: bytes) -> asyncio.Future[Ended]:
         if twin.transaction.digest != digest:

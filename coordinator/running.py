@@ -93,6 +93,11 @@ class Running:
             branch.embedded,
         )
 
+    @property
+    def said_retry(self) -> bool:
+        """Its client was told to send the same request again, though branches may still be owed."""
+        return isinstance(self.ended, Ended) and self.ended.outcome.retry
+
     def waiter(self) -> asyncio.Future[Ended]:
         """A new future of the outcome; done at once if the outcome has been told before."""
         future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
