@@ -126,8 +126,9 @@ class CoordinatorHost(Host):
         return await self._inquiries.decision(query.xid)
 
     async def _tell(self, intent: Intent, ask: Callable[[Engine], asyncio.Future[Ended]]) -> Ended:
+        asked_s = self._around.loop.time()
         ended = await ask(self._engine())
-        self._around.oracle.was_told(intent, ended.outcome)
+        self._around.oracle.was_told(intent, ended.outcome, asked_s)
         return ended
 
     def _engine(self) -> Engine:

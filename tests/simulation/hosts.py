@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, cast
 
-from coordinator.log.ended import IncarnationEndedError
+from coordinator.log.ended import FencedError
 from tests.simulation.clocks import SimulatedClock
 from tests.simulation.faults import Fault, Mix, Tally
 from tests.simulation.loop import Process, SimulatedLoop
@@ -96,13 +96,13 @@ class Host(ABC):
         return SimulatedClock(self._around.loop, skew_ms=skew_ms, offset_s=rng.uniform(0, 1000))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Start again what ended by itself. Only a coordinator that may not write any more is right to."""
+        """Start again what ended by itself. Only a coordinator that was fenced is right to."""
         if self.is_retired:
             return
         error = None if task.cancelled() else task.exception()
         self._around.trace.note(f"ended {self.name} {error!r:.300}")
         for leaf in _leaves(error):
-            if not isinstance(leaf, IncarnationEndedError):
+            if not isinstance(leaf, FencedError):
                 self._around.oracle.violated(f"{self.name} ended by itself: {leaf!r}")
         self.kill()
         self.start_later(RESTART_BY_ITSELF_S)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
@@ -51,11 +52,15 @@ class Oracle:
     log: MemoryLogStore
     stores: Mapping[str, MemoryStore]
     note: Callable[[str], None]
+    now: Callable[[], float]
     violations: list[str] = field(default_factory=list[str])
     enlisted: dict[Xid, tuple[str, ...]] = field(default_factory=dict[Xid, tuple[str, ...]])
     votes: dict[Xid, dict[str, int]] = field(default_factory=dict[Xid, dict[str, int]])
     told: dict[Xid, Told] = field(default_factory=dict[Xid, Told])
     bound: dict[str, Told] = field(default_factory=dict[str, Told])
+    begun_at_s: dict[Xid, float] = field(default_factory=dict[Xid, float])
+    told_at_s: dict[Xid, float] = field(default_factory=dict[Xid, float])
+    bound_at_s: dict[str, float] = field(default_factory=dict[str, float])
     _rows: dict[Xid, Decision] = field(default_factory=dict[Xid, Decision])
     _fenced: dict[int, int] = field(default_factory=dict[int, int])
 
@@ -84,6 +89,7 @@ class Oracle:
     def _saw_request(self, frame: resource_pb2.SessionRequest) -> None:
         for xid, request in zip(Xid.unpack(frame.prepares.xids), frame.prepares.requests, strict=True):
             enlisted = tuple(request.participants)
+            self.begun_at_s.setdefault(xid, self.now())
             if self.enlisted.setdefault(xid, enlisted) != enlisted:
                 self.violated(f"Prepares of {short(xid)} name different participants")
         for batch in frame.commits:
@@ -168,6 +174,8 @@ class Oracle:
                 self.violated(f"R14: {short(xid)} counts as finished, and {name} is {self._phase(name, xid).name}")
 
     def _check_new(self, xid: Xid, stored: StoredDecision) -> None:
+        if stored.record.request is not None:
+            self.bound_at_s[stored.record.request.name] = self.now()
         if stored.record.decision is Decision.COMMIT:
             self._check_votes(xid, stored.record.prepared)
 
@@ -193,7 +201,7 @@ class Oracle:
 
     # -- Answers
 
-    def was_told(self, intent: Intent, outcome: Outcome) -> None:
+    def was_told(self, intent: Intent, outcome: Outcome, asked_s: float) -> None:
         """Judge an answer at the moment the coordinator gives it (R1, R3, invariants 4 and 11)."""
         decision = outcome.decision
         durable = self._decision(outcome.xid)
@@ -205,8 +213,17 @@ class Oracle:
         before = self.told.setdefault(outcome.xid, Told(decision, outcome.xid, intent))
         if before.decision is not decision:
             self.violated(f"invariant 1: {short(outcome.xid)} was told {before.decision.name}, then {decision.name}")
+        if outcome.retry:
+            self._was_told_retry(intent, outcome.xid, asked_s)
+        self.told_at_s[outcome.xid] = self.now()
         if intent.request_id and not outcome.retry:
             self._was_bound(intent, outcome, durable)
+
+    def _was_told_retry(self, intent: Intent, xid: Xid, asked_s: float) -> None:
+        """*Retry* comes after a look at the log: one that this attempt made, and no earlier call's (R3)."""
+        bound_s = self.bound_at_s.get(intent.request_id, inf)
+        if bound_s < self.begun_at_s.get(xid, -inf) or (bound_s < asked_s and self.told_at_s.get(xid, inf) < asked_s):
+            self.violated(f"R3: {intent.request_id} was bound, and a client is told to send it again")
 
     def _was_bound(self, intent: Intent, outcome: Outcome, durable: Decision | None) -> None:
         if durable is not outcome.decision:

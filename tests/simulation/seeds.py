@@ -75,9 +75,12 @@ def _drop(_logger: object, _method: str, _event: object) -> str:
 
 @contextmanager
 def _no_collector() -> Generator[None]:
+    # What lives before the run need not be looked at after it.
+    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
         gc.collect()
+        gc.unfreeze()

@@ -59,7 +59,7 @@ class World:
         self.network = Network(self.loop, Random(f"{mix.seed}:network"), self.trace, self.tally)
         self.log_store = MemoryLogStore(SimulatedClock(self.loop), LOG_ID)
         names = [f"p{number}" for number in range(mix.participants)]
-        self.oracle = Oracle(self.log_store, {}, self.trace.note)
+        self.oracle = Oracle(self.log_store, {}, self.trace.note, self.loop.time)
         around = Surroundings(mix, self.loop, self.network, self.oracle, self.trace, self.tally)
         self.log_server = LogServer("log", self.loop, mix, self.trace, self.tally, self._kill)
         self.log_server.on_done = self._log_did
