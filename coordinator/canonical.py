@@ -4,8 +4,9 @@ Two requests are the same when each service's operations are the same in order, 
 that are equal as JSON values: the order of keys, white space and the spelling of a number do not
 count, nor does the order among services, whose branches run side by side. So a transaction that
 was enlisted piece by piece and one that was sent whole are one request. The digest is SHA-256
-over the JSON text of ``[[service, operation, parameters], …]``, sorted by service, with sorted keys, in which a number stands as a text of NUL and its exact decimal: no other
-text can begin with NUL, since exact JSON refuses it.
+over the JSON text of ``[[service, operation, parameters], …]``, sorted by service, with sorted
+keys, in which a number stands as a text of NUL and its exact decimal: no other text can begin
+with NUL, since exact JSON refuses it.
 
 It is worked out for every request that has a request_id, so the C encoder writes it, and
 what the doors have checked (duplicate keys, sizes, depth) is not checked again.
