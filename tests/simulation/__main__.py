@@ -12,14 +12,17 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tests.simulation.faults import Fault, Tally, draw
+from tests.simulation.each_step import pairs, singles
+from tests.simulation.faults import Fault, Mix, Tally, draw
 from tests.simulation.seeds import Verdict, run_once, run_seed, shrink
 
 ALL_KINDS_FROM_SEEDS: Final = 100
@@ -59,10 +62,13 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=1, help="the first seed")
     parser.add_argument("--seed", type=int, help="only this seed")
     parser.add_argument("--trace", action="store_true", help="with --seed: print the whole trace")
+    parser.add_argument("--each-step", action="store_true", help="kill each process after each of its steps, and pairs")
     arguments = parser.parse_args()
     console = Console()
     if arguments.seed is not None:
         return _one(console, arguments.seed, whole=arguments.trace)
+    if arguments.each_step:
+        return _each_step(console, [*singles(), *pairs(arguments.seeds, Random(arguments.start))])
     return _many(console, range(arguments.start, arguments.start + arguments.seeds))
 
 
@@ -93,6 +99,19 @@ def _many(console: Console, seeds: range) -> int:
                 _explain(console, verdict)
                 return 1
     return _report(console, totals, time.monotonic() - began_s)
+
+
+def _each_step(console: Console, mixes: Sequence[Mix]) -> int:
+    columns = (TextColumn("killing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        for mix in progress.track(mixes):
+            result = run_once(mix)
+            if result.violations:
+                progress.stop()
+                _explain(console, Verdict(result, result.violations))
+                return 1
+    console.print(f"{len(mixes)} runs with one or two kills at chosen steps, 0 violations")
+    return 0
 
 
 def _report(console: Console, totals: Totals, took_s: float) -> int:
@@ -126,7 +145,8 @@ def _explain(console: Console, verdict: Verdict) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for violation in result.violations:
         console.print(f"violation: {violation}", markup=False)
-    console.print(f"again: python -m tests.simulation --seed {mix.seed} --trace")
+    if mix.seed:
+        console.print(f"again: python -m tests.simulation --seed {mix.seed} --trace")
 
 
 if __name__ == "__main__":

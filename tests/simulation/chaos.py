@@ -92,11 +92,16 @@ class Chaos:
             self.kill(host.process, rng)
 
     async def _crash_at_step(self, rng: Random) -> None:
+        self.crash_in(rng.choice(self._hosts), rng.randint(1, FUSE_STEPS_MAX))
+
+    def crash_in(self, host: Host, steps: int) -> None:
+        """Kill the host's process when it has made so many more steps."""
+
         def crash(process: Process) -> None:
             self._count(Fault.CRASH_AT_STEP)
-            self.kill(process, rng)
+            self.kill(process, self._rngs[Fault.CRASH_AT_STEP])
 
-        self._light(rng.choice(self._hosts), rng.randint(1, FUSE_STEPS_MAX), crash)
+        self._light(host, steps, crash)
 
     def _light(self, host: Host, steps: int, strike: Callable[[Process], None]) -> None:
         """Strike a host's process when it has made so many more steps; one strike waits for each process."""

@@ -101,6 +101,8 @@ class Mix:
     step_max_s: float
     flush_s: float
     batch_size: int
+    # Hosts, and the step of their first process at which each is killed.
+    kills: tuple[tuple[str, int], ...] = ()
 
     def without(self, fault: Fault) -> Mix:
         """The same mix, but for one kind of fault."""
@@ -118,7 +120,25 @@ class Mix:
             f"seed {self.seed}: {self.coordinators} coordinators, {self.participants} participants, "
             f"{self.clients} clients, {self.transactions} transactions, batches of {self.batch_size}, "
             f"{order}, {self.flush_s * 1000:g} ms flushes; faults: {faults}"
+            + "".join(f"; {host} killed at step {step}" for host, step in self.kills)
         )
+
+
+def plain(*, kills: tuple[tuple[str, int], ...] = ()) -> Mix:
+    """A small world without chance: a few transactions one after the other, and the kills asked for."""
+    return Mix(
+        seed=0,
+        chances={},
+        coordinators=2,
+        participants=3,
+        clients=1,
+        transactions=4,
+        shuffled=False,
+        step_max_s=0.0,
+        flush_s=0.01,
+        batch_size=512,
+        kills=kills,
+    )
 
 
 def draw(seed: int) -> Mix:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -46,6 +46,7 @@ class Result:
     crashes: int
     steps: int
     virtual_s: float
+    steps_of: Mapping[str, int]
 
 
 class World:
@@ -77,6 +78,8 @@ class World:
         self.clients = [Client(f"client{number}", around, self.coordinators) for number in range(mix.clients)]
         self.network.watchers.append(self.oracle.saw)
         self.loop.after_step = self.chaos.stepped
+        # How many steps each host's process had made when the bad time ended.
+        self.steps_of: dict[str, int] = {}
         self._kills = Random(f"{mix.seed}:kills")
 
     def run(self) -> Result:
@@ -105,11 +108,14 @@ class World:
             crashes=self.chaos.crashes,
             steps=steps,
             virtual_s=virtual_s,
+            steps_of=self.steps_of,
         )
 
     async def _live(self) -> None:
         for host in self.hosts:
             host.start()
+        for name, step in self.mix.kills:
+            self.chaos.crash_in(next(host for host in self.hosts if host.name == name), step)
         self.network.weather = Weather(self.mix.chances)
         await self._until_violated(self._bad_time())
         self._heal()
@@ -145,6 +151,7 @@ class World:
 
     def _heal(self) -> None:
         self.trace.note("heal")
+        self.steps_of = {host.name: host.process.steps for host in self.hosts if host.process}
         self.network.heal_all()
         for disk in (*self.disks, self.log_server):
             disk.heal()
