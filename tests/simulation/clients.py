@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -106,7 +107,7 @@ class Client:
         if xid is None:
             return False
         for operation in intent.operations:
-            if await self._call(host, lambda operation=operation: _done(host.enlist(xid, operation))) is None:
+            if await self._call(host, lambda operation=operation: _done(partial(host.enlist, xid, operation))) is None:
                 return False
             await asyncio.sleep(self._rng.uniform(0, 0.05))
         return await self._finish(host, intent, xid)
@@ -118,7 +119,7 @@ class Client:
         if whim < 0.2:
             ended = await self._call(host, lambda: host.rollback(intent, xid))
         elif whim < 0.3:
-            await self._call(host, lambda: _done(host.set_rollback_only(xid)))
+            await self._call(host, lambda: _done(partial(host.set_rollback_only, xid)))
             ended = await self._call(host, lambda: host.commit(intent, xid))
         else:
             ended = await self._call(host, lambda: host.commit(intent, xid))
@@ -153,7 +154,7 @@ class Client:
         return False
 
 
-async def _done(call: Coroutine[Any, Any, None]) -> bool:
+async def _done(call: Callable[[], Coroutine[Any, Any, None]]) -> bool:
     """Tell a call that returns nothing from one that failed."""
-    await call
+    await call()
     return True
