@@ -70,7 +70,8 @@ class _Lane:
         ):
             for connection in (first, second, log):
                 packed_arrays.register(connection)
-                await connection.execute("set plan_cache_mode = force_generic_plan")
+                # As on the participants' own connections: plans are kept, and none reads a whole table.
+                await connection.execute("set plan_cache_mode = force_generic_plan; set enable_seqscan = off")
             held: list[bytes] = []
             held_from_s = 0.0
             while (began_s := time.monotonic()) < until_s or held:

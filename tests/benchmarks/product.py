@@ -23,8 +23,8 @@ from tests.benchmarks import processes
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.ledgers import CURRENCY
 
-DEBITED: Final = "bookkeeper-a"
-CREDITED: Final = "bookkeeper-b"
+DEBITED: Final = "payer"
+CREDITED: Final = "payee"
 WARM_UP_S: Final = 1.0
 READY_S: Final = 30.0
 

@@ -17,7 +17,8 @@ from rich.table import Table
 
 from tests.benchmarks.figures import Figure, Summary
 
-LIMIT: Final = "L3 reservation"
+# What a product is measured against, by the column's heading.
+LIMITS: Final = {"of L3": "L3 reservation", "of own": "L3 own ledger"}
 _SETTINGS: Final = (
     *("server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "shared_buffers"),
     *("max_connections", "max_prepared_transactions", "max_wal_size", "commit_delay", "jit"),
@@ -39,11 +40,11 @@ def settings(dsn: str) -> dict[str, str]:
     }
 
 
-def ratio(summary: Summary, summaries: Sequence[Summary]) -> float | None:
-    """A product's rate over that of L3 with as many in flight; None for other subjects."""
+def ratio(summary: Summary, limit: str, summaries: Sequence[Summary]) -> float | None:
+    """A product's rate over that of a limit with as many in flight; None for other subjects."""
     if not summary.subject.startswith("product"):
         return None
-    limits = [s for s in summaries if s.subject == LIMIT and s.in_flight == summary.in_flight]
+    limits = [s for s in summaries if s.subject == limit and s.in_flight == summary.in_flight]
     return summary.per_second / limits[0].per_second if limits else None
 
 
@@ -51,16 +52,16 @@ def show(summaries: Sequence[Summary], console: Console) -> None:
     """Print the table."""
     table = Table(title="Medians over rounds; last, the CPU of each process in microseconds per transaction")
     processes = list(dict.fromkeys(process for summary in summaries for process in summary.cpu_us))
-    for column in ("what", "in flight", "per second", "range", "of L3", "p50 ms", "p99 ms", *processes):
-        table.add_column(column, justify="left" if column == "what" else "right")
+    for column in ("what", "in flight", "per second", "range", *LIMITS, "p50 ms", "p99 ms", *processes):
+        table.add_column(column, justify="left" if column == "what" else "right", no_wrap=True)
     for summary in summaries:
-        of_limit = ratio(summary, summaries)
+        ratios = [ratio(summary, limit, summaries) for limit in LIMITS.values()]
         table.add_row(
             summary.subject,
             str(summary.in_flight),
             f"{summary.per_second:,.0f}",
             f"{summary.lowest:,.0f} to {summary.highest:,.0f}" if summary.rounds > 1 else "",
-            f"{of_limit:.0%}" if of_limit is not None else "",
+            *("" if of_limit is None else f"{of_limit:.0%}" for of_limit in ratios),
             f"{summary.p50_ms:.1f}",
             f"{summary.p99_ms:.1f}" if summary.p99_ms else "",
             *(f"{summary.cpu_us[process]:,.0f}" if process in summary.cpu_us else "" for process in processes),
@@ -79,7 +80,9 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "settings": environment,
-        "summaries": [{**asdict(s), "ratio_to_l3": ratio(s, summaries)} for s in summaries],
+        "summaries": [
+            {**asdict(s), "ratios": {of: ratio(s, limit, summaries) for of, limit in LIMITS.items()}} for s in summaries
+        ],
         "rounds": [asdict(figure) for figure in figures],
         "failures": list(failures),
     }

@@ -9,7 +9,7 @@ create table holds (
     id uuid primary key,
     account bigint not null,
     amount bigint not null
-) with (fillfactor = 70);
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 
 -- One batch in one call, and so one flush: the last batch becomes final, the next one is held where the
 -- money is there. Returns those for which it is not. A running sum over each account keeps two of one batch
