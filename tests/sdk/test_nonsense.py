@@ -111,19 +111,19 @@ async def test_nonsense_ends_the_session_and_votes_no(nonsense: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hello", "reason"),
+    ("wrong", "reason"),
     [
-        (welcome(participant="trading"), "not 'memory'"),
-        (welcome(clock_unix_ms=5), "CLOCKS_APART"),
-        (welcome(epoch=EPOCH - 1), "epoch 6"),
-        (welcome(epoch=EPOCH + 1), "epoch 8"),
-        (welcome(refusal="EPOCH_STALE"), "EPOCH_STALE"),
+        ({"participant": "trading"}, "not 'memory'"),
+        ({"clock_unix_ms": 5}, "CLOCKS_APART"),
+        ({"epoch": EPOCH - 1}, "epoch 6"),
+        ({"epoch": EPOCH + 1}, "epoch 8"),
+        ({"refusal": "EPOCH_STALE"}, "EPOCH_STALE"),
     ],
 )
-async def test_a_wrong_welcome_is_no_session(hello: resource_pb2.HelloResponse, reason: str) -> None:
+async def test_a_wrong_welcome_is_no_session(wrong: dict[str, object], reason: str) -> None:
     """Who answers, its clock and its epoch are judged before anything is sent."""
     told = Told()
-    async with scripted(lambda _: b"", hello) as port, linked(port, told) as link:
+    async with scripted(lambda _: b"", welcome(**wrong)) as port, linked(port, told) as link:
         await until_unreachable(link, told, reason)
         assert not told.welcomes
 
@@ -185,14 +185,17 @@ async def code_at_end(call: RawSession | Session) -> grpc.StatusCode:
     return await call.code()
 
 
-BAD_FRAMES = {
-    "no Hello": resource_pb2.SessionRequest(epoch=EPOCH),
-    "a Hello without a log": resource_pb2.SessionRequest(hello=resource_pb2.HelloRequest(coordinator="c")),
-    "a column that does not divide": hello_frame(rollbacks=resource_pb2.RollbackBatch(xids=b"x")),
-    "fewer requests than xids": hello_frame(prepares=resource_pb2.PrepareBatch(xids=b"x" * 16)),
-    "fewer sequences than xids": hello_frame(commits=[resource_pb2.CommitBatch(xids=b"x" * 16, incarnation=1)]),
-    "a commit without an incarnation": hello_frame(commits=[resource_pb2.CommitBatch(xids=b"x" * 16, sequences=[1])]),
-    "a sequence too large": hello_frame(
+# Made when they are sent: a Hello tells the time.
+BAD_FRAMES: dict[str, Callable[[], resource_pb2.SessionRequest]] = {
+    "no Hello": lambda: resource_pb2.SessionRequest(epoch=EPOCH),
+    "a Hello without a log": lambda: resource_pb2.SessionRequest(hello=resource_pb2.HelloRequest(coordinator="c")),
+    "a column that does not divide": lambda: hello_frame(rollbacks=resource_pb2.RollbackBatch(xids=b"x")),
+    "fewer requests than xids": lambda: hello_frame(prepares=resource_pb2.PrepareBatch(xids=b"x" * 16)),
+    "fewer sequences than xids": lambda: hello_frame(commits=[resource_pb2.CommitBatch(xids=b"x" * 16, incarnation=1)]),
+    "a commit without an incarnation": lambda: hello_frame(
+        commits=[resource_pb2.CommitBatch(xids=b"x" * 16, sequences=[1])]
+    ),
+    "a sequence too large": lambda: hello_frame(
         commits=[resource_pb2.CommitBatch(xids=b"x" * 16, incarnation=1, sequences=[2**63])]
     ),
 }
@@ -206,7 +209,7 @@ async def test_a_coordinators_nonsense_ends_its_session_alone(bad: str) -> None:
         await told.up()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}", options=CHANNEL_OPTIONS) as channel:
             call = ResourceServiceStub(channel).Session()
-            await call.write(BAD_FRAMES[bad])
+            await call.write(BAD_FRAMES[bad]())
             assert await code_at_end(call) is grpc.StatusCode.INVALID_ARGUMENT
             assert await call.details()
         one = transfer()
