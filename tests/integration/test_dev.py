@@ -161,6 +161,31 @@ def test_a_port_in_use_is_named(running: Development, server_folder: Path) -> No
     assert f"port {port} is in use" in refused.stdout + refused.stderr
 
 
+def test_a_given_server_that_does_not_answer_is_named(server_folder: Path) -> None:
+    """The password stays out of the message."""
+    refused = subprocess.run(
+        [
+            PINCEX,
+            "dev",
+            "--data",
+            str(server_folder / "lost"),
+            "--postgres",
+            "postgresql://me:secret@127.0.0.1:1/lost",
+            "--http-port",
+            "0",
+            "--grpc-port",
+            "0",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode != 0
+    assert "PostgreSQL at postgresql://me@127.0.0.1:1/lost" in refused.stderr
+    assert "secret" not in refused.stdout + refused.stderr
+
+
 async def test_given_servers_are_used_in_place_of_the_embedded(postgres: EmbeddedPostgres, server_folder: Path) -> None:
     """The databases are made on the given server."""
     redis = EmbeddedRedis(server_folder / "given-redis")
