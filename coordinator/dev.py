@@ -105,6 +105,7 @@ def run(options: DevOptions) -> None:
             raise DevError(f"PostgreSQL at {_shown(options.postgres)}: {error}") from error
         places = _Places(http, grpc, dict(zip(_SIDECARS, others, strict=True)), databases, redis_dsn)
         console = Console()
+        _set_logs_aside(options.folder / "logs")
         asyncio.run(_Development(options.folder, places, console).run(servers))
         stack.close()
         console.print(f"run: everything is stopped; the data stay in {options.folder}", highlight=False)
@@ -123,6 +124,12 @@ def _sole_owner(folder: Path) -> Generator[None]:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
+
+
+def _set_logs_aside(folder: Path) -> None:
+    """Begin new logs; the last run's stay beside them, and no others."""
+    for log in folder.glob("*.log"):
+        log.replace(log.with_suffix(".log.1"))
 
 
 def _start_postgres(folder: Path, servers: dict[str, EmbeddedPostgres | EmbeddedRedis], stack: ExitStack) -> str:
