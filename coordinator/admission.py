@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from coordinator.errors import BusyError, InvalidRequestError, OutcomeUnknownError
+from coordinator.protocol.branches import BranchState
 from participant_sdk.participant import Operation
 
+# A branch's operations: those that travel in its Prepare, and those done under the xid at once.
+CARRIED_MAX: Final = 100
+EMBEDDED_MAX: Final = 10_000
 BUSY_RETRY_AFTER_S: Final = 0.1
 UNFINISHED_MAX: Final = 100_000
 
@@ -63,6 +67,18 @@ def share_out(operations: Sequence[Operation], services: Collection[str]) -> dic
             raise unknown_service(service, services, field=f"operations[{index}].service")
         shares[service] = (*shares[service], operation) if service in shares else (operation,)
     return shares
+
+
+def check_growth(branch: BranchState | None, carried: int, embedded: int) -> None:
+    """Bound what a branch holds in all, however it came. InvalidRequestError names the field."""
+    for field, held, more, most in (
+        ("operations", branch.carried if branch else 0, carried, CARRIED_MAX),
+        ("embedded_operations", branch.embedded if branch else 0, embedded, EMBEDDED_MAX),
+    ):
+        if held + more > most:
+            raise InvalidRequestError(
+                f"a branch has at most {most} operations; this one has {held}", field=field, code="OPERATION_COUNT"
+            )
 
 
 def unknown_service(name: str, known: Collection[str], *, field: str) -> InvalidRequestError:

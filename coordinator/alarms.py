@@ -1,8 +1,9 @@
-"""When to wake which transaction: one heap, one timer of the event loop."""
+"""When to wake which transaction: one heap, one sleeping task."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 from collections.abc import Callable
 from typing import Final
@@ -16,20 +17,24 @@ DEAD_ENTRIES_FREE: Final = 4096
 class Alarms:
     """At most one alarm for each xid. Setting it again replaces it; replaced entries are swept out.
 
-    ``ring`` gets each xid whose time has come, in order of time. Entries that were replaced or dropped
-    stay in the heap until they come up or until they outnumber the live ones, so memory is bounded
-    by the number of live alarms.
+    ``ring`` gets each xid whose time has come, in order of time, while ``run`` runs; what it raises ends
+    ``run``. Entries that were replaced or dropped stay in the heap until they come up or until they
+    outnumber the live ones, so memory is bounded by the number of live alarms.
     """
 
-    __slots__ = ("_at_s", "_clock", "_heap", "_ring", "_timer", "_timer_at_s")
+    __slots__ = ("_at_s", "_clock", "_earlier", "_heap", "_next_s", "_ring")
 
     def __init__(self, clock: Clock, ring: Callable[[Xid], None]) -> None:
         self._clock = clock
         self._ring = ring
         self._at_s: dict[Xid, float] = {}
         self._heap: list[tuple[float, Xid]] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s = float("inf")
+        self._next_s = float("inf")
+        self._earlier = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Entries kept, dead ones too."""
+        return len(self._heap)
 
     def set(self, xid: Xid, at_s: float) -> None:
         """Wake this transaction at this time, on the monotonic clock, and at no other."""
@@ -37,8 +42,8 @@ class Alarms:
             return
         self._at_s[xid] = at_s
         heapq.heappush(self._heap, (at_s, xid))
-        if at_s < self._timer_at_s:
-            self._arm(at_s)
+        if at_s < self._next_s:
+            self._earlier.set()
 
     def drop(self, xid: Xid) -> None:
         """Wake this transaction no more."""
@@ -47,28 +52,28 @@ class Alarms:
             self._heap = [(at_s, xid) for xid, at_s in self._at_s.items()]
             heapq.heapify(self._heap)
 
-    def close(self) -> None:
-        """Ring no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
+    def clear(self) -> None:
+        """Forget every alarm."""
         self._at_s.clear()
         self._heap.clear()
 
-    def _arm(self, at_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at_s = at_s
-        delay_s = max(0.0, at_s - self._clock.monotonic_s())
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._due)
+    async def run(self) -> None:
+        """Ring what is due, until cancelled."""
+        while True:
+            self._earlier.clear()
+            self._next_s = self._heap[0][0] if self._heap else float("inf")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._wait_s()):
+                    await self._earlier.wait()
+            self._ring_due()
 
-    def _due(self) -> None:
-        self._timer, self._timer_at_s = None, float("inf")
+    def _wait_s(self) -> float | None:
+        return max(0.0, self._next_s - self._clock.monotonic_s()) if self._heap else None
+
+    def _ring_due(self) -> None:
         now_s = self._clock.monotonic_s()
         while self._heap and self._heap[0][0] <= now_s:
             at_s, xid = heapq.heappop(self._heap)
             if self._at_s.get(xid) == at_s:
                 del self._at_s[xid]
                 self._ring(xid)
-        if self._heap:
-            self._arm(self._heap[0][0])

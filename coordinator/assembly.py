@@ -55,6 +55,7 @@ class Assembly:
     async def run(self) -> None:
         """Work until cancelled. An exception group of IncarnationEndedError when the incarnation may write no more."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.engine.run())
             tasks.create_task(self.commit.run())
             tasks.create_task(self.life.run())
             tasks.create_task(self.heuristics.run())
@@ -83,6 +84,8 @@ def assemble(
         on_recorded=engine.recorded,
         on_looked_up=engine.looked_up,
         batch_size=settings.batch_size,
+        # One record and one lookup at most for everything that the engine holds.
+        queue_bound=2 * settings.limits.max_unfinished,
     )
     recovery = Recovery(engine, settings.timing)
     life = IncarnationLife(log, commit, clock=clock, on_adopted=recovery.adopt)

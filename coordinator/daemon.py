@@ -29,14 +29,21 @@ from coordinator.api.http_server import HttpDoor
 from coordinator.assembly import Assembly, Settings, assemble
 from coordinator.config import Config
 from coordinator.health import Health, ParticipantHealth
-from coordinator.log.backoff import Backoff
-from coordinator.log.decision_log import Appended, Incarnation, LogUnavailableError, LogUncertainError
+from coordinator.log.decision_log import (
+    BACKOFF_CAP_S,
+    BACKOFF_FIRST_S,
+    Appended,
+    Incarnation,
+    LogUnavailableError,
+    LogUncertainError,
+)
 from coordinator.log.ended import IncarnationEndedError
 from coordinator.log.postgres import PostgresLog, migrate_log
 from coordinator.protocol.effects import DecisionRecord
 from coordinator.protocol.timing import Timing
 from coordinator.running import Finished
 from coordinator.telemetry import Telemetry
+from participant_sdk.backoff import Backoff
 from participant_sdk.clock import Clock, SystemClock
 from participant_sdk.grpc_transport import GrpcTransport
 from participant_sdk.migrations import MigrationError
@@ -251,7 +258,7 @@ class Daemon:
 
     async def _open(self, log: PostgresLog) -> Incarnation | MigrationError:
         """Migrate the log's schema and draw an incarnation, trying again while the log cannot be reached."""
-        backoff = Backoff(Random(secrets.randbits(64)))  # noqa: S311 - as above
+        backoff = Backoff(Random(secrets.randbits(64)), first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)  # noqa: S311 - as above
         while True:
             try:
                 applied = await migrate_log(self._config.log.dsn)

@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 
 from coordinator import canonical
-from coordinator.admission import Admission, Limits, share_out, unknown_service
+from coordinator.admission import Admission, Limits, check_growth, share_out, unknown_service
 from coordinator.alarms import Alarms
 from coordinator.errors import (
     OutcomeUnknownError,
@@ -30,6 +30,7 @@ from coordinator.errors import (
 )
 from coordinator.heuristics import HeuristicKeeper
 from coordinator.incarnation import IncarnationLife
+from coordinator.intents import Intents
 from coordinator.log.decision_log import Incarnation
 from coordinator.log.group_commit import GroupCommit
 from coordinator.protocol import events
@@ -73,9 +74,13 @@ class Engine:
         self._xids = XidSource(incarnation.number)
         self._alarms = Alarms(clock, self._ring)
         self._running: dict[Xid, Running] = {}
-        # Transactions in flight by intent, and those whose lookup is under way.
-        self._intents: dict[RequestId, Running] = {}
+        self._intents = Intents()
+        # Transactions whose lookup is under way.
         self._lookups: dict[RequestId, list[Xid]] = {}
+
+    async def run(self) -> None:
+        """Wake transactions when their time comes, until cancelled."""
+        await self._alarms.run()
 
     def connect(
         self, links: Mapping[str, Link], commit: GroupCommit, life: IncarnationLife, heuristics: HeuristicKeeper
@@ -89,15 +94,15 @@ class Engine:
     # What callers ask.
 
     def execute(self, call: ExecuteCall) -> asyncio.Future[Ended]:
-        """Run one transaction. The future always gets an outcome, or OutcomeUnknownError.
+        """Run one transaction. The future gets an outcome, OutcomeUnknownError or RequestReusedError.
 
         Raises at once, with nothing begun: InvalidRequestError (unknown service, no operations),
-        RequestReusedError, BusyError, OutcomeUnknownError (stopped).
+        RequestReusedError, RequestInUseError, BusyError, OutcomeUnknownError (stopped).
         """
         shares = share_out(call.operations, self._links)
         request = RequestId(call.tenant, call.request_id) if call.request_id else None
-        if request is not None and (twin := self._twin(request)) is not None:
-            return self._join(twin, call.digest)
+        if request is not None and (twin := self._intents.twin(request, call.digest)) is not None:
+            return twin.waiter()
         running = self._open(call.timeout_s, request, call.digest)
         now_s = running.began_s
         for participant, operations in shares.items():
@@ -108,10 +113,10 @@ class Engine:
         return future
 
     def begin(self, timeout_s: float, tenant: str, request_id: str) -> Xid:
-        """Begin an interactive transaction. Errors as for ``execute``."""
+        """Begin an interactive transaction, or tell again which one was begun. Errors as for ``execute``."""
         request = RequestId(tenant, request_id) if request_id else None
-        if request is not None and self._twin(request) is not None:
-            raise RequestReusedError(f"request_id {request_id!r} is in use by a transaction that has not ended")
+        if request is not None and (begun := self._intents.begun(request)) is not None:
+            return begun
         running = self._open(timeout_s, request, b"")
         self._alarms.set(running.transaction.xid, running.transaction.deadline_s)
         return running.transaction.xid
@@ -121,6 +126,7 @@ class Engine:
         running = self._held(xid)
         if participant not in self._links:
             raise unknown_service(participant, self._links, field="participant")
+        check_growth(running.transaction.branches.get(participant), len(operations), embedded)
         now_s = self._clock.monotonic_s()
         self._take(running, events.Enlist(participant, len(operations), embedded), now_s, refuse=True)
         running.add_operations(participant, tuple(operations))
@@ -161,10 +167,10 @@ class Engine:
         """Record ROLLBACK of an xid that this incarnation gave out and that left no trace (R7)."""
         if (running := self.find(xid)) is not None:
             return running.waiter()
+        self._admission.enter(len(self._running))
         now_s = self._clock.monotonic_s()
         running = Running(Transaction(xid, now_s, self._timing), now_s, xid.unix_ms)
         self._running[xid] = running
-        self._admission.inside += 1
         return self._close(running, "PRESUMED", "a participant asked, and nothing was decided")
 
     # What is shown.
@@ -257,14 +263,15 @@ class Engine:
         running = Running(tx, now_s, tx.xid.unix_ms)
         running.decided_s = now_s
         running.tell(self._clock.unix_ms(), "recovered", "", story)
-        running.end(OutcomeUnknownError("its client asked another incarnation", xid=tx.xid))
+        if (outcome := tx.outcome()) is not None:
+            running.end(Ended(outcome, 0.0))
         self._running[tx.xid] = running
         self._take(running, events.Woken(), now_s)
 
     def stop(self, why: str) -> None:
         """Take nothing more, and tell everybody who waits that the outcome is unknown."""
         self._admission.close(why)
-        self._alarms.close()
+        self._alarms.clear()
         for running in self._running.values():
             if running.ended is None:
                 xid = running.transaction.xid
@@ -279,27 +286,13 @@ class Engine:
         tx = Transaction(xid, now_s + timeout_s, self._timing, request=request, digest=digest)
         running = Running(tx, now_s, unix_ms)
         self._running[xid] = running
-        if request is not None:
-            self._intents[request] = running
+        self._intents.add(running)
         return running
 
     def _close(self, running: Running, reason: str, message: str) -> asyncio.Future[Ended]:
         future = running.waiter()
         self._take(running, events.Close(reason, message), running.began_s)
         return future
-
-    def _twin(self, request: RequestId) -> Running | None:
-        """The attempt at this request to join; not one that said *retry*, whose look at the log is old (R3)."""
-        twin = self._intents.get(request)
-        return None if twin is None or twin.said_retry else twin
-
-    def _join(self, twin: Running, digest: bytes) -> asyncio.Future[Ended]:
-        if twin.transaction.digest != digest:
-            raise RequestReusedError(
-                f"the request_id is in use by transaction {twin.transaction.xid} with other operations",
-                xid=twin.transaction.xid,
-            )
-        return twin.waiter()
 
     def _held(self, xid: Xid) -> Running:
         running = self.find(xid)
@@ -354,7 +347,12 @@ class Engine:
 
     def _send(self, running: Running, verb: Verb, participant: str) -> None:
         tx = running.transaction
-        link = self._links[participant]
+        link = self._links.get(participant)
+        if link is None:
+            # The configuration has lost a participant that an older decision names: it stays owed, and visible.
+            running.tell(self._clock.unix_ms(), "unconfigured", participant, "no such participant is configured")
+            _LOG.error("participant_unconfigured", transaction_id=str(tx.xid), participant=participant)
+            return
         match verb:
             case Verb.COMMIT:
                 link.commit(tx.xid, tx.incarnation, tx.sequence)
@@ -385,8 +383,7 @@ class Engine:
         tx = running.transaction
         del self._running[tx.xid]
         self._alarms.drop(tx.xid)
-        if tx.request is not None and self._intents.get(tx.request) is running:
-            del self._intents[tx.request]
+        self._intents.remove(running)
         if tx.sequence:
             self._life.finished(tx.incarnation, tx.sequence)
         self.history.add(running)

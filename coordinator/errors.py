@@ -3,6 +3,7 @@
     TransactionError
     ├── InvalidRequestError        the caller must change the request; names the field
     │   └── RequestReusedError     the request_id is bound to other operations
+    ├── RequestInUseError          the request_id is another transaction's that has not ended; come again
     ├── UnknownTransactionError    no such transaction, here or in the log
     ├── WrongPhaseError            the transaction is past the point where this is possible
     ├── BusyError                  come again after ``retry_after_s``; nothing was begun
@@ -52,6 +53,12 @@ class RequestReusedError(InvalidRequestError):
 
     def __init__(self, message: str, *, xid: Xid | None = None) -> None:
         super().__init__(message, field="request_id", code=self.reason, xid=xid)
+
+
+class RequestInUseError(TransactionError):
+    """Another transaction of this request_id has not ended. Nothing was begun; its end decides what this one gets."""
+
+    reason = "REQUEST_ID_IN_USE"
 
 
 class UnknownTransactionError(TransactionError):

@@ -8,11 +8,20 @@ from typing import Final
 
 import structlog
 
-from coordinator.log.backoff import Backoff
-from coordinator.log.decision_log import DecisionLog, LogUnavailableError, LogUncertainError
+from coordinator.log.decision_log import (
+    BACKOFF_CAP_S,
+    BACKOFF_FIRST_S,
+    DecisionLog,
+    LogUnavailableError,
+    LogUncertainError,
+)
 from coordinator.protocol.effects import HeuristicRecord
+from participant_sdk.backoff import Backoff
 from participant_sdk.batching import Batcher
 from participant_sdk.ids import Xid
+
+# More than every branch of all that an engine holds.
+QUEUE_MAX: Final = 10_000_000
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -27,9 +36,9 @@ class HeuristicKeeper:
 
     def __init__(self, log: DecisionLog, *, random: Random, on_recorded: Callable[[Sequence[Xid]], None]) -> None:
         self._log = log
-        self._backoff = Backoff(random)
+        self._backoff = Backoff(random, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
         self._on_recorded = on_recorded
-        self._batcher: Batcher[HeuristicRecord] = Batcher(self._write)
+        self._batcher: Batcher[HeuristicRecord] = Batcher(self._write, bound=QUEUE_MAX)
 
     def put(self, records: Sequence[HeuristicRecord]) -> None:
         """Queue records; ``on_recorded`` gets the xid of each once it is durable."""

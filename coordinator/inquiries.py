@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from coordinator.engine import Engine
-from coordinator.errors import UnavailableError, UnknownTransactionError
+from coordinator.errors import BusyError, UnavailableError, UnknownTransactionError
 from coordinator.log.decision_log import DecisionLog, LogUnavailableError
 from coordinator.log.group_commit import GroupCommit
 from coordinator.log.inquiry import Answer
@@ -19,6 +19,7 @@ from coordinator.protocol.outcome import Outcome
 from coordinator.protocol.phases import FINISHED, Phase
 from coordinator.protocol.transaction import Transaction
 from coordinator.requests import TransactionView
+from participant_sdk.batching import QueueFullError
 from participant_sdk.decisions import DecisionAnswer
 from participant_sdk.ids import Xid
 from participant_sdk.xa import Decision, DecisionState
@@ -47,7 +48,10 @@ class Inquiries:
             return self._of_log(answer)
         if not self._engine.gave(xid):
             return DecisionAnswer(DecisionState.FORGOTTEN, epoch=own.epoch)
-        await self._engine.presume(xid)
+        try:
+            await self._engine.presume(xid)
+        except BusyError as error:
+            raise UnavailableError(f"transaction {xid}: {error.message}", xid=xid) from error
         found = self._engine.find(xid)
         return self._of_transaction(found.transaction) if found else self._of_log(await self._read(xid))
 
@@ -95,7 +99,7 @@ class Inquiries:
     async def _read(self, xid: Xid) -> Answer:
         try:
             return await self._commit.read(xid)
-        except LogUnavailableError as error:
+        except (LogUnavailableError, QueueFullError) as error:
             raise UnavailableError(f"transaction {xid}: the decision log cannot be read; ask again", xid=xid) from error
 
     def _of_transaction(self, tx: Transaction) -> DecisionAnswer:

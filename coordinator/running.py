@@ -94,6 +94,11 @@ class Running:
         )
 
     @property
+    def has_bound(self) -> bool:
+        """The request_id is bound by this transaction: its decision is in the log."""
+        return self.transaction.sequence > 0 and self.transaction.request is not None and not self.said_retry
+
+    @property
     def said_retry(self) -> bool:
         """Its client was told to send the same request again, though branches may still be owed."""
         return isinstance(self.ended, Ended) and self.ended.outcome.retry
@@ -104,8 +109,15 @@ class Running:
         if self.ended is None:
             self.waiters.append(future)
         else:
-            _resolve(future, self.ended)
+            _resolve(future, self._ended_by_now(self.ended))
         return future
+
+    def _ended_by_now(self, ended: Ended | BaseException) -> Ended | BaseException:
+        """The answer, with what the branches have acknowledged since it was given."""
+        if isinstance(ended, BaseException) or ended.outcome.replayed:
+            return ended
+        now = self.transaction.outcome()
+        return ended if now is None else ended._replace(outcome=now)
 
     def end(self, ended: Ended | BaseException) -> None:
         """Tell everybody who waits, and everybody who comes later, how it ended."""
@@ -178,6 +190,8 @@ def _resolve(future: asyncio.Future[Ended], ended: Ended | BaseException) -> Non
         return
     if isinstance(ended, BaseException):
         future.set_exception(ended)
+        # A caller that has gone away leaves nobody to retrieve it, and that is no fault.
+        future.exception()
     else:
         future.set_result(ended)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Final
 
@@ -25,6 +26,10 @@ class Backoff:
         full_s = min(self._cap_s, self._first_s * 2.0 ** min(self._attempts, _DOUBLINGS_MAX))
         self._attempts += 1
         return full_s * (0.5 + self._jitter.random() / 2)
+
+    async def wait(self) -> None:
+        """Wait once, and make the next wait longer."""
+        await asyncio.sleep(self.next_s())
 
     def reset(self) -> None:
         """Begin again with the first wait."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Final, NoReturn
 
 PARAMETERS_MAX_BYTES: Final = 64 * 1024
@@ -76,7 +76,11 @@ def _canonical_number(number: Decimal) -> str:
 def _read_number(text: str) -> Decimal:
     if len(text) > 2 * NUMBER_MAX_DIGITS:
         raise InvalidJsonError(f"a number of more than {NUMBER_MAX_DIGITS} digits: {text[:NUMBER_MAX_DIGITS]}…")
-    number = Decimal(text)
+    try:
+        number = Decimal(text)
+    except InvalidOperation as error:
+        # An exponent of so many digits that Decimal has no place for it.
+        raise InvalidJsonError(f"a number out of range (38 digits, exponents from -38 to 38): {text}") from error
     if len(number.as_tuple().digits) > NUMBER_MAX_DIGITS or abs(number.adjusted()) > NUMBER_MAX_EXPONENT:
         raise InvalidJsonError(f"a number out of range (38 digits, exponents from -38 to 38): {text}")
     return number

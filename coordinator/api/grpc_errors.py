@@ -3,6 +3,7 @@
     InvalidRequestError      INVALID_ARGUMENT      BadRequest
     UnknownTransactionError  NOT_FOUND             ResourceInfo
     WrongPhaseError          FAILED_PRECONDITION   PreconditionFailure
+    RequestInUseError        ABORTED               RetryInfo
     BusyError                RESOURCE_EXHAUSTED    RetryInfo
     UnavailableError         UNAVAILABLE           RetryInfo
     OutcomeUnknownError      UNKNOWN
@@ -27,6 +28,7 @@ from coordinator.errors import (
     BusyError,
     InvalidRequestError,
     OutcomeUnknownError,
+    RequestInUseError,
     TransactionError,
     UnavailableError,
     UnknownTransactionError,
@@ -46,6 +48,7 @@ _CODES: Final[tuple[tuple[type[TransactionError], grpc.StatusCode], ...]] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownTransactionError, grpc.StatusCode.NOT_FOUND),
     (WrongPhaseError, grpc.StatusCode.FAILED_PRECONDITION),
+    (RequestInUseError, grpc.StatusCode.ABORTED),
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (UnavailableError, grpc.StatusCode.UNAVAILABLE),
     (OutcomeUnknownError, grpc.StatusCode.UNKNOWN),
@@ -71,7 +74,7 @@ def retry_after_s_of(error: TransactionError) -> float:
     match error:
         case BusyError():
             return error.retry_after_s
-        case UnavailableError():
+        case UnavailableError() | RequestInUseError():
             return UNAVAILABLE_RETRY_AFTER_S
         case _:
             return 0.0

@@ -3,6 +3,7 @@
 InvalidRequestError      400 (RequestReusedError: 422)
 UnknownTransactionError  404
 WrongPhaseError          409
+RequestInUseError        409, Retry-After
 BusyError                429, Retry-After
 UnavailableError         503, Retry-After
 OutcomeUnknownError      503: ask again by request_id; the code says that it may have committed
@@ -26,6 +27,7 @@ from coordinator.errors import (
     BusyError,
     InvalidRequestError,
     OutcomeUnknownError,
+    RequestInUseError,
     RequestReusedError,
     TransactionError,
     UnavailableError,
@@ -39,6 +41,7 @@ _STATUSES: Final[tuple[tuple[type[TransactionError], HTTPStatus], ...]] = (
     (InvalidRequestError, HTTPStatus.BAD_REQUEST),
     (UnknownTransactionError, HTTPStatus.NOT_FOUND),
     (WrongPhaseError, HTTPStatus.CONFLICT),
+    (RequestInUseError, HTTPStatus.CONFLICT),
     (BusyError, HTTPStatus.TOO_MANY_REQUESTS),
     (UnavailableError, HTTPStatus.SERVICE_UNAVAILABLE),
     (OutcomeUnknownError, HTTPStatus.SERVICE_UNAVAILABLE),

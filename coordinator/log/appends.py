@@ -23,8 +23,9 @@ from typing import Final, Never
 
 import structlog
 
-from coordinator.log.backoff import Backoff
 from coordinator.log.decision_log import (
+    BACKOFF_CAP_S,
+    BACKOFF_FIRST_S,
     Appended,
     AppendStatus,
     BadRecordError,
@@ -41,6 +42,7 @@ from coordinator.log.ended import (
 )
 from coordinator.log.lease import Lease
 from coordinator.protocol.effects import DecisionRecord
+from participant_sdk.backoff import Backoff
 from participant_sdk.batching import QueueFullError
 from participant_sdk.clock import Clock
 
@@ -79,7 +81,7 @@ class Appends:
         self._log = log
         self._incarnation = incarnation
         self._clock = clock
-        self._backoff = Backoff(random)
+        self._backoff = Backoff(random, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
         self._batch_size = batch_size
         self._queue_bound = queue_bound
         self._on_written = on_written

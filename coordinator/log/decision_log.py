@@ -11,11 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Protocol
+from typing import Final, Protocol
 
 from coordinator.protocol.effects import DecisionRecord, HeuristicRecord, StoredDecision
 from participant_sdk.ids import RequestId, Xid
 from participant_sdk.xa import Decision
+
+# How long to wait before a statement that failed is tried again: doubling from the first to the cap.
+BACKOFF_FIRST_S: Final = 0.01
+BACKOFF_CAP_S: Final = 1.0
 
 
 class LogUnavailableError(Exception):

@@ -22,14 +22,14 @@ from typing import Final, NamedTuple, TypeVar
 import structlog
 
 from coordinator.log.appends import Appends, Sequenced
-from coordinator.log.backoff import Backoff
 from coordinator.log.completion import Completion
-from coordinator.log.decision_log import DecisionLog, Incarnation, LogUnavailableError
+from coordinator.log.decision_log import BACKOFF_CAP_S, BACKOFF_FIRST_S, DecisionLog, Incarnation, LogUnavailableError
 from coordinator.log.ended import IncarnationEndedError
 from coordinator.log.inquiry import Answer, judge
 from coordinator.log.lease import Lease
 from coordinator.protocol.effects import DecisionRecord, StoredDecision
 from coordinator.protocol.events import Recorded
+from participant_sdk.backoff import Backoff
 from participant_sdk.batching import BATCH_CAP_DEFAULT, QUEUE_BOUND_DEFAULT, Batcher, QueueFullError
 from participant_sdk.clock import Clock
 from participant_sdk.ids import RequestId, Xid
@@ -77,7 +77,7 @@ class GroupCommit:
         self.completion: Final = Completion(incarnation.number)
         self._log = log
         self._clock = clock
-        self._backoff = Backoff(random)
+        self._backoff = Backoff(random, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
         self._on_recorded = on_recorded
         self._on_looked_up = on_looked_up
         self._appends = Appends(

@@ -33,7 +33,8 @@ class BranchState:
     def take_vote(self, vote: Vote) -> None:
         """Keep the first vote. READ_ONLY and a business "no" end the branch."""
         self.vote = vote
-        self.done = vote.kind is VoteKind.READ_ONLY or vote.is_business_no
+        # A Rollback may have been acknowledged before the vote came.
+        self.done = self.done or vote.kind is VoteKind.READ_ONLY or vote.is_business_no
 
     def take_ack(self, ack: Ack, decision: Decision) -> bool:
         """Count an acknowledgement; False when it asks for another try."""

@@ -63,7 +63,7 @@ class HeuristicRecord(NamedTuple):
 
 
 class Refusal(Enum):
-    """Why an event was refused. Nothing changed."""
+    """Why an event was refused, or, for REQUEST_REUSED, why the client gets an error for an answer."""
 
     NOT_ACTIVE = "the transaction is not active any more"
     ROLLBACK_ONLY = "the transaction is marked rollback-only"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from coordinator.protocol.effects import StoredDecision
+from coordinator.protocol.outcome import decode_votes
 from coordinator.protocol.phases import Phase
 from coordinator.protocol.timing import Timing
 from coordinator.protocol.transaction import Transaction
@@ -23,8 +24,9 @@ def redo(stored: StoredDecision, timing: Timing) -> Transaction:
     transaction.reason = record.reason
     transaction.incarnation, transaction.sequence = stored.incarnation, stored.sequence
     transaction.answer.given = True
+    votes = {branch.participant: branch.vote for branch in decode_votes(record.results)}
     for name in record.prepared:
-        transaction.branches.add(name).take_vote(PREPARED)
+        transaction.branches.add(name).take_vote(votes.get(name) or PREPARED)
     return transaction
 
 

@@ -12,6 +12,7 @@ from coordinator.errors import (
     BusyError,
     InvalidRequestError,
     OutcomeUnknownError,
+    RequestInUseError,
     RequestReusedError,
     UnknownTransactionError,
     WrongPhaseError,
@@ -124,15 +125,45 @@ async def test_the_same_request_sent_twice_at_once_runs_once(world: System, node
 async def test_the_same_request_id_with_other_operations_is_an_error(world: System, node: Running) -> None:
     """R3: in flight, and bound."""
     first = node.engine.execute(call(debit(LEFT), request_id="order-1"))
-    with pytest.raises(RequestReusedError):
+    with pytest.raises(RequestInUseError):
         node.engine.execute(call(debit(LEFT, "11"), request_id="order-1"))
     await first
     with pytest.raises(RequestReusedError):
         await node.engine.execute(call(debit(LEFT, "11"), request_id="order-1"))
-    with pytest.raises(RequestReusedError):
-        node.engine.execute(call(debit(LEFT), request_id="order-2"))
-        node.engine.begin(30.0, "default", "order-2")
     assert world.held(LEFT, "a") == 0
+
+
+async def test_a_request_id_in_use_is_told_apart_from_one_that_is_bound(world: System, node: Running) -> None:
+    running = node.engine.execute(call(debit(LEFT), request_id="order-2"))
+    with pytest.raises(RequestInUseError):
+        node.engine.begin(30.0, "default", "order-2")
+    await running
+    xid = node.engine.begin(30.0, "default", "order-3")
+    with pytest.raises(RequestInUseError):
+        node.engine.execute(call(debit(LEFT), request_id="order-3"))
+    node.engine.enlist(xid, LEFT, (debit(LEFT),), 0)
+    with pytest.raises(RequestInUseError):
+        node.engine.begin(30.0, "default", "order-3")
+
+
+async def test_a_begin_whose_reply_was_lost_may_be_sent_again(node: Running) -> None:
+    xid = node.engine.begin(30.0, "default", "order-1")
+    assert node.engine.begin(30.0, "default", "order-1") == xid
+    assert node.engine.in_flight == 1
+    assert node.engine.begin(30.0, "default", "") != node.engine.begin(30.0, "default", "")
+
+
+async def test_work_enlisted_piece_by_piece_is_bounded_as_a_whole(node: Running) -> None:
+    """Invariant 12."""
+    xid = node.engine.begin(30.0, "default", "")
+    node.engine.enlist(xid, LEFT, (read(LEFT),) * 100, 0)
+    with pytest.raises(InvalidRequestError) as carried:
+        node.engine.enlist(xid, LEFT, (read(LEFT),), 0)
+    assert carried.value.field == "operations"
+    node.engine.enlist(xid, RIGHT, (), 10_000)
+    with pytest.raises(InvalidRequestError) as embedded:
+        node.engine.enlist(xid, RIGHT, (), 1)
+    assert embedded.value.field == "embedded_operations"
 
 
 async def test_a_caller_that_gives_up_does_not_stop_phase_two(world: System, node: Running) -> None:

@@ -14,7 +14,7 @@ from participant_sdk.ids import Xid, XidSource
 from participant_sdk.participant import Operation, Prepare
 from participant_sdk.resources.memory import MemoryResource
 from participant_sdk.xa import Decision, VoteKind
-from tests.engine.test_engine import call, connected, debit
+from tests.engine.test_engine import call, connected, debit, read
 from tests.sdk.small_system import LEFT, LOG_ID, OPENING, RIGHT, System, coordinator, system
 
 pytestmark = pytest.mark.timeout(60)
@@ -32,14 +32,15 @@ class Dead:
     def __init__(self, world: System) -> None:
         self.world = world
 
-    async def leave(self, *, decided: bool) -> Xid:
+    async def leave(self, *, decided: bool, also: tuple[str, ...] = ()) -> Xid:
+        """Leave a transaction behind, prepared at both, and at participants that are not configured any more."""
         log = MemoryLog(self.world.log)
         incarnation = await log.open("coordinator", "", 0.05)
         xid = XidSource(incarnation.number).next(SystemClock().unix_ms())
         for participant, operation in ((LEFT, "debit"), (RIGHT, "credit")):
             await self.prepare(participant, operation, xid)
         if decided:
-            await log.append(incarnation, 0, [DecisionRecord(xid, Decision.COMMIT, (LEFT, RIGHT))])
+            await log.append(incarnation, 0, [DecisionRecord(xid, Decision.COMMIT, (*also, LEFT, RIGHT))])
         return xid
 
     async def prepare(self, participant: str, operation: str, xid: Xid) -> None:
@@ -81,3 +82,27 @@ async def test_new_work_goes_on_while_the_old_incarnation_is_waited_for(world: S
         await connected(node)
         ended = await node.engine.execute(call(debit(LEFT, "1")))
         assert ended.outcome.phase is Phase.COMMITTED
+
+
+async def test_a_decision_that_names_an_unconfigured_participant_stays_owed_and_stops_nothing(world: System) -> None:
+    """R17: the others are told, and new work goes on."""
+    xid = await Dead(world).leave(decided=True, also=("gone",))
+    async with coordinator(world) as node:
+        await connected(node)
+        while (running := node.engine.find(xid)) is None or running.transaction.branches.owed != ["gone"]:
+            await node.engine.execute(call(read(LEFT), read(RIGHT)))
+        view = running.view()
+        assert view.phase is Phase.COMMITTING
+        assert "gone" in view.waiting_for
+        assert "unconfigured" in [event.event for event in view.events if event.participant == "gone"]
+
+
+async def test_who_asks_a_recovered_transaction_for_its_end_hears_it(world: System) -> None:
+    xid = await Dead(world).leave(decided=True)
+    async with coordinator(world) as node:
+        while (await node.finished.get()).outcome.xid != xid:
+            pass
+        ended = await node.engine.commit(xid)
+        assert ended.outcome.decision is Decision.COMMIT
+        assert ended.outcome.applied
+        assert (await node.engine.rollback(xid, "too late")).outcome.decision is Decision.COMMIT

@@ -6,8 +6,8 @@ from coordinator.protocol import events
 from coordinator.protocol.timing import Timing
 from coordinator.protocol.transaction import Transaction
 from participant_sdk.ids import Xid
-from participant_sdk.xa import PREPARED
-from tests.protocol.interpreter import TIMING, XID
+from participant_sdk.xa import DONE, PREPARED
+from tests.protocol.interpreter import TIMING, VOTES, XID
 
 
 def test_there_is_no_outcome_before_the_log_has_answered() -> None:
@@ -42,3 +42,14 @@ def test_retries_slow_down_to_the_cap_and_spread_by_the_xid() -> None:
         assert waits == sorted(waits)
         assert 0.75 <= waits[0] < 1.25
         assert 22.5 <= waits[-1] < 37.5
+
+
+def test_a_rollback_acknowledged_before_the_late_vote_stays_acknowledged() -> None:
+    tx = Transaction(XID, 100.0, TIMING)
+    tx.step(events.Enlist("a", carried=1), 0.0)
+    tx.step(events.Enlist("b", carried=1), 0.0)
+    tx.step(events.CommitAsked(), 0.0)
+    tx.step(events.Voted("a", VOTES["TRANSIENT"]), 0.0)
+    tx.step(events.Acknowledged("b", DONE), 0.0)
+    tx.step(events.Voted("b", PREPARED), 0.0)
+    assert tx.branches["b"].done

@@ -14,8 +14,13 @@ from coordinator.assembly import Settings, assemble
 from coordinator.engine import Engine
 from coordinator.errors import UnavailableError
 from coordinator.inquiries import Inquiries
-from coordinator.log.backoff import Backoff
-from coordinator.log.decision_log import Incarnation, LogUnavailableError, LogUncertainError
+from coordinator.log.decision_log import (
+    BACKOFF_CAP_S,
+    BACKOFF_FIRST_S,
+    Incarnation,
+    LogUnavailableError,
+    LogUncertainError,
+)
 from coordinator.log.ended import IncarnationEndedError
 from coordinator.log.memory import MemoryLog
 from coordinator.log.memory_store import MemoryLogStore
@@ -23,6 +28,7 @@ from coordinator.protocol.timing import Timing
 from coordinator.requests import TENANT_DEFAULT, Ended, ExecuteCall
 from coordinator.running import Finished
 from coordinator.telemetry import Telemetry
+from participant_sdk.backoff import Backoff
 from participant_sdk.decisions import DecisionAnswer, DecisionQuery
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Operation
@@ -137,7 +143,7 @@ class CoordinatorHost(Host):
         return self.engine
 
     async def _draw(self, log: MemoryLog, rng: Random) -> Incarnation:
-        backoff = Backoff(rng)
+        backoff = Backoff(rng, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
         while True:
             try:
                 return await log.open(self.name, self.name, LEASE_S)

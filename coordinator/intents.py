@@ -1,0 +1,66 @@
+"""Which transaction works for which request_id: a request sent twice at once runs once."""
+
+from __future__ import annotations
+
+from coordinator.errors import RequestInUseError, RequestReusedError
+from coordinator.protocol.phases import Phase
+from coordinator.running import Running
+from participant_sdk.ids import RequestId, Xid
+
+
+class Intents:
+    """The transactions held by request_id, the latest attempt of each.
+
+    An attempt that said *retry* stands in nobody's way: its look at the log is old (R3).
+    """
+
+    __slots__ = ("_running",)
+
+    def __init__(self) -> None:
+        self._running: dict[RequestId, Running] = {}
+
+    def add(self, running: Running) -> None:
+        """Remember an attempt, in place of an older one."""
+        if running.transaction.request is not None:
+            self._running[running.transaction.request] = running
+
+    def remove(self, running: Running) -> None:
+        """Forget an attempt that is finished."""
+        request = running.transaction.request
+        if request is not None and self._running.get(request) is running:
+            del self._running[request]
+
+    def twin(self, request: RequestId, digest: bytes) -> Running | None:
+        """The attempt that the same request joins; None to begin one.
+
+        RequestInUseError while an interactive transaction has the id, or one with other operations that
+        may yet bind nothing; RequestReusedError when it is bound to other operations.
+        """
+        twin = self._current(request)
+        if twin is None:
+            return None
+        xid = twin.transaction.xid
+        if twin.transaction.phase is Phase.ACTIVE:
+            raise RequestInUseError(f"the request_id is in use by the interactive transaction {xid}", xid=xid)
+        if twin.transaction.digest == digest:
+            return twin
+        if twin.has_bound:
+            raise RequestReusedError(f"the request_id is bound to transaction {xid} with other operations", xid=xid)
+        raise RequestInUseError(f"the request_id is in use by transaction {xid} with other operations", xid=xid)
+
+    def begun(self, request: RequestId) -> Xid | None:
+        """The interactive transaction that was begun with this id and is untouched yet; None to begin one.
+
+        So a Begin whose reply was lost may be sent again. RequestInUseError when there is more to it.
+        """
+        twin = self._current(request)
+        if twin is None:
+            return None
+        if twin.transaction.phase is Phase.ACTIVE and not twin.transaction.branches:
+            return twin.transaction.xid
+        xid = twin.transaction.xid
+        raise RequestInUseError(f"the request_id is in use by transaction {xid}, which has not ended", xid=xid)
+
+    def _current(self, request: RequestId) -> Running | None:
+        running = self._running.get(request)
+        return None if running is None or running.said_retry else running

@@ -1,0 +1,93 @@
+"""Alarms ring in time and in order, and what ringing raises is not lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import pytest
+
+from coordinator.alarms import DEAD_ENTRIES_FREE, Alarms
+from participant_sdk.clock import SystemClock
+from participant_sdk.ids import Xid, XidSource
+
+CLOCK = SystemClock()
+XIDS = XidSource(7)
+
+
+@contextmanager
+def ringing(alarms: Alarms) -> Generator[asyncio.Task[None]]:
+    task = asyncio.create_task(alarms.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+
+
+def collect(count: int) -> tuple[list[Xid], asyncio.Event, Callable[[Xid], None]]:
+    rung: list[Xid] = []
+    enough = asyncio.Event()
+
+    def ring(xid: Xid) -> None:
+        rung.append(xid)
+        if len(rung) == count:
+            enough.set()
+
+    return rung, enough, ring
+
+
+async def test_they_ring_in_order_of_time_each_once() -> None:
+    rung, enough, ring = collect(3)
+    alarms = Alarms(CLOCK, ring)
+    one, two, three = (XIDS.next(0) for _ in range(3))
+    now_s = CLOCK.monotonic_s()
+    with ringing(alarms):
+        alarms.set(three, now_s + 0.03)
+        alarms.set(one, now_s + 0.01)
+        alarms.set(two, now_s + 5.0)
+        alarms.set(two, now_s + 0.02)
+        await enough.wait()
+    assert rung == [one, two, three]
+
+
+async def test_an_alarm_set_while_it_sleeps_for_a_later_one_rings_first() -> None:
+    rung, enough, ring = collect(1)
+    alarms = Alarms(CLOCK, ring)
+    early, late = XIDS.next(0), XIDS.next(0)
+    with ringing(alarms):
+        alarms.set(late, CLOCK.monotonic_s() + 60)
+        await asyncio.sleep(0)
+        alarms.set(early, CLOCK.monotonic_s())
+        await enough.wait()
+    assert rung == [early]
+
+
+async def test_what_was_dropped_or_replaced_does_not_ring_and_is_not_kept() -> None:
+    rung, enough, ring = collect(1)
+    alarms = Alarms(CLOCK, ring)
+    kept, dropped = XIDS.next(0), XIDS.next(0)
+    now_s = CLOCK.monotonic_s()
+    for later in range(2 * DEAD_ENTRIES_FREE):
+        alarms.set(dropped, now_s + 0.001 * later)
+    alarms.set(kept, now_s)
+    alarms.drop(dropped)
+    assert len(alarms) == 1
+    with ringing(alarms):
+        await enough.wait()
+    assert rung == [kept]
+    alarms.set(kept, now_s)
+    alarms.clear()
+    assert len(alarms) == 0
+
+
+async def test_what_ringing_raises_ends_the_run_and_is_seen() -> None:
+    """A coordinator whose alarms have stopped must not go on."""
+
+    def ring(xid: Xid) -> None:
+        raise RuntimeError(f"cannot ring for {xid}")
+
+    alarms = Alarms(CLOCK, ring)
+    alarms.set(XIDS.next(0), CLOCK.monotonic_s())
+    with pytest.raises(RuntimeError, match="cannot ring"):
+        await alarms.run()
