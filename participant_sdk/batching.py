@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
@@ -57,6 +58,11 @@ class Batcher(Generic[Item]):
             raise QueueFullError(f"{self._bound} items are queued, the most allowed")
         self._queue.append(item)
         self._wake.set()
+
+    def discard(self, item: Item) -> None:
+        """Take back one item, unless it has left the queue. Looks through the queue: not for every item."""
+        with suppress(ValueError):
+            self._queue.remove(item)
 
     def drain(self) -> list[Item]:
         """Take back all that is queued and in no round yet."""

@@ -57,7 +57,7 @@ class _Item:
 
 
 class ExecuteStream:
-    """Executes transactions over one stream, with at most ``in_flight`` under way.
+    """Executes transactions over one stream, with at most ``in_flight`` under way on it.
 
     Made by ``TransactionClient.stream``; used as ``async with``. Leaving the block gives up the
     stream; executions still under way then go on by unary calls.
@@ -104,24 +104,47 @@ class ExecuteStream:
     ) -> Ending:
         """Run one transaction to its ending; see ``TransactionClient.execute``, whose promises are the same.
 
-        Waits while ``in_flight`` transactions are under way on this stream.
+        While ``in_flight`` transactions are under way on the stream it waits for a place, at the cost of
+        its own ``timeout_s``. A try that may have begun it and was not answered is settled beside the stream.
         """
         intent = self._intent_of(operations, timeout_s, request_id, wait)
         return await self._settling.settle(intent, self._attempt)
 
     async def _attempt(self, intent: Intent) -> Ending | Failed:
-        async with self._slots:
+        if not await self._enter(intent):
+            return Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "no place on the stream in time", NOT_SENT)
+        try:
             if self._closed:
                 return await self._settling.attempt(intent)
-            set_timeout(intent.request.timeout, max(intent.left_s, 0.001))
-            item = _Item(self._next_tag, intent, asyncio.get_running_loop().create_future())
-            self._next_tag += 1
-            self._open[item.tag] = item
+            return await self._try_on_stream(intent)
+        finally:
+            self._slots.release()
+
+    async def _enter(self, intent: Intent) -> bool:
+        """Wait for a place on the stream while the intent has time."""
+        if not self._slots.locked():
+            # At once, and without the price of a timer.
+            return await self._slots.acquire()
+        try:
+            async with asyncio.timeout(intent.left_s):
+                return await self._slots.acquire()
+        except TimeoutError:
+            return False
+
+    async def _try_on_stream(self, intent: Intent) -> Ending | Failed:
+        set_timeout(intent.request.timeout, max(intent.left_s, 0.001))
+        item = _Item(self._next_tag, intent, asyncio.get_running_loop().create_future())
+        self._next_tag += 1
+        self._open[item.tag] = item
+        try:
             self._queue.put(item)
-            try:
-                return await item.answer
-            finally:
-                self._open.pop(item.tag, None)
+            return await item.answer
+        finally:
+            del self._open[item.tag]
+            if not item.sent:
+                # Given up before it left. Every item in the queue so belongs to somebody who has a
+                # place, of which there are as many as the queue holds: it is never full.
+                self._queue.discard(item)
 
     async def _run(self) -> None:
         """Keep a stream open until cancelled: at the next coordinator after each failure."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import socket
+from collections.abc import AsyncGenerator, Generator
 
 import pytest
 
@@ -122,3 +123,36 @@ async def test_a_cancelled_execution_leaves_the_stream_to_the_others(around: Sys
             await task
         around.taps[RIGHT].open()
         assert isinstance(await stream.execute(transfer()), Committed)
+
+
+@pytest.fixture
+def silent() -> Generator[str]:
+    """The address of a coordinator that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+async def test_callers_who_give_up_before_they_are_sent_leave_their_places_to_others(silent: str) -> None:
+    """Invariant 12: what nobody waits for any more is neither kept nor in anybody's way."""
+    async with TransactionClient(silent) as client, client.stream(in_flight=2) as stream:
+        for _ in range(4):
+            gone = [asyncio.ensure_future(stream.execute(transfer())) for _ in range(2)]
+            await asyncio.wait(gone, timeout=0.02)
+            for task in gone:
+                task.cancel()
+            ended = await asyncio.gather(*gone, return_exceptions=True)
+            assert [type(end) for end in ended] == [asyncio.CancelledError] * 2
+
+
+async def test_waiting_for_a_place_on_the_stream_counts_towards_the_time_out(around: System, running: Running) -> None:
+    async with TransactionClient(running.address) as client, client.stream(in_flight=1) as stream:
+        await stream.execute(transfer())
+        around.taps[RIGHT].shut()
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(stream.execute(transfer()))
+            await asyncio.sleep(0)
+            ending = await stream.execute(transfer(), timeout_s=0.1)
+            assert isinstance(ending, RolledBack)
+            assert not first.done()
+            around.taps[RIGHT].open()
+    assert isinstance(first.result(), Committed)
