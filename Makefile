@@ -5,6 +5,8 @@ UV_VERSION := 0.13.9
 SEEDS ?= 100
 BIN := .venv/bin
 UV := .venv/.uv/bin/uv
+# Some networks need the system's certificates, and some machines have none: uv's own are tried first.
+SYNC = VIRTUAL_ENV= $(UV) sync --quiet --locked --all-extras --python $(BIN)/python
 PROTOS := $(wildcard proto/pincex/tx/v1/*.proto)
 # What others were given: `buf breaking` compares with it, `make baseline` renews it at a release.
 BASELINE := proto/baseline.binpb
@@ -34,7 +36,7 @@ setup: .venv/.ready
 	  { rm -rf .venv/.uv && { $(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip > /dev/null; } && \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
 	      --target .venv/.uv "uv==$(UV_VERSION)"; }
-	@VIRTUAL_ENV= $(UV) sync --quiet --locked --all-extras --python $(BIN)/python
+	@$(SYNC) 2> /dev/null || $(SYNC) --system-certs
 	@touch $@
 
 run: .venv/.ready
