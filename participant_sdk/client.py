@@ -116,15 +116,24 @@ class TransactionClient:
     async def begin(self, *, timeout_s: float | None = None, request_id: str = "") -> Transaction:
         """Begin an interactive transaction, which rolls back by itself after ``timeout_s``.
 
-        InvalidRequestError names what is wrong; UnavailableError where no coordinator answered.
+        Without a ``request_id`` the client makes one, so that a lost reply can be asked for again.
+        InvalidRequestError names what is wrong; UnavailableError where no coordinator answered;
+        RequestInUseError where another transaction of the request_id did not end meanwhile. What a
+        cancelled caller began rolls back by itself.
         """
         within_s = self._checked_timeout(timeout_s)
-        request = transaction_pb2.BeginRequest(request_id=_checked(request_id) if request_id else "")
+        name = _checked(request_id) if request_id else _new_request_id()
+        request = transaction_pb2.BeginRequest(request_id=name)
         set_timeout(request.timeout, within_s)
         xid = await self._coordinators.insist(
-            lambda stub: stub.Begin, request, min(within_s, CALL_MAX_S), lambda answer: read_xid(answer.xid)
+            lambda stub: stub.Begin,
+            request,
+            min(within_s, CALL_MAX_S),
+            lambda answer: read_xid(answer.xid),
+            # The same one tells again what it began; at the next one it would be begun a second time.
+            tries_each=2,
         )
-        return Transaction(self._coordinators, xid, request_id, within_s)
+        return Transaction(self._coordinators, xid, name, within_s)
 
     @asynccontextmanager
     async def transaction(

@@ -3,6 +3,7 @@
     ClientError
     ├── InvalidRequestError        the request must change; ``field`` names what is wrong
     │   └── RequestReusedError     the request_id is bound to other operations
+    ├── RequestInUseError          another transaction of the request_id has not ended; try later
     ├── UnknownTransactionError    no such transaction
     ├── WrongPhaseError            the transaction is past the point where this is possible
     ├── RefusedError               the coordinator does not serve this caller, or this call
@@ -22,8 +23,10 @@ from grpc import StatusCode
 from participant_sdk.client_results import RolledBack
 
 REQUEST_REUSED: Final = "REQUEST_ID_REUSED"
+REQUEST_IN_USE: Final = "REQUEST_ID_IN_USE"
+OUTCOME_UNKNOWN: Final = "OUTCOME_UNKNOWN"
 NOT_SENT: Final = "NOT_SENT"
-_NOTHING_BEGUN: Final = frozenset({"TOO_MANY_TRANSACTIONS", NOT_SENT})
+_NOTHING_BEGUN: Final = frozenset({"TOO_MANY_TRANSACTIONS", REQUEST_IN_USE, NOT_SENT})
 
 
 class Failed(NamedTuple):
@@ -40,6 +43,11 @@ class Failed(NamedTuple):
     def nothing_begun(self) -> bool:
         """This try certainly began nothing: the coordinator says so, or it never left."""
         return self.reason in _NOTHING_BEGUN
+
+    @property
+    def in_use(self) -> bool:
+        """The request_id is another transaction's, which has to end first."""
+        return self.reason == REQUEST_IN_USE
 
     def __str__(self) -> str:
         return f"{self.reason or self.code.name}: {self.message}"
@@ -70,6 +78,10 @@ class InvalidRequestError(ClientError):
 
 class RequestReusedError(InvalidRequestError):
     """The request_id was sent before with other operations, and is bound to them."""
+
+
+class RequestInUseError(ClientError):
+    """Another transaction of the request_id, ``xid``, has not ended, and nothing was begun. It may be sent again."""
 
 
 class UnknownTransactionError(ClientError):
@@ -104,7 +116,7 @@ class OutcomeUnknown(ClientError):  # noqa: N818  The product's word for the thi
     """
 
     def __init__(self, message: str, *, request_id: str = "", xid: str = "") -> None:
-        super().__init__(message, reason="OUTCOME_UNKNOWN", xid=xid)
+        super().__init__(message, reason=OUTCOME_UNKNOWN, xid=xid)
         self.request_id = request_id
 
 
@@ -126,3 +138,10 @@ def error_of(failed: Failed) -> ClientError | None:
             return RefusedError(failed.message, reason=failed.reason, xid=failed.xid)
         case _:
             return None
+
+
+def late_error_of(failed: Failed, message: str) -> ClientError:
+    """The error for a call that decides nothing, once there is no time for another try."""
+    if failed.in_use:
+        return RequestInUseError(message, reason=failed.reason, xid=failed.xid)
+    return UnavailableError(message, reason=failed.reason)

@@ -16,7 +16,7 @@ import grpc
 from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
 
 from participant_sdk.backoff import Backoff
-from participant_sdk.client_errors import Failed, UnavailableError, error_of
+from participant_sdk.client_errors import Failed, error_of, late_error_of
 from participant_sdk.client_wire import AnswerError, read_status
 from participant_sdk.context import trace_headers
 from participant_sdk.grpc_options import CHANNEL_OPTIONS
@@ -88,15 +88,10 @@ class Coordinators:
         itself, the next call goes to the next coordinator.
         """
         stub = self.stub
-        try:
-            return read(await call_of(stub)(request, timeout=timeout_s, metadata=trace_headers()))
-        except grpc.aio.AioRpcError as error:
-            failed = read_status(error)
-        except AnswerError as error:
-            failed = Failed(grpc.StatusCode.DATA_LOSS, str(error))
-        if error_of(failed) is None:
+        answer = await _ask(stub, call_of, request, timeout_s, read)
+        if isinstance(answer, Failed) and not _is_about_request(answer):
             self.turn_from(stub)
-        return failed
+        return answer
 
     async def insist(
         self,
@@ -104,15 +99,18 @@ class Coordinators:
         request: Request,
         timeout_s: float,
         read: Callable[[Answer], Read],
+        tries_each: int = 1,
     ) -> Read:
         """Make a call that decides nothing, at the coordinators in turn, until one answers.
 
-        ClientError where trying again is no use; UnavailableError when ``timeout_s`` is over.
+        ``tries_each``: how often in a row at one of them. ClientError where trying again is no use;
+        UnavailableError when ``timeout_s`` is over, RequestInUseError if the last answer was that.
         """
         until_s = time.monotonic() + timeout_s
         backoff = client_backoff()
+        stub, tried = self.stub, 0
         while True:
-            answer = await self.ask(call_of, request, max(until_s - time.monotonic(), 0.001), read)
+            answer = await _ask(stub, call_of, request, max(until_s - time.monotonic(), 0.001), read)
             if not isinstance(answer, Failed):
                 return answer
             if (error := error_of(answer)) is not None:
@@ -120,10 +118,34 @@ class Coordinators:
             pause_s = max(backoff.next_s(), answer.retry_after_s)
             if time.monotonic() + pause_s >= until_s:
                 addresses = ", ".join(self.addresses)
-                raise UnavailableError(f"no answer from {addresses} in {timeout_s:g} s: {answer}", reason=answer.reason)
+                raise late_error_of(answer, f"no answer from {addresses} in {timeout_s:g} s: {answer}")
+            tried += 1
+            if tried >= tries_each and not answer.in_use:
+                self.turn_from(stub)
+                stub, tried = self.stub, 0
             await asyncio.sleep(pause_s)
 
     async def close(self) -> None:
         """End every channel at once; calls in flight fail."""
         for channel in self._channels:
             await channel.close()
+
+
+async def _ask(
+    stub: TransactionServiceAsyncStub,
+    call_of: Callable[[TransactionServiceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[Request, Answer]],
+    request: Request,
+    timeout_s: float,
+    read: Callable[[Answer], Read],
+) -> Read | Failed:
+    try:
+        return read(await call_of(stub)(request, timeout=timeout_s, metadata=trace_headers()))
+    except grpc.aio.AioRpcError as error:
+        return read_status(error)
+    except AnswerError as error:
+        return Failed(grpc.StatusCode.DATA_LOSS, str(error))
+
+
+def _is_about_request(failed: Failed) -> bool:
+    """The coordinator is well; any other would say the same."""
+    return failed.in_use or error_of(failed) is not None

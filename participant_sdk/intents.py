@@ -4,10 +4,11 @@ An intent has a request_id, so that it can be sent as often as needed and still 
 once (R3). ``Settling`` sends it until it has ended, one way or the other:
 
 1. A committed or rolled-back answer that binds is an ending.
-2. *Retry*, "busy", a lost reply and every other status of gRPC are none (R19): it is sent again,
-   to the coordinators in turn, with growing pauses, until its time is up.
+2. *Retry*, "busy", "in use", a lost reply and every other status of gRPC are none (R19): it is sent
+   again, to the coordinators in turn, with growing pauses, until its time is up.
 3. Then it is closed: Rollback by request_id binds ROLLBACK, unless an earlier try was bound
-   after all, and the answer says which.
+   after all, and the answer says which. Where another transaction has the request_id, and nothing
+   of this one was begun, there is nothing to close.
 4. If nobody confirms even that, the outcome is unknown, and said to be.
 """
 
@@ -21,7 +22,14 @@ from typing import Final
 
 from pincex.tx.v1 import transaction_pb2
 
-from participant_sdk.client_errors import ClientError, Failed, OutcomeUnknown, RequestReusedError, error_of
+from participant_sdk.client_errors import (
+    ClientError,
+    Failed,
+    OutcomeUnknown,
+    RequestReusedError,
+    error_of,
+    late_error_of,
+)
 from participant_sdk.client_results import Committed, Ending, RolledBack
 from participant_sdk.client_wire import read_ending, set_timeout
 from participant_sdk.coordinators import Coordinators, client_backoff
@@ -139,6 +147,9 @@ class Settling:
         return ending
 
     async def _close_late(self, intent: Intent) -> Ending:
+        if intent.failed is not None and intent.failed.in_use and not intent.uncertain:
+            # Nothing of ours is there to be closed, and closing would end the other transaction's request.
+            raise late_error_of(intent.failed, intent.failed.message)
         ending = await self._close(intent, f"the client's time was up; last heard: {intent.last_heard}")
         if isinstance(ending, Committed) or ending.replayed or intent.retry is None:
             return ending

@@ -1,7 +1,8 @@
 """Interactive transactions: begun, worked under, and ended by the client.
 
 Enlist comes before the work (R13). A lost answer to Commit or Rollback is asked for again, by
-xid, at the coordinators in turn; both are idempotent. A lost answer to Enlist is not repaired,
+xid, at the coordinators in turn; both are idempotent. Where a coordinator cannot tell the end, the
+decision is asked for. A lost answer to Enlist is not repaired,
 because a second Enlist would add the work twice: the transaction has to be rolled back.
 """
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 from pincex.tx.v1 import transaction_pb2
 
-from participant_sdk.client_errors import Failed, OutcomeUnknown, UnavailableError, error_of
+from participant_sdk.client_errors import OUTCOME_UNKNOWN, Failed, OutcomeUnknown, UnavailableError, error_of
 from participant_sdk.client_results import Committed, Ending, Enlisted, KnownDecision, RolledBack, Wait
 from participant_sdk.client_wire import read_decision, read_ending, read_enlisted, wire_wait, write_operations
 from participant_sdk.coordinators import Answer, Coordinators, Read, Request, client_backoff
@@ -131,7 +132,8 @@ class Transaction:
             error = error_of(answer)
             if error is not None and not uncertain:
                 raise error
-            if error is not None and (ending := await self._inquire(left_s)) is not None:
+            untold = error is not None or answer.reason == OUTCOME_UNKNOWN
+            if untold and (ending := await self._inquire(left_s)) is not None:
                 self.ending = ending
                 return ending
             uncertain = True
@@ -139,7 +141,7 @@ class Transaction:
         raise OutcomeUnknown(f"no coordinator told the end of transaction {self.xid}", xid=str(self.xid))
 
     async def _inquire(self, timeout_s: float) -> Ending | None:
-        """What the log knows, for a transaction that its coordinator no longer holds."""
+        """What the log knows, for a transaction whose coordinator no longer holds it, or cannot tell its end."""
         request = transaction_pb2.GetDecisionRequest(
             xid=str(self.xid), participants=self._participants, log_id=self._log_id
         )

@@ -28,11 +28,15 @@ def _serialized(message: Message) -> bytes:
 
 
 class Scripted:
-    """Answers each call with the next line of its script; the last line is said for ever."""
+    """Answers each call with the next line of its script; the last line is said for ever.
+
+    A script for Begin holds only what goes wrong before it is answered. ``begun`` are its request_ids.
+    """
 
     def __init__(self, **scripts: Sequence[Line]) -> None:
         self._scripts = {call: list(lines) for call, lines in scripts.items()}
         self.calls: list[str] = []
+        self.begun: list[str] = []
 
     def handlers(self) -> dict[str, Any]:
         """The handlers of the calls that have answers here; all others are not implemented."""
@@ -44,7 +48,11 @@ class Scripted:
             "GetDecision": self._handler("decision", lambda line: wire.GetDecisionResponse(decision=line)),
         }
 
-    async def _begin(self, _: object, __: object) -> wire.BeginResponse:
+    async def _begin(self, request: bytes, context: Any) -> wire.BeginResponse:
+        self.begun.append(wire.BeginRequest.FromString(request).request_id)
+        script = self._scripts.get("begin", [])
+        if script:
+            await _abort(script.pop(0), context)
         return wire.BeginResponse(xid=str(XID))
 
     def _handler(self, call: str, answer: Callable[[Any], Message]) -> Any:
@@ -52,14 +60,18 @@ class Scripted:
             self.calls.append(call)
             script = self._scripts[call]
             line = script.pop(0) if len(script) > 1 else script[0]
-            if isinstance(line, TransactionError):
-                status = status_of(line)
-                await context.abort(code_of(line), status.message, ((DETAILS_KEY, status.SerializeToString()),))
-            if isinstance(line, grpc.StatusCode):
-                await context.abort(line, "told to")
+            await _abort(line, context)
             return answer(line)
 
         return cast("Any", grpc.unary_unary_rpc_method_handler(say, None, _serialized))
+
+
+async def _abort(line: Line, context: Any) -> None:
+    if isinstance(line, TransactionError):
+        status = status_of(line)
+        await context.abort(code_of(line), status.message, ((DETAILS_KEY, status.SerializeToString()),))
+    if isinstance(line, grpc.StatusCode):
+        await context.abort(line, "told to")
 
 
 @asynccontextmanager

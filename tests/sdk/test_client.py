@@ -13,6 +13,7 @@ from participant_sdk.client import TransactionClient
 from participant_sdk.client_errors import (
     InvalidRequestError,
     OutcomeUnknown,
+    RequestInUseError,
     RequestReusedError,
     RolledBackError,
     UnavailableError,
@@ -327,3 +328,36 @@ async def test_a_question_that_nobody_answers_is_unavailable() -> None:
     async with TransactionClient(NOBODY, timeout_s=0.2) as client:
         with pytest.raises(UnavailableError):
             await client.list_transactions()
+
+
+async def test_a_lost_reply_to_begin_costs_no_second_transaction(running: Running) -> None:
+    """Sent again under its name, it is the one that was begun."""
+    async with proxying(running.address) as lossy, TransactionClient(lossy.address, timeout_s=20) as client:
+        first = await client.begin()
+        lossy.hold(Way.DOWN)
+        async with asyncio.TaskGroup() as group:
+            lost = group.create_task(client.begin())
+            while running.engine.in_flight < 2:  # noqa: ASYNC110 - the engine has no event for us.
+                await asyncio.sleep(0)
+            lossy.cut()
+            lossy.release(Way.DOWN)
+        assert lost.result().xid != first.xid
+        assert running.engine.in_flight == 2
+
+
+async def test_a_request_that_another_transaction_works_for_can_be_sent_again_after_it(
+    around: System, client: TransactionClient
+) -> None:
+    """R3: until that one has ended, nothing is begun; afterwards its end is everybody's."""
+    txn = await client.begin(request_id="once")
+    await txn.enlist(transfer())
+    with pytest.raises(RequestInUseError):
+        await client.begin(request_id="once", timeout_s=0.3)
+    with pytest.raises(RequestInUseError) as caught:
+        await client.execute(transfer(), request_id="once", timeout_s=0.3)
+    assert caught.value.xid == str(txn.xid)
+    assert isinstance(await txn.commit(), Committed)
+    again = await client.execute(transfer(), request_id="once")
+    assert isinstance(again, Committed)
+    assert again.replayed
+    assert around.effects(LEFT) == 1

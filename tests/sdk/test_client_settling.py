@@ -7,10 +7,18 @@ import pytest
 from pincex.tx.v1 import transaction_pb2 as wire
 
 from coordinator.errors import InvalidRequestError as ServerInvalidRequestError
+from coordinator.errors import OutcomeUnknownError as ServerOutcomeUnknownError
+from coordinator.errors import RequestInUseError as ServerRequestInUseError
 from coordinator.errors import RequestReusedError as ServerRequestReusedError
 from coordinator.errors import UnknownTransactionError as ServerUnknownTransactionError
 from participant_sdk.client import TransactionClient
-from participant_sdk.client_errors import InvalidRequestError, OutcomeUnknown, RefusedError, RequestReusedError
+from participant_sdk.client_errors import (
+    InvalidRequestError,
+    OutcomeUnknown,
+    RefusedError,
+    RequestInUseError,
+    RequestReusedError,
+)
 from participant_sdk.client_results import Committed, Ending, RolledBack
 from participant_sdk.interactive import Transaction
 from tests.sdk.scripted import COMMITTED, NOTHING, ROLLED_BACK, XID, Scripted, serving_script
@@ -122,6 +130,8 @@ async def commit(scripted: Scripted) -> tuple[Transaction, Ending]:
 
 
 GONE = ServerUnknownTransactionError("not held here", xid=XID)
+CANNOT_SAY = ServerOutcomeUnknownError("its client asked another incarnation", xid=XID)
+IN_USE = ServerRequestInUseError("another one has not ended", xid=XID)
 
 
 @pytest.mark.parametrize(
@@ -141,3 +151,53 @@ async def test_a_commit_whose_coordinator_is_gone_is_asked_of_the_log(
 async def test_a_commit_of_an_unknown_transaction_is_an_error_at_the_first_try() -> None:
     with pytest.raises(Exception, match="not held here"):
         await commit(Scripted(commit=[GONE]))
+
+
+@pytest.mark.parametrize(
+    ("decision", "ending"),
+    [(wire.DECISION_STATE_COMMIT, Committed), (wire.DECISION_STATE_ROLLBACK, RolledBack)],
+)
+async def test_a_coordinator_that_cannot_say_the_end_is_asked_for_the_decision(
+    decision: wire.DecisionState.ValueType, ending: type
+) -> None:
+    """After a restart it holds the transaction, and was not there when the commit was asked for."""
+    scripted = Scripted(commit=[CANNOT_SAY], decision=[wire.DECISION_STATE_PENDING, decision])
+    txn, told = await commit(scripted)
+    assert isinstance(told, ending)
+    assert txn.ending == told
+
+
+async def test_a_begin_whose_reply_was_lost_is_sent_again_under_one_name_to_the_same_coordinator() -> None:
+    """Only it can tell what it began; anywhere else a second transaction would be begun."""
+    two = [Scripted(begin=[UNAVAILABLE]) for _ in range(2)]
+    async with (
+        serving_script(two[0]) as one,
+        serving_script(two[1]) as other,
+        TransactionClient([one, other]) as client,
+    ):
+        txn = await client.begin()
+    asked = two[0].begun or two[1].begun
+    assert asked == [txn.request_id] * 2
+    assert txn.request_id
+    assert not (two[0].begun and two[1].begun)
+
+
+async def test_a_begin_goes_to_the_next_coordinator_where_one_fails_again() -> None:
+    two = [Scripted(begin=[UNAVAILABLE] * 2) for _ in range(2)]
+    async with (
+        serving_script(two[0]) as one,
+        serving_script(two[1]) as other,
+        TransactionClient([one, other]) as client,
+    ):
+        txn = await client.begin(request_id="mine")
+    assert txn.request_id == "mine"
+    assert two[0].begun and two[1].begun
+
+
+async def test_a_request_in_use_is_waited_for_and_not_closed() -> None:
+    assert isinstance(await execute(Scripted(execute=[IN_USE, COMMITTED]), request_id="mine"), Committed)
+    scripted = Scripted(execute=[IN_USE])
+    with pytest.raises(RequestInUseError) as caught:
+        await execute(scripted, timeout_s=0.1, request_id="mine")
+    assert caught.value.xid == str(XID)
+    assert "rollback" not in scripted.calls
