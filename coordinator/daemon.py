@@ -9,7 +9,6 @@ may write no more ends the process at once: its successor draws a new one.
 from __future__ import annotations
 
 import asyncio
-import gc
 import secrets
 import signal
 import socket
@@ -43,6 +42,7 @@ from coordinator.protocol.effects import DecisionRecord
 from coordinator.protocol.timing import Timing
 from coordinator.running import Finished
 from coordinator.telemetry import Telemetry
+from participant_sdk import collector
 from participant_sdk.backoff import Backoff
 from participant_sdk.clock import Clock, SystemClock
 from participant_sdk.grpc_transport import GrpcTransport
@@ -189,9 +189,7 @@ class Daemon:
         incarnation = assembly.engine.incarnation
         self._gate.open(assembly.engine, assembly.inquiries)
         await self._grpc.set_serving(serving=True)
-        # What lives now lives for ever; the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
+        collector.settle()
         self.started.set()
         self.telemetry.logger.info(
             "Coordinator started",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -19,6 +18,7 @@ from typing import Final
 import psycopg
 import structlog
 
+from participant_sdk import collector
 from participant_sdk.batching import BATCH_CAP_DEFAULT
 from participant_sdk.clock import SystemClock
 from participant_sdk.ids import InvalidIdentifierError, check_participant
@@ -83,9 +83,7 @@ async def _serve(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
         ),
     ):
-        # What start-up made lives for ever: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
+        collector.settle()
         await stopping.wait()
         _log.info("participant_stopping", participant=name)
     return EXIT_OK
