@@ -24,15 +24,19 @@ OPERATIONS_MAX: Final = 100
 PARTICIPANTS_MAX: Final = 100
 ADDRESSES_MAX: Final = 100
 REMAINING_MAX_MS: Final = 3_600_000
-RESULTS_MAX_BYTES: Final = 1024 * 1024
+# A vote's results and message, in UTF-8. Those of all branches go into one row of the decision log.
+VOTE_MAX_BYTES: Final = 64 * 1024
 MESSAGE_MAX_CHARS: Final = 1_000
 REASON_MAX_CHARS: Final = 64
 FIELD_MAX_CHARS: Final = 200
 DIGEST_SIZE_BYTES: Final = 32
 SEQUENCE_MAX: Final = 2**63 - 1
+BAD_RESULTS: Final = "BAD_RESULTS"
 
 _OPERATION_NAME: Final = re.compile(r"[\x21-\x7e]{1,64}")
 _TENANT: Final = re.compile(r"[\x21-\x7e]{0,64}")
+# What no JSON text contains. Nor could the log keep it, or not in the same size.
+_NOT_JSON: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 class InvalidFieldError(ValueError):
@@ -157,23 +161,35 @@ def write_vote(vote: Vote) -> common_pb2.Vote:
 
 
 def read_vote(message: common_pb2.Vote) -> Vote:
-    """Read a vote. Anything but the three known ones, or results past their bounds, is a transient "no" (R2)."""
+    """Read a vote. Anything but the three known ones, or results out of bounds, is a transient "no" (R2)."""
     if not VoteKind.PREPARED <= message.kind <= VoteKind.ROLLED_BACK:
         return transient_no("UNKNOWN_VOTE", f"a vote of an unknown kind, {message.kind}", xa_code=XaCode.RBPROTO)
-    results = tuple(message.results)
-    if len(results) > OPERATIONS_MAX or results_size_bytes(results) > RESULTS_MAX_BYTES or "\x00" in "".join(results):
-        return transient_no(
-            "BAD_RESULTS", f"results past {RESULTS_MAX_BYTES} bytes, or not text", xa_code=XaCode.RBPROTO
-        )
-    return Vote(
+    vote = Vote(
         VoteKind(message.kind),
         message.xa_code,
         _plain(message.reason, REASON_MAX_CHARS),
         _plain(message.message, MESSAGE_MAX_CHARS),
         message.transient,
         _plain(message.field, FIELD_MAX_CHARS),
-        results,
+        tuple(message.results),
     )
+    fault = results_fault(vote)
+    return transient_no(BAD_RESULTS, fault, xa_code=XaCode.RBPROTO) if fault else vote
+
+
+def results_fault(vote: Vote) -> str:
+    """What the contract does not allow of a vote's results, in words for their author; empty where all is well."""
+    results = vote.results
+    if not results:
+        return ""
+    if len(results) > OPERATIONS_MAX:
+        return f"{len(results)} results; a branch has at most {OPERATIONS_MAX}"
+    size_bytes = results_size_bytes(results) + text_size_bytes(vote.message[:MESSAGE_MAX_CHARS])
+    if size_bytes > VOTE_MAX_BYTES:
+        return f"results and message take {size_bytes} bytes of at most {VOTE_MAX_BYTES}"
+    if any(map(_NOT_JSON.search, results)):
+        return "a result with a control character, which is no JSON text"
+    return ""
 
 
 def write_ack(ack: Ack) -> common_pb2.Ack:

@@ -20,7 +20,7 @@ from participant_sdk.clock import Clock
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Answers, Commit, Participant, Prepare, Rollback, Work
 from participant_sdk.resources.admission import late, refusal
-from participant_sdk.wire import RESULTS_MAX_BYTES, results_size_bytes
+from participant_sdk.wire import BAD_RESULTS, results_fault
 from participant_sdk.xa import RETRY, Ack, AckKind, Vote, XaCode, transient_no
 
 VoteReply = Callable[[Xid, Vote], None]
@@ -172,19 +172,26 @@ class Workers:
         return admitted
 
     def _final(self, branch: Prepare, vote: Vote, now_s: float) -> Vote:
-        """The vote that leaves: a yes that is late, or too large to send, does not (R16).
+        """The vote that leaves: a yes that is late does not (R16), nor one whose results nobody could keep.
 
         The branch is left as it is, not rolled back here: an earlier Prepare of it may have had
         its yes sent already. A transient "no" is always followed by Rollback, or by our inquiry.
         """
+        fault = results_fault(vote)
         if not vote.is_yes:
-            return vote
+            # A "no" binds without its results as well.
+            return vote._replace(results=()) if fault else vote
         if now_s >= branch.deadline_s:
             return late(branch)
-        if vote.results and results_size_bytes(vote.results) > RESULTS_MAX_BYTES:
-            message = f"the results of {self._participant.name} take more than {RESULTS_MAX_BYTES} bytes"
-            return transient_no("RESULTS_TOO_LARGE", message, xa_code=XaCode.XAER_RMERR)
-        return vote
+        return self._bad_results(branch, fault) if fault else vote
+
+    def _bad_results(self, branch: Prepare, fault: str) -> Vote:
+        """Count and log it, for the service's author alone can mend it."""
+        self.failures += 1
+        _log.error(
+            "participant_bad_results", transaction_id=str(branch.xid), participant=self._participant.name, fault=fault
+        )
+        return transient_no(BAD_RESULTS, f"{self._participant.name}: {fault}", xa_code=XaCode.XAER_RMERR)
 
     async def _apply(self, work: Work) -> Answers:
         """Apply a batch; if it fails, its ending half again alone, and its prepares by halves (R17)."""

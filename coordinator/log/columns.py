@@ -21,7 +21,10 @@ from participant_sdk.xa import Decision
 
 SEPARATOR: Final = "\x1f"
 DIGEST_MAX_BYTES: Final = 64
-TEXT_MAX_CHARS: Final = 256 * 1024
+# One text: the votes of a hundred branches at their largest, every character escaped.
+TEXT_MAX_CHARS: Final = 16 * 1024 * 1024
+# One column of a batch, far below what PostgreSQL takes as one value (1 GB), and in memory.
+COLUMN_MAX_CHARS: Final = 2 * TEXT_MAX_CHARS
 
 UUID_OID: Final = 2950
 SMALLINT_OID: Final = 21
@@ -72,7 +75,10 @@ class Columns(NamedTuple):
 
 
 def pack(records: Sequence[DecisionRecord]) -> Columns:
-    """Make the columns. BadRecordError for a value that the log does not keep, naming the column."""
+    """Make the columns. BadRecordError for a value that the log does not keep, naming the column.
+
+    Also for a batch that is too much for one statement, of which each half may pass.
+    """
     count = len(records)
     digests = [record.digest for record in records]
     if max(map(len, digests), default=0) > DIGEST_MAX_BYTES:
@@ -113,6 +119,9 @@ def _join(column: str, texts: list[str]) -> str:
         raise BadRecordError(f"{column}: a control character (unit separator)")
     if not is_storable(joined):
         raise BadRecordError(f"{column}: a NUL or an unpaired surrogate, which PostgreSQL cannot keep")
-    if len(joined) > TEXT_MAX_CHARS and max(map(len, texts)) > TEXT_MAX_CHARS:
-        raise BadRecordError(f"{column}: more than {TEXT_MAX_CHARS} characters")
+    if len(joined) > TEXT_MAX_CHARS:
+        if max(map(len, texts)) > TEXT_MAX_CHARS:
+            raise BadRecordError(f"{column}: more than {TEXT_MAX_CHARS} characters")
+        if len(joined) > COLUMN_MAX_CHARS:
+            raise BadRecordError(f"{column}: more than {COLUMN_MAX_CHARS} characters in one batch")
     return joined

@@ -70,7 +70,7 @@ def encode_votes(branches: tuple[BranchOutcome, ...]) -> str:
         }
         for b in branches
     ]
-    return json.dumps(votes, separators=(",", ":"), ensure_ascii=True)
+    return json.dumps(votes, separators=(",", ":"), ensure_ascii=False)
 
 
 def decode_votes(results: str) -> tuple[BranchOutcome, ...]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.log.columns import DIGEST_MAX_BYTES, SEPARATOR, TEXT_MAX_CHARS
+from coordinator.log.columns import COLUMN_MAX_CHARS, DIGEST_MAX_BYTES, SEPARATOR, TEXT_MAX_CHARS
 from coordinator.log.decision_log import (
     Appended,
     AppendStatus,
@@ -221,6 +221,14 @@ class TestBadRecords:
         with pytest.raises(BadRecordError):
             await own.append(refused)
         assert await own.append(good) == Appended(AppendStatus.WRITTEN, 1)
+
+    async def test_a_batch_too_large_for_one_statement_passes_in_parts(self, log: DecisionLog) -> None:
+        """R17: each of its records is one that the log keeps."""
+        own = await started(log)
+        records = [own.record()._replace(results="x" * (COLUMN_MAX_CHARS // 3 + 1)) for _ in range(3)]
+        with pytest.raises(BadRecordError, match="in one batch"):
+            await own.append(*records)
+        assert await own.append(*records[:2]) == Appended(AppendStatus.WRITTEN, 2)
 
     async def test_the_longest_allowed_values_pass(self, log: DecisionLog) -> None:
         own = await started(log)

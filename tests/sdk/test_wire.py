@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 
 import pytest
@@ -31,7 +32,7 @@ from participant_sdk.outbox import OUTBOX_BOUND, Outbox
 from participant_sdk.participant import Operation, Prepare
 from participant_sdk.wire import (
     MESSAGE_MAX_CHARS,
-    RESULTS_MAX_BYTES,
+    VOTE_MAX_BYTES,
     read_ack,
     read_introduction,
     read_prepare,
@@ -47,6 +48,7 @@ from participant_sdk.xa import DONE, PREPARED, Ack, AckKind, Vote, VoteKind, XaC
 from tests.sdk.peers import EPOCH, LOG_ID, NAME, new_xid, transfer
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
+JSON = TEXT.map(json.dumps)
 XIDS = st.integers(0, 2**40).map(lambda number: Xid.make(1, EPOCH, number))
 VOTES = st.builds(
     Vote,
@@ -56,7 +58,7 @@ VOTES = st.builds(
     TEXT,
     st.booleans(),
     TEXT,
-    st.lists(TEXT, max_size=3).map(tuple),
+    st.lists(JSON, max_size=3).map(tuple),
 )
 ACKS = st.builds(Ack, st.sampled_from(AckKind), st.sampled_from(XaCode).map(int), TEXT)
 PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=20)
@@ -139,14 +141,22 @@ def test_prepares_keep_their_order() -> None:
     [
         common_pb2.Vote(),
         common_pb2.Vote(kind=common_pb2.VOTE_KIND_PREPARED, results=["x"] * 101),
-        common_pb2.Vote(kind=common_pb2.VOTE_KIND_PREPARED, results=["x" * (RESULTS_MAX_BYTES + 1)]),
+        common_pb2.Vote(kind=common_pb2.VOTE_KIND_PREPARED, results=["x" * (VOTE_MAX_BYTES + 1)]),
+        common_pb2.Vote(kind=common_pb2.VOTE_KIND_PREPARED, results=["é" * (VOTE_MAX_BYTES // 2), "1"]),
+        common_pb2.Vote(kind=common_pb2.VOTE_KIND_PREPARED, results=["x" * VOTE_MAX_BYTES], message="m"),
         common_pb2.Vote(kind=common_pb2.VOTE_KIND_PREPARED, results=["\0"]),
+        common_pb2.Vote(kind=common_pb2.VOTE_KIND_PREPARED, results=["\x1f"]),
     ],
 )
 def test_a_vote_out_of_bounds_is_a_transient_no(vote: common_pb2.Vote) -> None:
     """R2, and what the log could not keep must not come near it."""
     assert read_vote(vote).transient
     assert not read_vote(vote).is_yes
+
+
+def test_the_largest_vote_is_read() -> None:
+    vote = PREPARED._replace(results=("é" * (VOTE_MAX_BYTES // 2 - 1), "\t\n"))
+    assert read_vote(write_vote(vote)) == vote
 
 
 def test_words_are_cut_and_cleaned() -> None:
@@ -185,7 +195,7 @@ def test_an_outbox_fills_frames_to_their_bound() -> None:
 
 async def test_answers_are_cut_into_frames_that_fit() -> None:
     """Large results spread over frames; nothing is lost, and no frame passes what the other end accepts."""
-    queue, sent = AnswerQueue(), {new_xid(): PREPARED._replace(results=("x" * 900_000,)) for _ in range(12)}
+    queue, sent = AnswerQueue(), {new_xid(): PREPARED._replace(results=("x" * 60_000,)) for _ in range(200)}
     for xid, vote in sent.items():
         queue.voted(xid, vote)
         queue.committed(xid, Ack(AckKind.RETRY, XaCode.RETRY, "é" * MESSAGE_MAX_CHARS))
@@ -193,7 +203,7 @@ async def test_answers_are_cut_into_frames_that_fit() -> None:
     acks = 0
     while len(queue):
         frame = await queue.next_frame()
-        assert frame.ByteSize() < FRAME_BYTES + 2 * RESULTS_MAX_BYTES < MESSAGE_MAX_BYTES
+        assert frame.ByteSize() < FRAME_BYTES + 2 * VOTE_MAX_BYTES < MESSAGE_MAX_BYTES
         received.update(read_votes(frame.votes))
         acks += len(read_acks(frame.commit_acks))
     assert (received, acks) == (sent, len(sent))

@@ -24,9 +24,9 @@ from participant_sdk.participant import (
     Rollback,
     Work,
 )
-from participant_sdk.wire import RESULTS_MAX_BYTES
+from participant_sdk.wire import BAD_RESULTS, VOTE_MAX_BYTES
 from participant_sdk.worker import Workers
-from participant_sdk.xa import DONE, PREPARED, Ack, AckKind, Decision, Vote, XaCode
+from participant_sdk.xa import DONE, PREPARED, Ack, AckKind, Decision, Vote, XaCode, business_no
 from tests.sdk.peers import CLOCK, EPOCH, LOG_ID, NAME, branch, new_xid
 
 
@@ -213,14 +213,27 @@ async def test_a_yes_that_comes_too_late_is_not_sent() -> None:
     assert (answered.votes[0][1].transient, answered.votes[0][1].xa_code) == (True, XaCode.RBTIMEOUT)
 
 
-async def test_results_too_large_to_send_are_a_no() -> None:
-    """A vote has to fit a frame with others."""
-    vote = PREPARED._replace(results=("x" * (RESULTS_MAX_BYTES + 1),))
+@pytest.mark.parametrize("results", [("x" * (VOTE_MAX_BYTES + 1),), ("\x01",), ("1",) * 101])
+async def test_results_that_nobody_could_keep_are_a_no_that_says_so(results: tuple[str, ...]) -> None:
+    """They go into the decision log; what does not fit there could never commit."""
+    vote = PREPARED._replace(results=results)
     answered = Answered()
     async with working(Recording(lambda work: Answers(prepares=[vote] * len(work.prepares)))) as workers:
         workers.prepare(some_branch(), answered.voted)
         await answered.all_of(1)
-    assert answered.votes[0][1].reason == "RESULTS_TOO_LARGE"
+        assert workers.failures == 1
+    said = answered.votes[0][1]
+    assert (said.reason, said.transient) == (BAD_RESULTS, True)
+    assert NAME in said.message
+
+
+async def test_a_business_no_stays_one_whatever_came_with_it() -> None:
+    vote = business_no("INSUFFICIENT_FUNDS", "no")._replace(results=("x" * (VOTE_MAX_BYTES + 1),))
+    answered = Answered()
+    async with working(Recording(lambda work: Answers(prepares=[vote] * len(work.prepares)))) as workers:
+        workers.prepare(some_branch(), answered.voted)
+        await answered.all_of(1)
+    assert answered.votes[0][1] == business_no("INSUFFICIENT_FUNDS", "no")
 
 
 @pytest.mark.parametrize("bad_at", [0, 3, 6, 7])
