@@ -29,7 +29,10 @@ def parse_duration(text: str) -> timedelta:
     if not _DURATION.fullmatch(text):
         raise ValueError(f"not a duration (such as 30s, 5m, 1m30s, 250ms): {text[:64]!r}")
     parts = (Decimal(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
-    return timedelta(seconds=float(sum(parts)))
+    try:
+        return timedelta(seconds=float(sum(parts)))
+    except OverflowError as error:
+        raise ValueError(f"a duration of more days than can be counted: {text[:64]!r}") from error
 
 
 def span(low: str, high: str) -> BeforeValidator:
@@ -50,7 +53,8 @@ def whole(low: int, high: int) -> BeforeValidator:
 
     def read(value: object) -> int:
         number = _decimal(value)
-        if number is None or number != int(number) or not low <= number <= high:
+        # The range first: a number of a billion digits would be written out to be compared.
+        if number is None or not low <= number <= high or number != int(number):
             raise ValueError(f"a whole number from {low} to {high}; not {value!r}")
         return int(number)
 
@@ -150,7 +154,8 @@ def _decimal(value: object) -> Decimal | None:
         return None
     try:
         number = Decimal(str(value))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):
+        # A text that is none, an exponent beyond Decimal's, an int too long for Python to write.
         return None
     return number if number.is_finite() else None
 

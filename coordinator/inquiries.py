@@ -66,7 +66,9 @@ class Inquiries:
         gave = self._engine.gave(xid)
         if gave or (answer.state is DecisionState.ROLLBACK and answer.owner is not None):
             return _presumed(xid)
-        where = f"; ask its owner at {answer.owner.address}" if answer.owner and not answer.owner.fenced else ""
+        owner = answer.owner
+        is_elsewhere = owner and not owner.fenced and owner.address != self._engine.incarnation.address
+        where = f"; ask its owner at {owner.address}" if owner and is_elsewhere else ""
         raise UnknownTransactionError(f"no transaction {xid} is known{where}", xid=xid)
 
     async def transactions(self, phase: Phase | None, before: Xid | None, limit: int) -> Sequence[TransactionView]:

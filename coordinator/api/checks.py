@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Final
 
 from coordinator import canonical
@@ -15,7 +16,7 @@ from participant_sdk.ids import InvalidIdentifierError, Xid
 from participant_sdk.participant import Operation
 
 OPERATIONS_MAX: Final = 100
-TIMEOUT_MAX_S: Final = 55 * 60.0
+TIMEOUT_MAX_S: Final = 55 * 60
 REASON_MAX_CHARS: Final = 200
 
 _OPERATION_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -41,15 +42,15 @@ def check_operations(operations: Sequence[Operation], *, least: int = 1) -> None
         _check_operation(operation, index)
 
 
-def check_timeout(seconds: float, field: str = "timeout") -> float:
+def check_timeout(seconds: Decimal, field: str = "timeout") -> float:
     """Return a time-out in seconds, above 0 and at most 55 minutes."""
     if not 0 < seconds <= TIMEOUT_MAX_S:
         raise InvalidRequestError(
-            f"a time-out is above 0 and at most {TIMEOUT_MAX_S:.0f} seconds (55 minutes), not {seconds:g}",
+            f"a time-out is above 0 and at most {TIMEOUT_MAX_S} seconds (55 minutes), not {seconds:f}",
             field=field,
             code="TIMEOUT_OUT_OF_RANGE",
         )
-    return seconds
+    return float(seconds)
 
 
 def check_request_id(name: str, field: str = "request_id") -> str:

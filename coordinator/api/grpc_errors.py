@@ -117,12 +117,18 @@ def failure_of(error: TransactionError) -> transaction_pb2.Failure:
         code=code_of(error).value[0],
         message=error.message[:_MESSAGE_MAX_CHARS],
         reason=reason_of(error),
-        field=error.field if isinstance(error, InvalidRequestError) else "",
+        field=_field_of(error),
         xid=str(error.xid) if error.xid is not None else "",
     )
     if retry_after_s := retry_after_s_of(error):
         failure.retry_after.FromNanoseconds(int(retry_after_s * _NANOS))
     return failure
+
+
+def unforeseen(telemetry: Telemetry, error: Exception) -> TransactionError:
+    """Count and log an error that no rule foresees; return INTERNAL, which has nothing of its text."""
+    telemetry.fault("grpc", error)
+    return TransactionError("an error inside the coordinator; it is in its log")
 
 
 class Refusals:
@@ -147,11 +153,23 @@ class Refusals:
         if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
             return
         if not isinstance(error, TransactionError):
-            self._telemetry.fault("grpc", error)
-            error = TransactionError("an error inside the coordinator; it is in its log")
+            error = unforeseen(self._telemetry, error)
         self._telemetry.refused("grpc", error.reason)
         status = status_of(error)
         await self._context.abort(code_of(error), status.message, ((DETAILS_KEY, status.SerializeToString()),))
+
+
+def _field_of(error: TransactionError) -> str:
+    """What is wrong, as the messages name it; empty where it is no part of the request."""
+    match error:
+        case InvalidRequestError():
+            return error.field
+        case UnknownTransactionError():
+            return "xid"
+        case RequestInUseError():
+            return "request_id"
+        case _:
+            return ""
 
 
 def _metadata_of(error: TransactionError) -> dict[str, str]:
@@ -160,8 +178,8 @@ def _metadata_of(error: TransactionError) -> dict[str, str]:
         metadata["transaction_id"] = str(error.xid)
     if isinstance(error, RejectedError):
         metadata["state"] = error.state
-    if isinstance(error, InvalidRequestError):
-        metadata["field"] = error.field
+    if field := _field_of(error):
+        metadata["field"] = field
     return metadata
 
 

@@ -16,7 +16,7 @@ from pincex.tx.v1 import transaction_pb2
 
 from coordinator.api import grpc_wire
 from coordinator.api.gate import Gate
-from coordinator.api.grpc_errors import AnyContext, failure_of
+from coordinator.api.grpc_errors import AnyContext, failure_of, unforeseen
 from coordinator.api.rejection import rejection
 from coordinator.errors import InvalidRequestError, OutcomeUnknownError, TransactionError
 from coordinator.requests import Ended, ExecuteCall
@@ -88,26 +88,32 @@ class ClientStream:
         try:
             call = grpc_wire.read_execute(request, self._timeout_default_s)
             future = self._gate.for_new_work().execute(call)
-        except TransactionError as error:
-            self._answers.put(_Answer(tag, error))
+        except Exception as error:  # noqa: BLE001 - what is wrong with one item must not end the others' stream
+            self._answers.put(_Answer(tag, self._foreseen(error)))
             return
 
         def ended(future: asyncio.Future[Ended]) -> None:
-            self._answers.put(_Answer(tag, _told(future, call)))
+            self._answers.put(_Answer(tag, self._told(future, call)))
 
         future.add_done_callback(ended)
+
+    def _told(self, future: asyncio.Future[Ended], call: ExecuteCall) -> Ended | TransactionError:
+        if future.cancelled():
+            return OutcomeUnknownError("the coordinator stopped before the outcome was known; ask again")
+        try:
+            ended = future.result()
+            return rejection(ended.outcome, call) or ended
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._foreseen(error)
+
+    def _foreseen(self, error: Exception) -> TransactionError:
+        return error if isinstance(error, TransactionError) else unforeseen(self._telemetry, error)
 
     async def _write(self, answers: list[_Answer]) -> None:
         frame = transaction_pb2.ExecuteStreamResponse()
         size_chars = 0
         for tag, ended in answers:
-            answer = frame.answers.add(tag=tag % 2**64)
-            if isinstance(ended, Ended):
-                grpc_wire.write_ended(ended, answer.result)
-                size_chars += grpc_wire.results_size_chars(ended)
-            else:
-                self._telemetry.refused("grpc", ended.reason)
-                answer.failure.CopyFrom(failure_of(ended))
+            size_chars += self._write_answer(ended, frame.answers.add(tag=tag % 2**64))
             if size_chars > FRAME_RESULTS_MAX_CHARS:
                 await self._context.write(frame)
                 frame, size_chars = transaction_pb2.ExecuteStreamResponse(), 0
@@ -115,6 +121,18 @@ class ClientStream:
         self._telemetry.batch("client_stream", len(answers))
         self._unsettled -= len(answers)
         self._settled.set()
+
+    def _write_answer(self, ended: Ended | TransactionError, answer: transaction_pb2.ExecuteStreamAnswer) -> int:
+        """Write one answer; return roughly how many characters its results take."""
+        if isinstance(ended, Ended):
+            try:
+                grpc_wire.write_ended(ended, answer.result)
+                return grpc_wire.results_size_chars(ended)
+            except Exception as error:  # noqa: BLE001 - a result that cannot be written fails alone
+                ended = unforeseen(self._telemetry, error)
+        self._telemetry.refused("grpc", ended.reason)
+        answer.failure.CopyFrom(failure_of(ended))
+        return 0
 
 
 def _refusal_of(frame: transaction_pb2.ExecuteStreamRequest | None) -> InvalidRequestError | None:
@@ -125,13 +143,3 @@ def _refusal_of(frame: transaction_pb2.ExecuteStreamRequest | None) -> InvalidRe
             f"a frame has at most {FRAME_REQUESTS_MAX} requests", field="more", code="FRAME_TOO_LARGE"
         )
     return None
-
-
-def _told(future: asyncio.Future[Ended], call: ExecuteCall) -> Ended | TransactionError:
-    if future.cancelled():
-        return OutcomeUnknownError("the coordinator stopped before the outcome was known; ask again")
-    error = future.exception()
-    if error is None:
-        ended = future.result()
-        return rejection(ended.outcome, call.operations) or ended
-    return error if isinstance(error, TransactionError) else OutcomeUnknownError("an error inside the coordinator")

@@ -44,7 +44,7 @@ class TransactionService(TransactionServiceServicer):
             call = grpc_wire.read_execute(request, self._timeout_default_s)
             # Cancelled, this gives up its own future alone; the transaction goes on (R16).
             ended = await self._gate.for_new_work().execute(call)
-            rejected = rejection(ended.outcome, call.operations)
+            rejected = rejection(ended.outcome, call)
             if rejected is not None:
                 raise rejected
             grpc_wire.write_ended(ended, response.result)
@@ -230,7 +230,7 @@ def _check_work(request: transaction_pb2.EnlistRequest, participant: str) -> Non
     for index, operation in enumerate(request.operations):
         if operation.service != participant:
             raise InvalidRequestError(
-                f"the branch is {participant}'s, not {operation.service[:64]!r}'s",
+                f"must be {participant!r}, the participant enlisted here; it is {operation.service[:64]!r}",
                 field=f"operations[{index}].service",
                 code="SERVICE_MISMATCH",
             )

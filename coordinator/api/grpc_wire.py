@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -51,13 +52,15 @@ def read_timeout(request: transaction_pb2.ExecuteRequest | transaction_pb2.Begin
     if not request.HasField("timeout"):
         return default_s
     timeout = request.timeout
-    if abs(timeout.nanos) > _NANOS_MAX or abs(timeout.seconds) > _DURATION_MAX_S:
+    seconds, nanos = timeout.seconds, timeout.nanos
+    # Both have one sign, or one is zero.
+    if abs(nanos) > _NANOS_MAX or abs(seconds) > _DURATION_MAX_S or seconds * nanos < 0:
         raise InvalidRequestError(
-            f"no duration: {timeout.seconds} seconds and {timeout.nanos} nanoseconds",
+            f"no duration: {seconds} seconds and {nanos} nanoseconds",
             field="timeout",
             code="TIMEOUT_OUT_OF_RANGE",
         )
-    return checks.check_timeout(timeout.seconds + timeout.nanos / _NANOS)
+    return checks.check_timeout(seconds + Decimal(nanos) / _NANOS)
 
 
 def read_wait(wait: int) -> bool:

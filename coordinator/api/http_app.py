@@ -15,6 +15,7 @@ from starlette.responses import Response
 from coordinator.api import checks, http_problems, http_views
 from coordinator.api.gate import Gate
 from coordinator.api.http_body import read_call
+from coordinator.api.http_faults import Faults
 from coordinator.api.http_schema import EXECUTE, PROBLEMS
 from coordinator.api.rejection import rejection
 from coordinator.errors import TransactionError
@@ -38,7 +39,7 @@ class HttpRoutes:
         """Run one transaction from begin to outcome; ROLLED_BACK is a result like COMMITTED."""
         call = await read_call(request, self.timeout_default_s)
         ended = await self.gate.for_new_work().execute(call)
-        rejected = rejection(ended.outcome, call.operations)
+        rejected = rejection(ended.outcome, call)
         if rejected is not None:
             raise rejected
         return _json(http_views.ended_json(ended))
@@ -72,11 +73,11 @@ def make_app(routes: HttpRoutes) -> FastAPI:
     app = FastAPI(title="PinCEX Transactions", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.include_router(_router(routes))
 
-    async def on_refusal(_request: Request, error: Exception) -> Response:
+    async def on_refusal(request: Request, error: Exception) -> Response:
         if not isinstance(error, TransactionError):
             raise error
         routes.telemetry.refused("http", error.reason)
-        return http_problems.problem_of(error)
+        return http_problems.problem_of(error, request)
 
     async def on_routing(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
@@ -87,16 +88,10 @@ def make_app(routes: HttpRoutes) -> FastAPI:
         # Nobody reads it.
         return http_problems.problem(HTTPStatus.BAD_REQUEST, "CLIENT_LEFT", "the connection was closed")
 
-    async def on_fault(_request: Request, error: Exception) -> Response:
-        routes.telemetry.fault("http", error)
-        return http_problems.problem(
-            HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL", "an error inside the coordinator; it is in its log"
-        )
-
     app.add_exception_handler(TransactionError, on_refusal)
     app.add_exception_handler(HTTPException, on_routing)
     app.add_exception_handler(ClientDisconnect, on_leaving)
-    app.add_exception_handler(Exception, on_fault)
+    app.add_middleware(Faults, routes.telemetry)
     return app
 
 
@@ -110,9 +105,9 @@ def _router(routes: HttpRoutes) -> APIRouter:
         responses=PROBLEMS,
         tags=["transactions"],
     )
-    router.add_api_route(
-        f"{PREFIX}/status/{{transaction_id}}", routes.status, methods=["GET"], responses=PROBLEMS, tags=["transactions"]
-    )
+    status = f"{PREFIX}/status/{{transaction_id}}"
+    router.add_api_route(status, routes.status, methods=["GET"], responses=PROBLEMS, tags=["transactions"])
+    router.add_api_route(status, routes.status, methods=["HEAD"], include_in_schema=False)
     for path, call in (
         (f"{PREFIX}/health", routes.show_health),
         ("/health/live", routes.live),
@@ -120,6 +115,7 @@ def _router(routes: HttpRoutes) -> APIRouter:
         ("/metrics", routes.metrics),
     ):
         router.add_api_route(path, call, methods=["GET"], tags=["watching"])
+        router.add_api_route(path, call, methods=["HEAD"], include_in_schema=False)
     return router
 
 

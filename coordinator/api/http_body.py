@@ -15,7 +15,8 @@ from typing import Final
 from starlette.requests import Request
 
 from coordinator.api import checks, json_spans
-from coordinator.api.http_problems import UnacceptableError
+from coordinator.api.http_problems import KEY_HEADER, UnacceptableError
+from coordinator.api.json_spans import RepeatedKeyError
 from coordinator.errors import InvalidRequestError
 from coordinator.requests import ExecuteCall
 from participant_sdk import exact_json
@@ -31,6 +32,7 @@ _WAITS: Final = {"applied": True, "decided": False}
 
 async def read_call(request: Request, timeout_default_s: float) -> ExecuteCall:
     """Read the request into a call. InvalidRequestError names the field that is wrong."""
+    _check_head(request)
     text = await _read_text(request)
     try:
         json_spans.check_syntax(text)
@@ -50,8 +52,16 @@ async def read_call(request: Request, timeout_default_s: float) -> ExecuteCall:
     )
 
 
-async def _read_text(request: Request) -> str:
+def _check_head(request: Request) -> None:
+    for name in request.query_params:
+        raise _invalid("everything stands in the body: no query parameter is known", name[:64], "FIELD_UNKNOWN")
+    for name in ("Content-Type", KEY_HEADER):
+        if len(request.headers.getlist(name)) > 1:
+            raise _invalid("the header stands twice", name, "HEADER_TWICE")
     _check_type(request)
+
+
+async def _read_text(request: Request) -> str:
     chunks: list[bytes] = []
     size_bytes = 0
     try:
@@ -125,6 +135,8 @@ def _operation(text: str, field: str) -> Operation:
 def _members(text: str, known: tuple[str, ...], field: str, prefix: str) -> dict[str, str]:
     try:
         members = json_spans.members(text)
+    except RepeatedKeyError as error:
+        raise _invalid(str(error), f"{prefix}{error.key[:64]}", "JSON_INVALID") from error
     except InvalidJsonError as error:
         raise _invalid(str(error), field, "JSON_INVALID") from error
     for key in members:
@@ -139,23 +151,25 @@ def _request_id(request: Request, body: dict[str, str]) -> str:
         raise _invalid(
             "1 to 128 printable ASCII characters; leave it out for none", "request_id", "REQUEST_ID_MALFORMED"
         )
-    # A structured header's string stands in quotes; many clients send it bare.
-    key = request.headers.get("idempotency-key", "")
-    bare = key[1:-1] if len(key) > 2 and key[0] == key[-1] == '"' else key
-    if not bare:
+    key = request.headers.get(KEY_HEADER)
+    if key is None:
         return written
-    checks.check_request_id(bare, "Idempotency-Key")
+    # A structured header's string stands in quotes; many clients send it bare.
+    bare = key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
+    if not bare:
+        raise _invalid("empty; leave it out for none", KEY_HEADER, "REQUEST_ID_MALFORMED")
+    checks.check_request_id(bare, KEY_HEADER)
     if written and written != bare:
-        raise _invalid("Idempotency-Key and request_id differ; send one of them", "Idempotency-Key", "REQUEST_ID_TWICE")
+        raise _invalid("Idempotency-Key and request_id differ; send one of them", KEY_HEADER, "REQUEST_ID_TWICE")
     return bare
 
 
 def _wait(body: dict[str, str]) -> bool:
     if "wait" not in body:
         return True
-    wait = _WAITS.get(_text(body["wait"], "wait"))
+    wait = _WAITS.get(_text(body["wait"], "wait").lower())
     if wait is None:
-        raise _invalid(f"one of {', '.join(_WAITS)}", "wait", "WAIT_UNKNOWN")
+        raise _invalid(f"must be one of: {', '.join(_WAITS)}", "wait", "WAIT_UNKNOWN")
     return wait
 
 
@@ -166,11 +180,11 @@ def _text(value: str, field: str) -> str:
     return read
 
 
-def _number(value: str, field: str) -> float:
+def _number(value: str, field: str) -> Decimal:
     read = _exact(value, field)
     if not isinstance(read, Decimal):
         raise _invalid("must be a number", field, "TYPE")
-    return float(read)
+    return read
 
 
 def _exact(value: str, field: str) -> exact_json.Exact:

@@ -36,6 +36,7 @@ from coordinator.errors import (
 )
 
 MEDIA_TYPE: Final = "application/problem+json"
+KEY_HEADER: Final = "Idempotency-Key"
 _STATUSES: Final[tuple[tuple[type[TransactionError], HTTPStatus], ...]] = (
     (RequestReusedError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (InvalidRequestError, HTTPStatus.BAD_REQUEST),
@@ -83,11 +84,11 @@ def problem(
     return Response(json.dumps(document), status.value, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-def problem_of(error: TransactionError) -> Response:
+def problem_of(error: TransactionError, request: Request) -> Response:
     """The problem document for an error."""
     more: dict[str, str] = {}
-    if isinstance(error, InvalidRequestError):
-        more["field"] = error.field
+    if field := _field_of(error, request):
+        more["field"] = field
     if error.xid is not None:
         more["transaction_id"] = str(error.xid)
     if isinstance(error, RejectedError):
@@ -95,6 +96,19 @@ def problem_of(error: TransactionError) -> Response:
     retry_after_s = retry_after_s_of(error)
     headers = {"Retry-After": str(math.ceil(retry_after_s))} if retry_after_s else {}
     return problem(status_of(error), reason_of(error), error.message, more=more, headers=headers)
+
+
+def _field_of(error: TransactionError, request: Request) -> str:
+    """What is wrong, as HTTP names it; empty where it is no part of the request."""
+    match error:
+        case RequestReusedError() | RequestInUseError():
+            return KEY_HEADER if KEY_HEADER in request.headers else "request_id"
+        case InvalidRequestError():
+            return error.field
+        case UnknownTransactionError():
+            return "transaction_id"
+        case _:
+            return ""
 
 
 def problem_of_routing(request: Request, error: HTTPException) -> Response:

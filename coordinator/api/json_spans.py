@@ -15,6 +15,14 @@ from participant_sdk.exact_json import InvalidJsonError
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 
 
+class RepeatedKeyError(InvalidJsonError):
+    """An object has this key twice."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key[:64]!r} stands twice")
+        self.key = key
+
+
 def check_syntax(text: str) -> None:
     """InvalidJsonError with line and column unless the text is one JSON value."""
     try:
@@ -28,14 +36,14 @@ def check_syntax(text: str) -> None:
 def members(text: str) -> dict[str, str]:
     """The members of an object by key, each value as its text. The syntax must be checked.
 
-    InvalidJsonError for no object, or a key that stands twice.
+    InvalidJsonError for no object, RepeatedKeyError for a key that stands twice.
     """
     at = _start(text, "{", "an object")
     found: dict[str, str] = {}
     while text[at] != "}":
         key, end = _DECODER.raw_decode(text, at)
         if key in found:
-            raise InvalidJsonError(f"the key {key!r} stands twice")
+            raise RepeatedKeyError(key)
         at = _skip(text, _skip(text, end) + 1)
         _, end = _DECODER.raw_decode(text, at)
         found[str(key)] = text[at:end]

@@ -11,6 +11,7 @@ from typing import Final
 
 from coordinator.errors import InvalidRequestError
 from coordinator.protocol.outcome import BranchOutcome, Outcome
+from coordinator.requests import ExecuteCall
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Operation
 from participant_sdk.xa import Decision, Vote, XaCode
@@ -26,23 +27,25 @@ class RejectedError(InvalidRequestError):
         self.state = "ROLLED_BACK"
 
 
-def rejection(outcome: Outcome, operations: Sequence[Operation]) -> RejectedError | None:
+def rejection(outcome: Outcome, call: ExecuteCall) -> RejectedError | None:
     """The error for the first branch that voted so; None where none did."""
     if outcome.decision is Decision.COMMIT:
         return None
     for branch in outcome.branches:
         vote = branch.vote
         if vote is not None and vote.is_business_no and vote.xa_code == XaCode.XAER_INVAL:
-            return _rejected(outcome, branch, vote, operations)
+            return _rejected(outcome, branch, vote, call)
     return None
 
 
-def _rejected(outcome: Outcome, branch: BranchOutcome, vote: Vote, operations: Sequence[Operation]) -> RejectedError:
-    field = request_field(vote.field, branch.participant, operations)
+def _rejected(outcome: Outcome, branch: BranchOutcome, vote: Vote, call: ExecuteCall) -> RejectedError:
+    field = request_field(vote.field, branch.participant, call.operations)
     message = vote.message or vote.reason
+    # A request_id is bound to this "no" (R3).
+    again = "send it under another request_id" if call.request_id else "send it again"
     return RejectedError(
         f"{branch.participant}: {message.replace(vote.field, field) if vote.field else message} "
-        f"(transaction {outcome.xid} is ROLLED_BACK; change the request and send it under another request_id)",
+        f"(transaction {outcome.xid} is ROLLED_BACK; change the request and {again})",
         field=field,
         code=vote.reason or "INVALID_REQUEST",
         xid=outcome.xid,

@@ -24,7 +24,7 @@ from coordinator.api.gate import Gate
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
 from coordinator.api.http_app import HttpRoutes, make_app
-from coordinator.api.http_server import HttpDoor
+from coordinator.api.http_server import IDLE_S, HttpDoor
 from coordinator.assembly import Assembly, Settings, assemble
 from coordinator.health import Health, ParticipantHealth
 from coordinator.log.memory import MemoryLog
@@ -79,7 +79,7 @@ class Doors:
 
 
 @asynccontextmanager
-async def doors(*, max_concurrent_txns: int = 1000) -> AsyncGenerator[Doors]:
+async def doors(*, max_concurrent_txns: int = 1000, idle_s: int = IDLE_S) -> AsyncGenerator[Doors]:
     """Open both doors for the time of the block."""
     lines = io.StringIO()
     telemetry = Telemetry("info", lines)
@@ -100,7 +100,8 @@ async def doors(*, max_concurrent_txns: int = 1000) -> AsyncGenerator[Doors]:
             on_finished=telemetry.finished,
         )
         working = tasks.create_task(assembly.run())
-        http_door = HttpDoor(make_app(HttpRoutes(gate, telemetry, lambda: _health(assembly), TIMEOUT_DEFAULT_S)), 1)
+        app = make_app(HttpRoutes(gate, telemetry, lambda: _health(assembly), TIMEOUT_DEFAULT_S))
+        http_door = HttpDoor(app, 1, idle_s=idle_s)
         http_door.listen("127.0.0.1:0")
         await door.start()
         await door.set_serving(serving=True)

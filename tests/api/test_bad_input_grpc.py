@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import grpc
@@ -55,6 +56,24 @@ AT_THE_DOOR: Final = {
     "negative time": (lasting(-5), "timeout", "TIMEOUT_OUT_OF_RANGE"),
     "too much time": (lasting(3301), "timeout", "TIMEOUT_OUT_OF_RANGE"),
     "no duration": (lasting(1, 2_000_000_000), "timeout", "TIMEOUT_OUT_OF_RANGE"),
+    "time of mixed signs": (lasting(1, -500_000_000), "timeout", "TIMEOUT_OUT_OF_RANGE"),
+    "negative time of mixed signs": (lasting(-1, 500_000_000), "timeout", "TIMEOUT_OUT_OF_RANGE"),
+    "a nanosecond too much time": (lasting(3300, 1), "timeout", "TIMEOUT_OUT_OF_RANGE"),
+    "a huge exponent": (
+        asking(TRANSFER % "1e999999999999999999999999"),
+        "operations[1].parameters.amount",
+        "JSON_INVALID",
+    ),
+    "a minute exponent": (
+        asking(TRANSFER % "1e-999999999999999999999"),
+        "operations[1].parameters.amount",
+        "JSON_INVALID",
+    ),
+    "a zero with one": (
+        asking(TRANSFER % "0e999999999999999999999"),
+        "operations[1].parameters.amount",
+        "JSON_INVALID",
+    ),
     "endless time": (lasting(2**62), "timeout", "TIMEOUT_OUT_OF_RANGE"),
     "request_id with spaces": (transfer(request_id="a b"), "request_id", "REQUEST_ID_MALFORMED"),
     "request_id too long": (transfer(request_id="x" * 129), "request_id", "REQUEST_ID_MALFORMED"),
@@ -121,6 +140,24 @@ async def test_a_bound_request_id_refuses_other_operations(open_doors: Doors) ->
     assert (refused.field, refused.info.reason) == ("request_id", "REQUEST_ID_REUSED")
 
 
+async def test_a_request_id_in_use_by_other_operations_is_aborted_with_a_time_to_come_again(open_doors: Doors) -> None:
+    open_doors.around.taps[LEFT].shut()
+    first = open_doors.stub.Execute(transfer(request_id="busy"))
+    while not open_doors.assembly.engine.in_flight:  # noqa: ASYNC110 - the engine has no event for its beginnings.
+        await asyncio.sleep(0.001)
+    refused = await refusal_of(open_doors, transfer(request_id="busy", amount="6"))
+    assert (refused.code, refused.info.reason) == (grpc.StatusCode.ABORTED, "REQUEST_ID_IN_USE")
+    retry = refused.details["RetryInfo"]
+    assert isinstance(retry, error_details_pb2.RetryInfo)
+    assert retry.retry_delay.ToTimedelta().total_seconds() > 0
+    open_doors.around.taps[LEFT].open()
+    assert (await first).result.xid == refused.info.metadata["transaction_id"]
+
+
+async def test_a_time_out_is_told_exactly(open_doors: Doors) -> None:
+    assert (await refusal_of(open_doors, lasting(3300, 1))).message.endswith("not 3300.000000001")
+
+
 async def test_a_refusal_for_bad_parameters_stays_with_its_request_id(open_doors: Doors) -> None:
     """R3: the "no" is bound, and told again as the same error."""
     request = asking(TRANSFER % "-1")
@@ -142,13 +179,20 @@ async def test_xids_that_are_none_or_unknown(open_doors: Doors) -> None:
                 await call
             refused = read_refusal(raised.value)
             assert (refused.code, refused.field) == (grpc.StatusCode.INVALID_ARGUMENT, "xid")
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await stub.Commit(transaction_pb2.TransactionServiceCommitRequest(xid=XID_UNKNOWN))
-    refused = read_refusal(raised.value)
-    assert refused.code is grpc.StatusCode.NOT_FOUND
-    resource = refused.details["ResourceInfo"]
-    assert isinstance(resource, error_details_pb2.ResourceInfo)
-    assert resource.resource_name == XID_UNKNOWN
+    for call in (
+        stub.GetTransaction(transaction_pb2.GetTransactionRequest(xid=XID_UNKNOWN)),
+        stub.Commit(transaction_pb2.TransactionServiceCommitRequest(xid=XID_UNKNOWN)),
+        stub.Rollback(transaction_pb2.TransactionServiceRollbackRequest(xid=XID_UNKNOWN)),
+        stub.Enlist(transaction_pb2.EnlistRequest(xid=XID_UNKNOWN, participant=LEFT)),
+        stub.SetRollbackOnly(transaction_pb2.SetRollbackOnlyRequest(xid=XID_UNKNOWN)),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call
+        refused = read_refusal(raised.value)
+        assert (refused.code, refused.info.metadata["field"]) == (grpc.StatusCode.NOT_FOUND, "xid")
+        resource = refused.details["ResourceInfo"]
+        assert isinstance(resource, error_details_pb2.ResourceInfo)
+        assert resource.resource_name == XID_UNKNOWN
 
 
 async def test_bytes_that_are_no_message_are_the_callers_mistake(open_doors: Doors) -> None:

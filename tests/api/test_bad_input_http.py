@@ -7,6 +7,7 @@ from typing import Final
 
 import httpx
 
+from participant_sdk.ids import Xid
 from tests.api.doors import Doors, doors
 from tests.sdk.small_system import LEFT, RIGHT
 
@@ -61,7 +62,12 @@ AT_THE_DOOR: Final = {
         "operations[1].params",
         "FIELD_UNKNOWN",
     ),
-    "a member twice": (beside('"wait": "applied", "wait": "decided"'), "body", "JSON_INVALID"),
+    "a member twice": (beside('"wait": "applied", "wait": "decided"'), "wait", "JSON_INVALID"),
+    "a member of an operation twice": (
+        asking("{}").replace('"parameters": {}', '"parameters": {}, "parameters": {}'),
+        "operations[1].parameters",
+        "JSON_INVALID",
+    ),
     "parameters of another type": (asking("[1]"), "operations[1].parameters", "JSON_INVALID"),
     "a parameter twice": (asking('{"to": "b", "to": "c"}'), "operations[1].parameters.to", "JSON_INVALID"),
     "NaN": (amount("NaN"), "operations[1].parameters.amount", "JSON_INVALID"),
@@ -75,6 +81,17 @@ AT_THE_DOOR: Final = {
     "no time": (beside('"timeout_seconds": 0'), "timeout_seconds", "TIMEOUT_OUT_OF_RANGE"),
     "negative time": (beside('"timeout_seconds": -1'), "timeout_seconds", "TIMEOUT_OUT_OF_RANGE"),
     "too much time": (beside('"timeout_seconds": 3301'), "timeout_seconds", "TIMEOUT_OUT_OF_RANGE"),
+    "a little too much time": (beside('"timeout_seconds": 3300.001'), "timeout_seconds", "TIMEOUT_OUT_OF_RANGE"),
+    "a huge exponent": (amount("1e999999999999999999999999"), "operations[1].parameters.amount", "JSON_INVALID"),
+    "a minute exponent": (amount("1e-999999999999999999999"), "operations[1].parameters.amount", "JSON_INVALID"),
+    "a zero with one": (amount("0e999999999999999999999"), "operations[1].parameters.amount", "JSON_INVALID"),
+    "huge time": (beside('"timeout_seconds": 1e999999999999999999999999'), "timeout_seconds", "JSON_INVALID"),
+    "minute time": (beside('"timeout_seconds": 1e-999999999999999999999'), "timeout_seconds", "JSON_INVALID"),
+    "zero time with an exponent": (
+        beside('"timeout_seconds": 0e999999999999999999999'),
+        "timeout_seconds",
+        "JSON_INVALID",
+    ),
     "infinite time": (beside('"timeout_seconds": 1e400'), "timeout_seconds", "JSON_INVALID"),
     "request_id of another type": (beside('"request_id": 7'), "request_id", "TYPE"),
     "empty request_id": (beside('"request_id": ""'), "request_id", "REQUEST_ID_MALFORMED"),
@@ -129,6 +146,69 @@ async def test_a_bound_request_id_refuses_other_operations(open_doors: Doors) ->
     assert (problem["field"], problem["code"]) == ("request_id", "REQUEST_ID_REUSED")
 
 
+async def test_a_bound_idempotency_key_is_named_as_it_was_sent(open_doors: Doors) -> None:
+    headers = JSON | {"Idempotency-Key": "once"}
+    await open_doors.http.post(EXECUTE, content=beside('"wait": "applied"'), headers=headers)
+    other = f'{{"operations": [{GOOD}, {GOOD}]}}'
+    problem = problem_of(await open_doors.http.post(EXECUTE, content=other, headers=headers), 422)
+    assert (problem["field"], problem["code"]) == ("Idempotency-Key", "REQUEST_ID_REUSED")
+
+
+async def test_a_request_id_in_use_by_other_operations_is_told_with_a_time_to_come_again(open_doors: Doors) -> None:
+    open_doors.around.taps[LEFT].shut()
+    post = open_doors.http.post
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(post(EXECUTE, content=beside('"request_id": "busy"'), headers=JSON))
+        while not open_doors.assembly.engine.in_flight:  # noqa: ASYNC110 - the engine has no event for its beginnings.
+            await asyncio.sleep(0.001)
+        other = f'{{"operations": [{GOOD}, {GOOD}], "request_id": "busy"}}'
+        response = await post(EXECUTE, content=other, headers=JSON)
+        problem = problem_of(response, 409)
+        assert (problem["field"], problem["code"]) == ("request_id", "REQUEST_ID_IN_USE")
+        assert response.headers["retry-after"] == "1"
+        open_doors.around.taps[LEFT].open()
+    assert first.result().json()["transaction_id"] == problem["transaction_id"]
+
+
+async def test_advice_names_a_request_id_only_where_one_was_given(open_doors: Doors) -> None:
+    """R3: with one, the "no" is bound to it."""
+    for key, advised in ({}, False), ({"Idempotency-Key": "bad"}, True):
+        problem = problem_of(await open_doors.http.post(EXECUTE, content=amount("-1"), headers=JSON | key), 400)
+        assert ("request_id" in str(problem["detail"])) is advised
+
+
+async def test_a_time_out_is_told_exactly(open_doors: Doors) -> None:
+    body = beside('"timeout_seconds": 3300.001')
+    problem = problem_of(await open_doors.http.post(EXECUTE, content=body, headers=JSON), 400)
+    assert str(problem["detail"]).endswith("not 3300.001")
+
+
+async def test_when_to_answer_is_read_in_any_case(open_doors: Doors) -> None:
+    for wait in ("APPLIED", "Decided"):
+        response = await open_doors.http.post(EXECUTE, content=beside(f'"wait": "{wait}"'), headers=JSON)
+        assert response.json()["state"] == "COMMITTED"
+
+
+async def test_headers_and_queries_that_leave_doubt(open_doors: Doors) -> None:
+    """Two values, or a name in a place where nobody looks, must not pass for one intent or none."""
+    for headers, field, code in (
+        ([("Idempotency-Key", "a"), ("Idempotency-Key", "b")], "Idempotency-Key", "HEADER_TWICE"),
+        ([("Idempotency-Key", "")], "Idempotency-Key", "REQUEST_ID_MALFORMED"),
+        ([("Idempotency-Key", '""')], "Idempotency-Key", "REQUEST_ID_MALFORMED"),
+        ([("Content-Type", "application/json")], "Content-Type", "HEADER_TWICE"),
+    ):
+        response = await open_doors.http.post(
+            EXECUTE, content=beside('"wait": "applied"'), headers=[*JSON.items(), *headers]
+        )
+        problem = problem_of(response, 400)
+        assert (problem["field"], problem["code"]) == (field, code)
+    for query in ("request_id=once", "request_id=", "wait"):
+        response = await open_doors.http.post(f"{EXECUTE}?{query}", content=beside('"wait": "applied"'), headers=JSON)
+        problem = problem_of(response, 400)
+        assert (problem["field"], problem["code"]) == (query.partition("=")[0], "FIELD_UNKNOWN")
+    assert open_doors.assembly.engine.unfinished == 0
+
+
 async def test_an_idempotency_key_that_contradicts_the_body(open_doors: Doors) -> None:
     for key, code in (("other", "REQUEST_ID_TWICE"), ("a b", "REQUEST_ID_MALFORMED")):
         response = await open_doors.http.post(
@@ -170,6 +250,11 @@ async def test_transactions_that_are_none_or_unknown(open_doors: Doors) -> None:
     for text in ("nonsense", "01890000-0000-4000-8000-000000000001", "%00", "x" * 1000):
         problem = problem_of(await open_doors.http.get(f"{STATUS}/{text}"), 400)
         assert (problem["field"], problem["code"]) == ("transaction_id", "XID_MALFORMED")
+    own = open_doors.assembly.engine.incarnation
+    for xid in (Xid.make(1, 1, 1), Xid.make(1, own.number, 77)):
+        problem = problem_of(await open_doors.http.get(f"{STATUS}/{xid}"), 404)
+        assert (problem["field"], problem["code"]) == ("transaction_id", "TRANSACTION_UNKNOWN")
+        assert own.address not in str(problem["detail"])
 
 
 async def test_requests_that_are_no_http(open_doors: Doors) -> None:
@@ -182,6 +267,35 @@ async def test_requests_that_are_no_http(open_doors: Doors) -> None:
         writer.close()
         await writer.wait_closed()
     assert (await open_doors.http.get("/health/live")).status_code == 200
+
+
+async def test_a_connection_without_a_whole_head_is_closed() -> None:
+    """Neither silence, nor a head that drips, nor a second one that does keeps a place for ever."""
+    async with doors(idle_s=1) as opened, asyncio.TaskGroup() as tasks:
+        for first in (b"", b"GET /health/live HTT", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\nGET /he"):
+            tasks.create_task(_until_closed(opened.http_port, first))
+
+
+async def test_a_request_that_takes_its_time_is_not_cut_off() -> None:
+    """The bound is for heads: who waits for an answer waits for the transaction."""
+    async with doors(idle_s=1) as opened:
+        opened.around.taps[LEFT].shut()
+        async with asyncio.TaskGroup() as tasks:
+            slow = tasks.create_task(opened.http.post(EXECUTE, content=beside('"wait": "applied"'), headers=JSON))
+            tasks.create_task(_until_closed(opened.http_port, b"GET /he")).add_done_callback(
+                lambda _: opened.around.taps[LEFT].open()
+            )
+        assert slow.result().json()["state"] == "COMMITTED"
+
+
+async def _until_closed(port: int, first: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(first)
+    async with asyncio.timeout(10):
+        answers = await reader.read()
+    assert (b"200 OK" in answers) is (b"\r\n\r\n" in first)
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_a_client_that_leaves_within_its_body_harms_nobody(open_doors: Doors) -> None:

@@ -120,6 +120,16 @@ async def test_health_and_metrics_tell_of_it(open_doors: Doors) -> None:
     assert f'pincex_phase_duration_seconds_count{{participant="{LEFT}",phase="prepare"}} 1.0' in metrics
 
 
+async def test_head_tells_what_get_would(open_doors: Doors) -> None:
+    """RFC 9110: the same status and headers, no content."""
+    xid = (await open_doors.stub.Execute(transfer())).result.xid
+    status = f"/api/v1/transactions/status/{xid}"
+    for path in (status, "/api/v1/transactions/health", "/health/live", "/health/ready", "/metrics"):
+        head, get = await open_doors.http.head(path), await open_doors.http.get(path)
+        assert (head.status_code, head.headers["content-type"]) == (200, get.headers["content-type"])
+        assert not head.content
+
+
 async def test_one_operation_is_enough(open_doors: Doors) -> None:
     request = transaction_pb2.ExecuteRequest(operations=[operation()])
     assert (await open_doors.stub.Execute(request)).result.outcome == transaction_pb2.OUTCOME_COMMITTED
