@@ -12,6 +12,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, NamedTuple, NoReturn, Protocol
 
 import structlog
@@ -27,7 +28,9 @@ from participant_sdk.worker import Workers
 from participant_sdk.xa import Ack, DecisionState
 
 BACKOFF_FIRST_S: Final = 1.0
+# Of each log, in one look; and what is remembered of branches that the last look did not come to.
 BRANCHES_MAX: Final = 10_000
+DOUBTS_MAX: Final = 100_000
 PAGE: Final = 1_000
 ASKED_AT_ONCE: Final = 32
 
@@ -38,7 +41,7 @@ class NoAnswerError(Exception):
     """The coordinator could not be asked, or could not say. It tells nothing of the decision (R7, R19)."""
 
 
-class Coordinators(Protocol):
+class DecisionSource(Protocol):
     """How to ask a coordinator: over gRPC, or in the simulation."""
 
     async def decision(self, address: str, query: DecisionQuery) -> DecisionAnswer:
@@ -62,19 +65,31 @@ class _Doubt:
     forgotten: bool = False
 
 
+class _Window(NamedTuple):
+    """The part of a log's branches that one look reads: above ``after``, up to ``upto``; None is no bound."""
+
+    after: Xid | None
+    upto: Xid | None
+
+    def covers(self, xid: Xid) -> bool:
+        return (self.after is None or xid > self.after) and (self.upto is None or xid <= self.upto)
+
+
 @dataclass(slots=True)
 class _Look:
-    """One look around. Not frozen: it learns which coordinators do not answer, of which log."""
+    """One look around. Not frozen: it learns what is prepared, and which coordinators do not answer, of which log."""
 
     asking: asyncio.Semaphore
+    found: list[tuple[Branch, float]] = field(default_factory=list[tuple[Branch, float]])
+    windows: dict[str, _Window] = field(default_factory=dict[str, _Window])
     silent: dict[tuple[str, str], None] = field(default_factory=dict[tuple[str, str], None])
 
 
 class Inquiry:
     """Brings one participant's branches in doubt to their end.
 
-    ``in_doubt`` and ``oldest_ms`` describe the last look, ``forgotten`` counts branches that no log
-    remembers, ``failures`` looks at which the participant itself failed.
+    ``in_doubt`` and ``oldest_ms`` describe what the last looks found, ``forgotten`` counts branches that
+    no log remembers, ``failures`` how often the participant itself failed, or asking did unforeseen.
     """
 
     def __init__(
@@ -82,7 +97,7 @@ class Inquiry:
         participant: Participant,
         workers: Workers,
         logs: KnownLogs,
-        coordinators: Coordinators,
+        source: DecisionSource,
         *,
         clock: Clock,
         jitter: random.Random,
@@ -97,15 +112,15 @@ class Inquiry:
         self._participant = participant
         self._workers = workers
         self._logs = logs
-        self._coordinators = coordinators
+        self._source = source
         self._clock = clock
         self._jitter = jitter
         self._addresses = tuple(addresses)
         self._patience_s = patience_s
         self._backoff_cap_s = backoff_cap_s
         self._doubts: dict[_Key, _Doubt] = {}
-        # Logs looked at before: the first look, at start, has no patience.
-        self._seen: dict[str, None] = {}
+        # How far the last look at each log came; the first look, at start, has no patience.
+        self._windows: dict[str, _Window] = {}
 
     async def run(self) -> NoReturn:
         """Look for branches in doubt, at once and then steadily, and ask about each, until cancelled."""
@@ -115,59 +130,82 @@ class Inquiry:
             except Exception:  # noqa: BLE001 - asking must go on for ever
                 # The participant's own code may raise anything while its store is away. Nothing was
                 # decided by it: the branches stay in doubt, and the next look finds them again.
-                self.failures += 1
-                _log.exception("inquiry_failed", participant=self._participant.name)
+                self._note_failure()
             await asyncio.sleep(self._patience_s / 2)
 
     async def look(self) -> None:
         """Look once, and ask about every branch whose time has come."""
-        doubts: dict[_Key, _Doubt] = {}
-        now_ms = self._clock.unix_ms()
-        oldest_ms = 0
-        for branch, patience_ms in await self._prepared_branches():
-            key = _Key(branch.log_id, branch.xid)
-            age_ms = now_ms - branch.prepared_unix_ms
-            known = self._doubts.get(key)
-            if known is None and age_ms < patience_ms:
-                continue
-            oldest_ms = max(oldest_ms, age_ms)
-            doubts[key] = known or _Doubt(
-                branch, Backoff(self._jitter, first_s=BACKOFF_FIRST_S, cap_s=self._backoff_cap_s)
-            )
-        # What is not in doubt any more is forgotten here.
-        self._doubts, self.in_doubt, self.oldest_ms = doubts, len(doubts), oldest_ms
-        now_s = self._clock.monotonic_s()
         look = _Look(asyncio.Semaphore(ASKED_AT_ONCE))
+        for log_id in dict.fromkeys([*await self._participant.log_ids(), *self._logs.log_ids]):
+            await self._read_window(log_id, look)
+        self._windows = look.windows
+        doubts = self._doubts_of(look)
+        # What is not in doubt any more is forgotten here; what this look did not come to is kept.
+        others = {key: doubt for key, doubt in self._doubts.items() if self._is_beyond(key, look)}
+        self._doubts = {**dict(islice(others.items(), DOUBTS_MAX)), **doubts}
+        self.in_doubt = len(self._doubts)
+        oldest_unix_ms = min((doubt.branch.prepared_unix_ms for doubt in self._doubts.values()), default=None)
+        self.oldest_ms = 0 if oldest_unix_ms is None else max(0, self._clock.unix_ms() - oldest_unix_ms)
+        now_s = self._clock.monotonic_s()
         async with asyncio.TaskGroup() as group:
             for doubt in doubts.values():
                 if now_s >= doubt.ask_at_s:
                     group.create_task(self._settle(doubt, look))
 
-    async def _prepared_branches(self) -> list[tuple[Branch, float]]:
-        """Every branch that is prepared, of every log, by xid, and how old it must be to be asked about.
+    async def _read_window(self, log_id: str, look: _Look) -> None:
+        """Read a log's prepared branches by xid: at most about ``BRANCHES_MAX``, from where the last look stopped.
 
-        At most about ``BRANCHES_MAX`` of each log: the oldest, as far as xids tell.
+        So branches that nobody can end do not keep the younger ones from being asked about.
         """
-        found: list[tuple[Branch, float]] = []
-        for log_id in dict.fromkeys([*await self._participant.log_ids(), *self._logs.log_ids]):
-            patience_ms = self._patience_s * 1000 if log_id in self._seen else 0
-            after: Xid | None = None
-            for _ in range(BRANCHES_MAX // PAGE):
-                page = await self._participant.recover(RecoverQuery(log_id, after=after, limit=PAGE))
-                found += [(branch, patience_ms) for branch in page if branch.phase is BranchPhase.PREPARED]
-                if len(page) < PAGE:
-                    break
-                after = page[-1].xid
-            self._seen[log_id] = None
-        return found
+        last = self._windows.get(log_id)
+        patience_ms = 0 if last is None else self._patience_s * 1000
+        start = after = upto = None if last is None else last.upto
+        for _ in range(BRANCHES_MAX // PAGE):
+            page = await self._participant.recover(RecoverQuery(log_id, after=after, limit=PAGE))
+            look.found += [(branch, patience_ms) for branch in page if branch.phase is BranchPhase.PREPARED]
+            if len(page) < PAGE:
+                upto = None
+                break
+            upto = after = page[-1].xid
+        look.windows[log_id] = _Window(start, upto)
+
+    def _doubts_of(self, look: _Look) -> dict[_Key, _Doubt]:
+        """The branches found whose time has come, with what is remembered of each."""
+        doubts: dict[_Key, _Doubt] = {}
+        now_ms = self._clock.unix_ms()
+        for branch, patience_ms in look.found:
+            key = _Key(branch.log_id, branch.xid)
+            known = self._doubts.get(key)
+            if known is not None or now_ms - branch.prepared_unix_ms >= patience_ms:
+                doubts[key] = known or _Doubt(
+                    branch, Backoff(self._jitter, first_s=BACKOFF_FIRST_S, cap_s=self._backoff_cap_s)
+                )
+        return doubts
+
+    def _is_beyond(self, key: _Key, look: _Look) -> bool:
+        window = look.windows.get(key.log_id)
+        return window is not None and not window.covers(key.xid)
 
     async def _settle(self, doubt: _Doubt, look: _Look) -> None:
-        async with look.asking:
-            answer = await self._ask(doubt, look)
-        doubt.asked += 1
-        doubt.ask_at_s = self._clock.monotonic_s() + doubt.backoff.next_s()
-        if answer is not None:
-            self._apply(doubt, answer)
+        """Ask about one branch and follow the answer. It never raises.
+
+        In Python 3.11 a task group that ends because of a child's error forgets that it was cancelled,
+        and ``run`` would go on for ever.
+        """
+        try:
+            async with look.asking:
+                answer = await self._ask(doubt, look)
+            if answer is not None:
+                self._apply(doubt, answer)
+        except Exception:  # noqa: BLE001 - as in ``run``; the others are asked about all the same
+            self._note_failure()
+        finally:
+            doubt.asked += 1
+            doubt.ask_at_s = self._clock.monotonic_s() + doubt.backoff.next_s()
+
+    def _note_failure(self) -> None:
+        self.failures += 1
+        _log.exception("inquiry_failed", participant=self._participant.name)
 
     async def _ask(self, doubt: _Doubt, look: _Look) -> DecisionAnswer | None:
         """Ask one coordinator after the other, the owner as soon as one names it; None if nobody can say."""
@@ -199,7 +237,7 @@ class Inquiry:
         log_id = branch.log_id
         query = DecisionQuery(log_id, branch.xid, self._participant.name, branch.participants, self._logs.epoch(log_id))
         try:
-            answer = await self._coordinators.decision(address, query)
+            answer = await self._source.decision(address, query)
             held = await self._logs.admit(log_id, answer.epoch)
         except NoAnswerError as error:
             # Not asked again at this look, so that one that is gone does not delay every branch.

@@ -16,7 +16,7 @@ from participant_sdk.branch import BranchPhase
 from participant_sdk.decisions import DecisionAnswer, DecisionQuery
 from participant_sdk.grpc_coordinators import GrpcCoordinators
 from participant_sdk.hello import Introduction
-from participant_sdk.inquiry import Coordinators, Inquiry, NoAnswerError
+from participant_sdk.inquiry import BRANCHES_MAX, DecisionSource, Inquiry, NoAnswerError
 from participant_sdk.known_logs import KnownLogs
 from participant_sdk.participant import Prepare, Work
 from participant_sdk.resources.memory import MemoryResource
@@ -70,14 +70,14 @@ async def known(resource: MemoryResource, addresses: Sequence[str]) -> KnownLogs
 
 @asynccontextmanager
 async def inquiring(
-    resource: MemoryResource, logs: KnownLogs, coordinators: Coordinators, addresses: Sequence[str] = ()
+    resource: MemoryResource, logs: KnownLogs, source: DecisionSource, addresses: Sequence[str] = ()
 ) -> AsyncGenerator[Inquiry]:
     workers = Workers(resource, clock=CLOCK)
     inquiry = Inquiry(
         resource,
         workers,
         logs,
-        coordinators,
+        source,
         clock=CLOCK,
         jitter=random.Random(1),
         addresses=addresses,
@@ -204,6 +204,72 @@ async def test_many_branches_are_brought_to_their_end() -> None:
         await until_phase(resource, branches[-1], BranchPhase.COMMITTED)
         await until_phase(resource, branches[0], BranchPhase.COMMITTED)
     assert not resource.invariants()
+
+
+async def test_branches_that_nobody_can_end_do_not_keep_younger_ones_from_asking() -> None:
+    """R12: each look at a log goes on where the last one had enough; nothing is alerted about twice."""
+    resource = memory(MemoryStore({"a": 2 * BRANCHES_MAX, "b": 0}))
+    await in_doubt(resource, BRANCHES_MAX)
+    (young,) = await in_doubt(resource)
+    oracle = Oracle({"c1": lambda query: COMMIT if query.xid == young.xid else FORGOTTEN})
+    workers = Workers(resource, clock=CLOCK)
+    logs = await known(resource, ["c1"])
+    inquiry = Inquiry(resource, workers, logs, oracle, clock=CLOCK, jitter=random.Random(1), patience_s=0.0)
+    await inquiry.look()
+    assert (inquiry.forgotten, inquiry.in_doubt) == (BRANCHES_MAX, BRANCHES_MAX)
+    await inquiry.look()
+    assert oracle.asked[-1][1].xid == young.xid
+    assert inquiry.in_doubt == BRANCHES_MAX + 1
+    for _ in range(2):
+        await inquiry.look()
+    assert (inquiry.forgotten, inquiry.in_doubt) == (BRANCHES_MAX, BRANCHES_MAX + 1)
+
+
+class Broken(Oracle):
+    """Fails, in a way that nobody foresaw, when asked about one branch; slow to let go of the others."""
+
+    def __init__(self, bad: Prepare) -> None:
+        super().__init__({})
+        self.bad = bad
+        self.failed = asyncio.Event()
+
+    async def decision(self, address: str, query: DecisionQuery) -> DecisionAnswer:
+        if query.xid == self.bad.xid:
+            self.failed.set()
+            raise RuntimeError("nobody foresaw it")
+        try:
+            await self.failed.wait()
+            # Lets a group that ends because of the failure begin to end.
+            await asyncio.sleep(0.01)
+        finally:
+            await asyncio.sleep(0.01)
+        return COMMIT
+
+
+async def test_a_question_that_fails_unforeseen_is_its_own_branchs_matter() -> None:
+    resource = memory()
+    bad, good = await in_doubt(resource, 2)
+    async with inquiring(resource, await known(resource, ["c1"]), Broken(bad)) as inquiry:
+        await until_phase(resource, good, BranchPhase.COMMITTED)
+        assert inquiry.failures
+        await until_phase(resource, bad, BranchPhase.PREPARED)
+
+
+async def test_a_cancellation_that_comes_with_a_failure_ends_the_asking() -> None:
+    """A task group that ends because of an error forgets it in Python 3.11, and asking would go on for ever."""
+    resource = memory()
+    bad, _ = await in_doubt(resource, 2)
+    source = Broken(bad)
+    logs = await known(resource, ["c1"])
+    workers = Workers(resource, clock=CLOCK)
+    inquiry = Inquiry(resource, workers, logs, source, clock=CLOCK, jitter=random.Random(1), patience_s=0.02)
+    task = asyncio.ensure_future(inquiry.run())
+    await source.failed.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)
 
 
 class Flaky(MemoryResource):
