@@ -18,6 +18,8 @@ from participant_sdk.participant import Operation
 
 OPERATIONS_MAX: Final = 100
 
+_PARTS: Final = ("service", "operation", "parameters")
+
 Parameter = None | bool | str | int | Decimal | Sequence["Parameter"] | Mapping[str, "Parameter"]
 OperationLike = tuple[str, str, str | Mapping[str, Parameter]]
 
@@ -34,7 +36,14 @@ def operations_of(written: Sequence[OperationLike]) -> tuple[Operation, ...]:
 
 
 def _operation_of(entry: OperationLike, index: int) -> Operation:
+    # Callers need not be type-checked.
+    parts = cast("object", entry)
+    if not isinstance(parts, tuple | list) or len(cast("Sequence[object]", parts)) != len(_PARTS):
+        raise InvalidRequestError(f"must be ({', '.join(_PARTS)})", field=f"operations[{index}]")
     service, name, parameters = entry
+    for part, written in (("service", service), ("operation", name)):
+        if not isinstance(cast("object", written), str):
+            raise InvalidRequestError("must be text", field=f"operations[{index}].{part}")
     if isinstance(parameters, str):
         return Operation(service, name, parameters)
     return Operation(service, name, _write(parameters, f"operations[{index}].parameters", 0))

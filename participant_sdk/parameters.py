@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from decimal import Context, Decimal, Inexact
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, LiteralString, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
@@ -28,7 +28,9 @@ UNKNOWN_OPERATION: Final = "UNKNOWN_OPERATION"
 # Wide enough for any sum of amounts; what it cannot hold exactly is an error, never a rounding.
 EXACT: Final = Context(prec=60, traps=[Inexact])
 
-_AMOUNT_TEXT: Final = re.compile(r"[0-9]{1,38}(\.[0-9]{1,38})?", re.ASCII)
+_AMOUNT_TEXT: Final = re.compile(r"-?[0-9]{1,38}(\.[0-9]{1,38})?", re.ASCII)
+_LONG_TEXT: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
+_EXPONENT_TEXT: Final = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", re.ASCII)
 _MESSAGES: Final = {
     "missing": "is missing",
     "extra_forbidden": "is not a parameter of this operation",
@@ -72,7 +74,7 @@ def read(model: type[Model], operation: Operation, index: int) -> Model:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = _printable(".".join(map(str, first["loc"])))
         kind = first["type"]
-        message = _MESSAGES.get(kind, first["msg"])
+        message = _MESSAGES.get(kind) or first["msg"].replace("Input should be", "must be")
         raise refuse(index, name, message, reason=kind if kind.isupper() else BAD_PARAMETERS) from error
 
 
@@ -95,7 +97,7 @@ def places(amount: Decimal) -> int:
 def _check_amount(value: object) -> Decimal:
     if isinstance(value, str):
         if not _AMOUNT_TEXT.fullmatch(value):
-            raise PydanticCustomError(BAD_PARAMETERS, "must be a decimal number, such as 12.5")
+            raise PydanticCustomError(BAD_PARAMETERS, _why_no_amount(value))
         value = Decimal(value)
     if not isinstance(value, Decimal):
         raise PydanticCustomError(BAD_PARAMETERS, "must be a decimal number, such as 12.5")
@@ -108,6 +110,14 @@ def _check_amount(value: object) -> Decimal:
     if isinstance(exponent, int) and exponent < -SCALE_MAX and places(value) > SCALE_MAX:
         raise PydanticCustomError(BAD_PARAMETERS, "has more than 18 decimal places")
     return value
+
+
+def _why_no_amount(text: str) -> LiteralString:
+    if _LONG_TEXT.fullmatch(text):
+        return "must have at most 38 digits before its point, and at most 38 after it"
+    if _EXPONENT_TEXT.fullmatch(text):
+        return "must be written without an exponent where it is text, such as 12.5"
+    return "must be a decimal number, such as 12.5"
 
 
 def _check_user_id(value: str) -> str:

@@ -19,6 +19,7 @@ from coordinator.commands.outputs import fail_with
 from coordinator.commands.request_file import InvalidFileError
 from coordinator.json_text import result_text
 from participant_sdk.client_errors import ClientError, OutcomeUnknown, UnavailableError, WrongPhaseError
+from participant_sdk.client_results import Wait
 from tests.api.doors import doors
 from tests.sdk.small_system import LEFT, OPENING, RIGHT, System
 
@@ -53,6 +54,19 @@ def test_yaml_and_json_are_read_exactly() -> None:
     ] == {"d": "2024-01-01"}
 
 
+@pytest.mark.parametrize("number", ["1e-8", "1E-8", "1.5e3", "-2e5"])
+def test_yaml_reads_the_numbers_that_json_does(number: str) -> None:
+    """YAML 1.1 by itself takes them for text."""
+    read = request_file.read(f"operations: [{{service: s, operation: o, parameters: {{n: {number}, t: '{number}'}}}}]")
+    assert read.operations[0][2] == {"n": Decimal(number), "t": number}
+
+
+@pytest.mark.parametrize(("written", "wait"), [("decided", Wait.DECIDED), ("APPLIED", Wait.APPLIED)])
+def test_a_file_says_when_to_answer_in_any_case(written: str, wait: Wait) -> None:
+    assert request_file.read(f"operations: []\nwait: {written}").wait is wait
+    assert request_file.read(f'{{"operations": [], "wait": "{written}"}}').wait is wait
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -65,6 +79,15 @@ def test_yaml_and_json_are_read_exactly() -> None:
         ("operations: [{service: 1, operation: o, parameters: {}}]", "must be text"),
         ("operations: []\ntimeout: 5", "timeout: unknown"),
         ("operations: []\ntimeout_seconds: soon", "timeout_seconds: must be a number"),
+        ("operations: []\ntimeout_seconds: 3301", "timeout_seconds: must be above 0 and at most 3300"),
+        ("operations: []\ntimeout_seconds: 0", "timeout_seconds: must be above 0 and at most 3300"),
+        ("operations: []\ntimeout_seconds: 1e9999", "timeout_seconds: must be above 0 and at most 3300"),
+        ("operations: []\ntimeout_seconds: 1e999999999999999999999999", "not an exact number"),
+        ("operations: []\ntimeout_seconds: 0e99999999999999999999", "not an exact number"),
+        ('{"operations": [], "timeout_seconds": 1e-999999999999999999999}', "not an exact number"),
+        ("operations: [{service: s, operation: o, parameters: {a: 1e99999999999999999999}}]", "not an exact number"),
+        ("operations: []\nwait: later", "wait: must be one of: applied, decided"),
+        ("operations: []\nwait: 7", "wait: must be one of: applied, decided"),
         ("operations: []\nrequest_id: 5", "request_id: must be text"),
         ('{"operations": [], "operations": []}', "stands twice"),
         ("operations: []\noperations: []", "stands twice"),
@@ -144,6 +167,22 @@ async def test_execute_prints_how_it_ended_and_exits_accordingly() -> None:
             port, "execute", "-f", "-", "--request-id", "bad", "--json", text=good.replace("0.10", "-1")
         )
         assert (code, json.loads(out)["field"]) == (2, "operations[0].parameters.amount")
+
+
+@pytest.mark.parametrize("width", ["30", "80", "200"])
+async def test_a_list_cuts_no_transaction_id(width: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in a pipe, where each transaction is one line, nor in a terminal, however narrow."""
+    monkeypatch.setenv("COLUMNS", width)
+    async with doors() as opened:
+        port = opened.grpc_port
+        _, out = await _run(port, "execute", "-f", "-", "--json", text=YAML.replace('"007"', "a"))
+        xid = json.loads(out)["transaction_id"]
+        _, piped = await _run(port, "tx", "list")
+        (line,) = [line for line in piped.splitlines() if xid in line]
+        assert all(each in line for each in ("COMMITTED", LEFT, RIGHT))
+        monkeypatch.setenv("TTY_COMPATIBLE", "1")
+        _, shown = await _run(port, "tx", "list")
+        assert xid in shown
 
 
 async def test_tx_list_and_show_tell_what_was() -> None:

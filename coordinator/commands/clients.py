@@ -35,7 +35,9 @@ def execute(
     address: Address = ADDRESS_DEFAULT,
     request_id: Annotated[str, typer.Option(help="The name of this intent: sent again, it has the same ending.")] = "",
     timeout: Annotated[float, typer.Option(help="Seconds for an ending; goes before the file's timeout_seconds.")] = 0,
-    decided: Annotated[bool, typer.Option("--decided", help="Return as soon as the decision is durable.")] = False,
+    decided: Annotated[
+        bool, typer.Option("--decided", help="Return as soon as the decision is durable, whatever the file says.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run one transaction from a file, and print how it ended.
@@ -52,7 +54,7 @@ def execute(
             request.operations,
             timeout_s=timeout or request.timeout_s or TIMEOUT_DEFAULT_S,
             request_id=request_id or request.request_id,
-            wait=Wait.DECIDED if decided else Wait.APPLIED,
+            wait=Wait.DECIDED if decided else request.wait or Wait.APPLIED,
         ),
         as_json=as_json,
     )

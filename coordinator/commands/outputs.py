@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.measure import Measurement
+from rich.table import Column, Table
 
 from coordinator.json_text import list_text, object_text, result_text
 from participant_sdk.client_errors import ClientError, InvalidRequestError, OutcomeUnknown, UnavailableError
 from participant_sdk.client_results import BranchResult, Committed, Ending, RolledBack, TransactionState
+
+TABLE_MAX_COLUMNS: Final = 10_000
 
 
 class ExitCode(IntEnum):
@@ -70,7 +73,7 @@ def show_state(state: TransactionState, *, as_json: bool) -> None:
         typer.echo(state_json(state))
         return
     console = Console()
-    console.print(f"[bold]{state.xid}[/bold]  {state.phase}  {state.waiting_for}")
+    console.print(f"[bold]{state.xid}[/bold]  {state.phase}  {state.waiting_for}", soft_wrap=True)
     if isinstance(state.ending, RolledBack):
         console.print(f"{state.ending.reason}: {state.ending.message}", markup=False)
     console.print(_branches(state.branches))
@@ -85,12 +88,20 @@ def show_states(states: Sequence[TransactionState], *, as_json: bool) -> None:
     if as_json:
         typer.echo(list_text(state_json(state) for state in states))
         return
-    table = Table("transaction", "began", "phase", "participants", "reason or waiting for")
+    whole = [Column(name, no_wrap=True) for name in ("transaction", "began", "phase")]
+    table = Table(*whole, "participants", "reason or waiting for")
     for state in states:
         reason = state.ending.reason if isinstance(state.ending, RolledBack) else state.waiting_for
         names = ", ".join(branch.participant for branch in state.branches)
         table.add_row(str(state.xid), state.began.isoformat(timespec="milliseconds"), state.phase, names, reason)
-    Console().print(table)
+    _wide_enough(table).print(table)
+
+
+def _wide_enough(table: Table) -> Console:
+    """A console that cuts no column that must be whole: in a narrow terminal lines go on, in a pipe each row is one."""
+    console = Console()
+    widths = Measurement.get(console, console.options.update(max_width=TABLE_MAX_COLUMNS), table)
+    return Console(width=max(console.width, widths.minimum) if console.is_terminal else widths.maximum)
 
 
 def ending_json(ending: Ending) -> str:
@@ -146,7 +157,7 @@ def state_json(state: TransactionState) -> str:
 def _show(ending: Ending) -> None:
     console = Console()
     word = "[green]COMMITTED[/green]" if isinstance(ending, Committed) else "[red]ROLLED_BACK[/red]"
-    console.print(f"{word}  [bold]{ending.xid}[/bold]  {ending.duration_s * 1000:.1f} ms")
+    console.print(f"{word}  [bold]{ending.xid}[/bold]  {ending.duration_s * 1000:.1f} ms", soft_wrap=True)
     if isinstance(ending, RolledBack):
         console.print(f"{ending.reason}: {ending.message}", markup=False)
     if not ending.applied:

@@ -11,10 +11,14 @@ from typing import Final, NoReturn, cast
 
 import yaml
 
+from participant_sdk.client_results import Wait
 from participant_sdk.operations import OperationLike, Parameter
 
-_NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d{0,76})(?:\.\d{1,76})?(?:[eE][+-]?\d{1,4})?")
-_KEYS: Final = ("operations", "timeout_seconds", "request_id")
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d{0,76})(?:\.\d{1,76})?(?:[eE][+-]?\d{1,4})?", re.ASCII)
+# What YAML 1.1 takes for text, wanting a point and a sign, and JSON and YAML 1.2 for a number.
+_YAML_EXPONENT: Final = re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+")
+_KEYS: Final = ("operations", "timeout_seconds", "request_id", "wait")
+TIMEOUT_MAX_S: Final = 55 * 60
 _OPERATION_KEYS: Final = ("service", "operation", "parameters")
 
 
@@ -29,6 +33,7 @@ class RequestFile:
     operations: tuple[OperationLike, ...]
     timeout_s: float | None
     request_id: str | None
+    wait: Wait | None
 
 
 def read(text: str) -> RequestFile:
@@ -39,17 +44,34 @@ def read(text: str) -> RequestFile:
     operations = body["operations"]
     if isinstance(operations, str) or not isinstance(operations, Sequence):
         raise InvalidFileError("operations: must be a list")
-    timeout = body.get("timeout_seconds")
     request_id = body.get("request_id")
-    if timeout is not None and not isinstance(timeout, Decimal):
-        raise InvalidFileError("timeout_seconds: must be a number")
     if request_id is not None and not isinstance(request_id, str):
         raise InvalidFileError("request_id: must be text")
     return RequestFile(
         tuple(_operation(each, f"operations[{index}]") for index, each in enumerate(operations)),
-        None if timeout is None else float(timeout),
+        _timeout(body.get("timeout_seconds")),
         request_id,
+        _wait(body.get("wait")),
     )
+
+
+def _timeout(written: Parameter) -> float | None:
+    if written is None:
+        return None
+    if not isinstance(written, Decimal):
+        raise InvalidFileError("timeout_seconds: must be a number")
+    if not 0 < written <= TIMEOUT_MAX_S:
+        raise InvalidFileError(f"timeout_seconds: must be above 0 and at most {TIMEOUT_MAX_S} (55 minutes)")
+    return float(written)
+
+
+def _wait(written: Parameter) -> Wait | None:
+    if written is None:
+        return None
+    name = written.upper() if isinstance(written, str) else ""
+    if name not in Wait.__members__:
+        raise InvalidFileError(f"wait: must be one of: {', '.join(each.lower() for each in Wait.__members__)}")
+    return Wait[name]
 
 
 def _operation(written: Parameter, place: str) -> OperationLike:
@@ -134,6 +156,7 @@ def _yaml_mapping(loader: _ExactLoader, node: yaml.MappingNode) -> dict[str, obj
     )
 
 
+_ExactLoader.add_implicit_resolver("tag:yaml.org,2002:float", _YAML_EXPONENT, list("-+0123456789"))  # pyright: ignore[reportUnknownMemberType]  As above.
 _ExactLoader.add_constructor("tag:yaml.org,2002:int", _yaml_number)
 _ExactLoader.add_constructor("tag:yaml.org,2002:float", _yaml_number)
 _ExactLoader.add_constructor("tag:yaml.org,2002:timestamp", _yaml_text)

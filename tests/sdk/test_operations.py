@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from participant_sdk.client_errors import InvalidRequestError
 from participant_sdk.exact_json import loads_object
-from participant_sdk.operations import OPERATIONS_MAX, Parameter, operations_of
+from participant_sdk.operations import OPERATIONS_MAX, OperationLike, Parameter, operations_of
 from participant_sdk.participant import Operation
 
 _NUMBERS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**15), max_value=10**15, places=18)
@@ -50,6 +50,24 @@ def test_a_value_nested_without_end_is_refused() -> None:
     endless["again"] = endless
     with pytest.raises(InvalidRequestError):
         operations_of([("s", "o", endless)])
+
+
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        (("s", "o"), "operations[1]"),
+        (("s", "o", "{}", 4), "operations[1]"),
+        ("abc", "operations[1]"),
+        (7, "operations[1]"),
+        ((1, "o", "{}"), "operations[1].service"),
+        (("s", None, "{}"), "operations[1].operation"),
+    ],
+)
+def test_an_entry_that_is_no_operation_is_refused_by_its_place(entry: OperationLike, field: str) -> None:
+    """Callers need not be type-checked."""
+    with pytest.raises(InvalidRequestError) as caught:
+        operations_of([("s", "o", "{}"), entry])
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize("count", [0, OPERATIONS_MAX + 1])
