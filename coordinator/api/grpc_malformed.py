@@ -1,4 +1,8 @@
-"""Requests that are no messages: INVALID_ARGUMENT, where gRPC by itself would say UNKNOWN and log a traceback."""
+"""Requests that no method can take, told with the details that every error has.
+
+One that is no message is INVALID_ARGUMENT, where gRPC by itself would say UNKNOWN and log a
+traceback; one for a method that is not there is UNIMPLEMENTED, as gRPC says without details.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,17 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
 
-from coordinator.api.grpc_errors import AnyContext, Refusals
+from coordinator.api.grpc_errors import DETAILS_KEY, DOMAIN, AnyContext, Refusals, packed
 from coordinator.errors import InvalidRequestError
 from coordinator.telemetry import Telemetry
 
 # An interceptor sees every method's messages, so no type fits them all.
 AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # pyright: ignore[reportExplicitAny]  As told above.
 _Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[AnyHandler | None]]"
+
+_METHOD_SHOWN_CHARS: Final = 200
 
 MALFORMED: Final = InvalidRequestError(
     "the request is no message of this method", field="request", code="MESSAGE_MALFORMED"
@@ -37,7 +44,9 @@ class MalformedInterceptor(grpc.aio.ServerInterceptor):
         if known is not None:
             return known
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_deserializer is None:
+        if handler is None:
+            return _unknown(method)
+        if handler.request_deserializer is None:
             return handler
         tolerant = self._handlers[method] = self._tolerant(handler, handler.request_deserializer)
         return tolerant
@@ -71,6 +80,18 @@ class MalformedInterceptor(grpc.aio.ServerInterceptor):
                 yield answer
 
         return guarded
+
+
+def _unknown(method: str) -> AnyHandler:
+    """Answer any call, of one message or many. Not kept: there is no end of names."""
+
+    async def refuse(_requests: AsyncIterator[bytes], context: AnyContext) -> None:
+        message = f"there is no method {method[:_METHOD_SHOWN_CHARS]}"
+        status = status_pb2.Status(code=grpc.StatusCode.UNIMPLEMENTED.value[0], message=message)
+        status.details.append(packed(error_details_pb2.ErrorInfo(reason="METHOD_UNKNOWN", domain=DOMAIN)))
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, message, ((DETAILS_KEY, status.SerializeToString()),))
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _tolerant_reader(read: Callable[[bytes], object]) -> Callable[[bytes], object]:

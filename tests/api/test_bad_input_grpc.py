@@ -209,6 +209,15 @@ async def test_bytes_that_are_no_message_are_the_callers_mistake(open_doors: Doo
     assert read_refusal(raised.value).code is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_a_method_that_is_not_there_is_told_with_details_too(open_doors: Doors) -> None:
+    for method in ("TransactionService/Exceute", "NoService/Execute"):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await raw(open_doors, method)(b"")
+        refused = read_refusal(raised.value)
+        assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN")
+        assert method in refused.message
+
+
 async def test_pages_and_filters_out_of_range(open_doors: Doors) -> None:
     stub = open_doors.stub
     for request, field in (

@@ -117,8 +117,10 @@ class ExecuteRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The client's name of this intent, 1 to 128 printable ASCII characters; empty for none. The same
-    id and operations get the same answer; other operations are refused.
+    """The client's name of this intent, 1 to 128 printable ASCII characters without spaces;
+    empty for none. The same id and operations get the same answer, be it a COMMIT, a business
+    "no" or a participant's "invalid"; other operations are refused. Only a rollback marked
+    retry binds nothing.
     """
     wait: Global___Wait.ValueType
     """When to answer."""

@@ -29,7 +29,9 @@ class TransactionServiceStub:
     """Runs transactions. Any coordinator takes any call.
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
-    PreconditionFailure, ResourceInfo or RetryInfo where they fit.
+    PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
+    before a coordinator sees it, a message of more than 8 MiB or metadata of more than
+    16 KiB, has a status alone.
     """
 
     def __init__(self, channel):
@@ -99,12 +101,17 @@ class TransactionServiceServicer:
     """Runs transactions. Any coordinator takes any call.
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
-    PreconditionFailure, ResourceInfo or RetryInfo where they fit.
+    PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
+    before a coordinator sees it, a message of more than 8 MiB or metadata of more than
+    16 KiB, has a status alone.
     """
 
     def Execute(self, request, context):
         """Execute runs one transaction from begin to outcome. A business "no" is a result
-        (ROLLED_BACK); malformed operations are INVALID_ARGUMENT, and nothing was kept.
+        (ROLLED_BACK); operations that are wrong in themselves are INVALID_ARGUMENT. Refused
+        by the coordinator, they leave nothing behind; refused by a participant ("invalid"),
+        the transaction is rolled back, the error names it, and the request_id, if one was
+        given, is bound to that answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -252,7 +259,9 @@ class TransactionService:
     """Runs transactions. Any coordinator takes any call.
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
-    PreconditionFailure, ResourceInfo or RetryInfo where they fit.
+    PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
+    before a coordinator sees it, a message of more than 8 MiB or metadata of more than
+    16 KiB, has a status alone.
     """
 
     @staticmethod

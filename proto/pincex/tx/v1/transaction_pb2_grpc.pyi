@@ -30,7 +30,9 @@ class TransactionServiceStub:
     """Runs transactions. Any coordinator takes any call.
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
-    PreconditionFailure, ResourceInfo or RetryInfo where they fit.
+    PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
+    before a coordinator sees it, a message of more than 8 MiB or metadata of more than
+    16 KiB, has a status alone.
     """
 
     @_typing.overload
@@ -39,7 +41,10 @@ class TransactionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TransactionServiceAsyncStub: ...
     Execute: _grpc.UnaryUnaryMultiCallable[_transaction_pb2.ExecuteRequest, _transaction_pb2.ExecuteResponse]
     """Execute runs one transaction from begin to outcome. A business "no" is a result
-    (ROLLED_BACK); malformed operations are INVALID_ARGUMENT, and nothing was kept.
+    (ROLLED_BACK); operations that are wrong in themselves are INVALID_ARGUMENT. Refused
+    by the coordinator, they leave nothing behind; refused by a participant ("invalid"),
+    the transaction is rolled back, the error names it, and the request_id, if one was
+    given, is bound to that answer.
     """
     ExecuteStream: _grpc.StreamStreamMultiCallable[_transaction_pb2.ExecuteStreamRequest, _transaction_pb2.ExecuteStreamResponse]
     """ExecuteStream runs many transactions at once on one stream. Answers come in the
@@ -71,13 +76,18 @@ class TransactionServiceAsyncStub(TransactionServiceStub):
     """Runs transactions. Any coordinator takes any call.
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
-    PreconditionFailure, ResourceInfo or RetryInfo where they fit.
+    PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
+    before a coordinator sees it, a message of more than 8 MiB or metadata of more than
+    16 KiB, has a status alone.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Execute: _aio.UnaryUnaryMultiCallable[_transaction_pb2.ExecuteRequest, _transaction_pb2.ExecuteResponse]  # type: ignore[assignment]
     """Execute runs one transaction from begin to outcome. A business "no" is a result
-    (ROLLED_BACK); malformed operations are INVALID_ARGUMENT, and nothing was kept.
+    (ROLLED_BACK); operations that are wrong in themselves are INVALID_ARGUMENT. Refused
+    by the coordinator, they leave nothing behind; refused by a participant ("invalid"),
+    the transaction is rolled back, the error names it, and the request_id, if one was
+    given, is bound to that answer.
     """
     ExecuteStream: _aio.StreamStreamMultiCallable[_transaction_pb2.ExecuteStreamRequest, _transaction_pb2.ExecuteStreamResponse]  # type: ignore[assignment]
     """ExecuteStream runs many transactions at once on one stream. Answers come in the
@@ -108,7 +118,9 @@ class TransactionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs transactions. Any coordinator takes any call.
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
-    PreconditionFailure, ResourceInfo or RetryInfo where they fit.
+    PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
+    before a coordinator sees it, a message of more than 8 MiB or metadata of more than
+    16 KiB, has a status alone.
     """
 
     @_abc_1.abstractmethod
@@ -118,7 +130,10 @@ class TransactionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_transaction_pb2.ExecuteResponse, _abc.Awaitable[_transaction_pb2.ExecuteResponse]]:
         """Execute runs one transaction from begin to outcome. A business "no" is a result
-        (ROLLED_BACK); malformed operations are INVALID_ARGUMENT, and nothing was kept.
+        (ROLLED_BACK); operations that are wrong in themselves are INVALID_ARGUMENT. Refused
+        by the coordinator, they leave nothing behind; refused by a participant ("invalid"),
+        the transaction is rolled back, the error names it, and the request_id, if one was
+        given, is bound to that answer.
         """
 
     @_abc_1.abstractmethod
