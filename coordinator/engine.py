@@ -112,12 +112,13 @@ class Engine:
         self._take(running, events.CommitAsked(call.wait_applied), now_s)
         return future
 
-    def begin(self, timeout_s: float, tenant: str, request_id: str) -> Xid:
-        """Begin an interactive transaction, or tell again which one was begun. Errors as for ``execute``."""
+    def begin(self, timeout_s: float, tenant: str, request_id: str, call_id: str = "") -> Xid:
+        """Begin an interactive transaction, or tell again which one this call began. Errors as for ``execute``."""
         request = RequestId(tenant, request_id) if request_id else None
-        if request is not None and (begun := self._intents.begun(request)) is not None:
+        if request is not None and (begun := self._intents.begun(request, call_id)) is not None:
             return begun
         running = self._open(timeout_s, request, b"")
+        running.call_id = call_id
         self._alarms.set(running.transaction.xid, running.transaction.deadline_s)
         return running.transaction.xid
 

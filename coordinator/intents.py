@@ -48,15 +48,17 @@ class Intents:
             raise RequestReusedError(f"the request_id is bound to transaction {xid} with other operations", xid=xid)
         raise RequestInUseError(f"the request_id is in use by transaction {xid} with other operations", xid=xid)
 
-    def begun(self, request: RequestId) -> Xid | None:
-        """The interactive transaction that was begun with this id and is untouched yet; None to begin one.
+    def begun(self, request: RequestId, call_id: str) -> Xid | None:
+        """The transaction that this very call of Begin began, and that is untouched yet; None to begin one.
 
-        So a Begin whose reply was lost may be sent again. RequestInUseError when there is more to it.
+        So a Begin whose reply was lost may be sent again. Another caller with the same request_id must not
+        get it: two would enlist the same work. RequestInUseError for it.
         """
         twin = self._current(request)
         if twin is None:
             return None
-        if twin.transaction.phase is Phase.ACTIVE and not twin.transaction.branches:
+        is_same_call = bool(call_id) and twin.call_id == call_id
+        if is_same_call and twin.transaction.phase is Phase.ACTIVE and not twin.transaction.branches:
             return twin.transaction.xid
         xid = twin.transaction.xid
         raise RequestInUseError(f"the request_id is in use by transaction {xid}, which has not ended", xid=xid)

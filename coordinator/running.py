@@ -35,7 +35,7 @@ class Finished(NamedTuple):
 class Running:
     """One transaction in the engine's hands. Mutable with slots: one is made for every transaction.
 
-    ``operations`` is each participant's share of the work, let go once Prepare is history.
+    ``call_id`` is the random name of the Begin that made it. ``operations`` is each participant's share of the work, let go once Prepare is history.
     ``waiters`` are the calls that want the outcome; each has a future of its own, so that one
     that gives up takes nothing from the others.
     """
@@ -43,6 +43,7 @@ class Running:
     __slots__ = (
         "began_s",
         "began_unix_ms",
+        "call_id",
         "decided_s",
         "ended",
         "operation_count",
@@ -57,6 +58,7 @@ class Running:
         self.transaction = transaction
         self.began_s = began_s
         self.began_unix_ms = began_unix_ms
+        self.call_id = ""
         self.prepared_s = 0.0
         self.decided_s = 0.0
         self.operations: dict[str, tuple[Operation, ...]] = {}

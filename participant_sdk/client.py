@@ -123,7 +123,7 @@ class TransactionClient:
         """
         within_s = self._checked_timeout(timeout_s)
         name = _checked(request_id) if request_id else _new_request_id()
-        request = transaction_pb2.BeginRequest(request_id=name)
+        request = transaction_pb2.BeginRequest(request_id=name, call_id=_new_request_id())
         set_timeout(request.timeout, within_s)
         xid = await self._coordinators.insist(
             lambda stub: stub.Begin,

@@ -69,7 +69,8 @@ class TransactionService(TransactionServiceServicer):
         async with Refusals(context, self._telemetry):
             timeout_s = grpc_wire.read_timeout(request, self._timeout_default_s)
             request_id = checks.check_request_id(request.request_id)
-            response.xid = str(self._gate.for_new_work().begin(timeout_s, TENANT_DEFAULT, request_id))
+            call_id = checks.check_request_id(request.call_id, "call_id")
+            response.xid = str(self._gate.for_new_work().begin(timeout_s, TENANT_DEFAULT, request_id, call_id))
         return response
 
     async def Enlist(  # noqa: N802

@@ -147,9 +147,12 @@ async def test_a_request_id_in_use_is_told_apart_from_one_that_is_bound(world: S
 
 
 async def test_a_begin_whose_reply_was_lost_may_be_sent_again(node: Running) -> None:
-    xid = node.engine.begin(30.0, "default", "order-1")
-    assert node.engine.begin(30.0, "default", "order-1") == xid
+    xid = node.engine.begin(30.0, "default", "order-1", "call-1")
+    assert node.engine.begin(30.0, "default", "order-1", "call-1") == xid
     assert node.engine.in_flight == 1
+    for other in ("call-2", ""):
+        with pytest.raises(RequestInUseError):
+            node.engine.begin(30.0, "default", "order-1", other)
     assert node.engine.begin(30.0, "default", "") != node.engine.begin(30.0, "default", "")
 
 

@@ -420,8 +420,14 @@ class BeginRequest(_message.Message):
 
     TIMEOUT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The client's name of this intent; see ExecuteRequest."""
+    call_id: _builtins.str
+    """A name of this very call, made at random, formed like request_id; empty for none. Begin sent again
+    with the same one, because its reply was lost, tells which transaction was begun, as long as
+    nothing was enlisted. Without it a request_id that is in use is refused.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """For reaching a decision; above 0, at most 55 minutes. Absent: the configured default."""
@@ -431,10 +437,11 @@ class BeginRequest(_message.Message):
         *,
         timeout: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
+        call_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "request_id", b"request_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
