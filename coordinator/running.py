@@ -35,9 +35,9 @@ class Finished(NamedTuple):
 class Running:
     """One transaction in the engine's hands. Mutable with slots: one is made for every transaction.
 
-    ``call_id`` is the random name of the Begin that made it. ``operations`` is each participant's share of the work, let go once Prepare is history.
-    ``waiters`` are the calls that want the outcome; each has a future of its own, so that one
-    that gives up takes nothing from the others.
+    ``call_id`` is the random name of the Begin that made it. ``operations`` is each participant's share of
+    the work, let go once Prepare is history. ``waiters`` are the calls that want the outcome; each has a
+    future of its own, so that one that gives up takes nothing from the others.
     """
 
     __slots__ = (
