@@ -98,6 +98,25 @@ async def test_an_account_is_opened_once_and_is_shut_until_then(books: Participa
     assert (await books.vote(("open_account", at("u", currency="EUR")))).is_yes
 
 
+async def test_an_open_that_comes_with_the_undoing_of_another_may_come_again(books: Participation) -> None:
+    """Nothing is known of the account but that another branch opened it, so the "no" must not bind."""
+    one = books.branch(("open_account", at("u")))
+    assert (await books.prepare(one))[0].is_yes
+    opening = [("open_account", at("u")), ("credit_account", at("u", "1"))]
+    answers = await books.resource.apply(Work(rollbacks=[books.rollback_of(one)], prepares=[books.branch(*opening)]))
+    assert [(vote.reason, vote.transient) for vote in answers.prepares] == [("ACCOUNT_OPENING", True)]
+    assert (await books.vote(*opening)).is_yes
+
+
+async def test_a_credit_that_comes_with_the_undoing_of_the_open_is_refused(books: Participation) -> None:
+    """As it would be a moment later: there is no such account, and it does not open one."""
+    one = books.branch(("open_account", at("u")))
+    await books.prepare(one)
+    crediting = books.branch(("credit_account", at("u", "1")))
+    answers = await books.resource.apply(Work(rollbacks=[books.rollback_of(one)], prepares=[crediting]))
+    assert [(vote.reason, vote.transient) for vote in answers.prepares] == [("ACCOUNT_UNKNOWN", False)]
+
+
 async def test_two_opens_from_two_workers_get_one_yes(books: Participation) -> None:
     rivals = [[books.branch(("open_account", at(f"u{each}"))) for each in range(5)] for _ in range(4)]
     answers = await asyncio.gather(*[books.resource.prepare(batch) for batch in rivals])

@@ -1,7 +1,5 @@
 -- The ledger: accounts, and one entry for each operation, its two lines side by side.
 
-create schema if not exists bookkeeper;
-
 -- An account of one user in one currency. Account 0 is the world outside, in every currency: money comes
 -- from there with a credit and goes there with a debit. It has no row, so that nothing queues for it;
 -- its balance is what its entries make it.

@@ -147,6 +147,8 @@ begin
         select
             w.*,
             case
+                -- It was there when this branch came to open it, and its own opening has been undone since.
+                when w.kind = 1 and (w.credit_account is null or w.credit_opens is null) then 'OPENING'
                 when w.debit_account is null or w.debit_opens is null then 'DEBITED_UNKNOWN'
                 when w.credit_account is null or w.credit_opens is null then 'CREDITED_UNKNOWN'
                 when w.debit_opens <> 0 or w.credit_opens <> 0 then 'OPENING'
