@@ -1,7 +1,5 @@
 -- What is traded, and the orders.
 
-create schema if not exists trading;
-
 -- A pair: the base currency is bought and sold, the quote currency pays.
 create table trading.symbols (
     symbol text collate "C" primary key,

@@ -103,15 +103,19 @@ begin
 end
 $$;
 
--- Why an order cannot be cancelled by this branch, or null: another branch of the batch may come first.
+-- Why an order cannot be cancelled by this branch, or null. It may have said so before, and another branch of
+-- the batch may come first. What only tells that another branch is in doubt is transient.
 create function trading.cancel_objection(
-    found trading.orders, named text, first boolean,
+    found trading.orders, named text, is_repeated boolean, is_first boolean,
     out reason text, out message text
 ) language plpgsql immutable as $$
 begin
     if found.order_id is null then
         reason := 'UNKNOWN_ORDER';
         message := format('there is no order %s', named);
+    elsif is_repeated then
+        reason := 'ORDER_REPEATED';
+        message := format('order %s is to be cancelled twice by one transaction', named);
     elsif found.status = 1 then
         reason := 'ORDER_PENDING';
         message := format('order %s is not in the book yet', named);
@@ -121,7 +125,7 @@ begin
     elsif found.status = 4 then
         reason := 'ORDER_REJECTED';
         message := format('order %s was rejected', named);
-    elsif found.cancelling is not null or not first then
+    elsif found.cancelling is not null or not is_first then
         reason := 'ORDER_BEING_CANCELLED';
         message := format('order %s is being cancelled by another transaction', named);
     end if;
@@ -133,13 +137,13 @@ language sql immutable as $$
     select json_build_object(
         'xa_code', case
             when reason in ('BAD_PARAMETERS', 'UNKNOWN_SYMBOL', 'UNKNOWN_ORDER') then -5
-            when reason = 'ORDER_BEING_CANCELLED' then 107
+            when reason in ('ORDER_PENDING', 'ORDER_BEING_CANCELLED') then 107
             else 100
         end,
         'reason', reason,
         'message', format('operations[%s].parameters.%s: %s', operation, parameter, message),
         'field', format('operations[%s].parameters.%s', operation, parameter),
-        'transient', reason = 'ORDER_BEING_CANCELLED'
+        'transient', reason in ('ORDER_PENDING', 'ORDER_BEING_CANCELLED')
     )::text
 $$;
 
@@ -164,12 +168,15 @@ begin
         union all
         select w.b, w.o, j.reason, 'order_id', j.message
         from (
-            select c.*, row_number() over (partition by c.i order by c.b, c.o) = 1 as first
+            select
+                c.*,
+                row_number() over (partition by c.i, c.b order by c.o) > 1 as is_repeated,
+                min(c.b) over (partition by c.i) = c.b as is_first
             from wanted as c
             where c.k = 2
         ) as w
         left join trading.orders as d on d.order_id = w.i
-        cross join lateral trading.cancel_objection(d, w.i, w.first) as j
+        cross join lateral trading.cancel_objection(d, w.i, w.is_repeated, w.is_first) as j
         where j.reason is not null
     ), good as materialized (
         select w.* from wanted as w where w.b not in (select n.b from objected as n)
