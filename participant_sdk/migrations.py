@@ -53,8 +53,9 @@ def load(directory: Traversable) -> list[Migration]:
 
 
 async def migrate(dsn: str, directory: Traversable, schema: str) -> list[str]:
-    """Bring a schema up to date, creating it first; return the names of the files applied now.
+    """Bring a schema up to date, creating it where there is none; return the names of the files applied now.
 
+    Where all are applied, the role needs to read the schema's table ``migrations``, and may create nothing.
     The files run with ``search_path`` set to the schema. MigrationError when one fails (those
     before it stay applied) or when an applied one was changed since; psycopg.OperationalError when
     the database cannot be reached.
@@ -75,15 +76,24 @@ async def migrate(dsn: str, directory: Traversable, schema: str) -> list[str]:
 async def _applied(connection: psycopg.AsyncConnection, schema: str) -> dict[int, str]:
     """The digests of the schema's applied migrations, by number."""
     name = sql.Identifier(schema)
-    await connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
-    await connection.execute(
-        sql.SQL(
-            "CREATE TABLE IF NOT EXISTS {}.migrations (number integer PRIMARY KEY, name text NOT NULL,"
-            " digest text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-        ).format(name)
-    )
+    # Looked for first: IF NOT EXISTS wants the right to create even where there is nothing to do.
+    if not await _exists(connection, b"SELECT to_regnamespace(%s) IS NOT NULL", name):
+        await connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
+    table = sql.Identifier(schema, "migrations")
+    if not await _exists(connection, b"SELECT to_regclass(%s) IS NOT NULL", table):
+        await connection.execute(
+            sql.SQL(
+                "CREATE TABLE {} (number integer PRIMARY KEY, name text NOT NULL,"
+                " digest text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+            ).format(table)
+        )
     cursor = await connection.execute(sql.SQL("SELECT number, digest FROM {}.migrations").format(name))
     return dict(await cursor.fetchall())
+
+
+async def _exists(connection: psycopg.AsyncConnection, question: bytes, name: sql.Identifier) -> bool:
+    row = await (await connection.execute(question, [name.as_string()])).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _is_applied(migration: Migration, applied: dict[int, str]) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from coordinator.log.postgres import migrate_log
 from participant_sdk.migrations import MigrationError, load, migrate
@@ -77,6 +79,26 @@ def test_a_strange_number_or_name_is_refused(tmp_path: Path, strange: str) -> No
     (tmp_path / strange).write_text("SELECT 1")
     with pytest.raises(MigrationError, match="the migration expected here is"):
         load(tmp_path)
+
+
+async def test_a_role_that_may_create_nothing_finds_the_schema_up_to_date(database: str, directory: Path) -> None:
+    """The right to create belongs to whoever migrates; services run without it."""
+    await migrate(database, directory, "shop")
+    role = f"reader_{secrets.token_hex(4)}"
+    make = f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA shop TO {role}; GRANT SELECT ON shop.migrations TO {role}"
+    await run(database, f"{make}; ALTER ROLE {role} LOGIN PASSWORD '{role}'")
+    try:
+        as_role = make_conninfo(database, user=role, password=role)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await run(as_role, "CREATE SCHEMA IF NOT EXISTS shop")
+        assert await migrate(as_role, directory, "shop") == []
+    finally:
+        await run(database, f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def run(dsn: str, statements: str) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute(statements.encode())
 
 
 async def test_the_decision_logs_migrations_apply(database: str) -> None:

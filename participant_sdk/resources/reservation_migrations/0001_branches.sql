@@ -1,7 +1,5 @@
 -- The branches of a participant that works by reservation. One database holds one participant.
 
-create schema if not exists pincex;
-
 -- The decision logs this participant serves, and the highest epoch adopted of each (R15).
 -- ``log`` stands for the log id in every other table, because it is narrow.
 create table pincex.logs (
