@@ -123,8 +123,9 @@ class Participant(ABC):
     """A service's share in transactions.
 
     ``name`` is the configured name, ``operations`` what it serves. A subclass implements the
-    three batches and the four questions; one whose store can do all three in one local
-    transaction overrides ``apply`` as well.
+    three batches, what an operator asks (``branch``, ``resolve``, ``forget``) and what recovery does
+    (``recover``, ``watermarks``, ``adopt_epoch``). One whose store can do all three batches in one
+    local transaction overrides ``apply`` as well; one whose store outlives it, ``log_ids``.
     """
 
     name: str
