@@ -113,8 +113,9 @@ class BranchTransaction:
             return READ_ONLY._replace(results=results)
         if results:
             await self.keep_results(results)
-        self.session.start_watching()
-        return (await self._prepared(await connection.execute(_MARK, self._mark_parameters)))._replace(results=results)
+        with self.session.confirmed():
+            cursor = await connection.execute(_MARK, self._mark_parameters)
+        return _prepared(cursor)._replace(results=results)
 
     async def refuse(self, error: psycopg.Error, field: str) -> Vote:
         """Undo the transaction and return the vote that the error means. UnknownError if the connection is lost."""
@@ -144,9 +145,10 @@ class BranchTransaction:
             *[cursor.mogrify(text.encode(), dict(parameters)) for text, parameters in statements],
             cursor.mogrify(_MARK, self._mark_parameters),
         ]
-        self.session.start_watching()
         try:
-            return await self._prepared(await connection.execute("\n; ".join(parts).encode()))
+            with self.session.confirmed():
+                cursor = await connection.execute("\n; ".join(parts).encode())
+            return _prepared(cursor)
         except psycopg.Error as error:
             # Bad data runs again too, step by step, to name the operation that it came from.
             if error.sqlstate != CHANGED_NOTHING and not isinstance(error, psycopg.DataError):
@@ -154,16 +156,16 @@ class BranchTransaction:
         await self.undo()
         return None
 
-    async def _prepared(self, cursor: psycopg.AsyncCursor[TupleRow]) -> Vote:
-        """Read the last tag of a string that ends in PREPARE TRANSACTION. DoubtfulError after a warning."""
-        while cursor.nextset():
-            pass
-        if cursor.statusmessage != _PREPARED_TAG:
-            return transient_no(
-                "TRANSACTION_FAILED", f"PREPARE TRANSACTION answered {cursor.statusmessage}", xa_code=XaCode.RBROLLBACK
-            )
-        self.session.check()
+
+def _prepared(cursor: psycopg.AsyncCursor[TupleRow]) -> Vote:
+    """Read the last tag of a string that ends in PREPARE TRANSACTION."""
+    while cursor.nextset():
+        pass
+    if cursor.statusmessage == _PREPARED_TAG:
         return PREPARED
+    return transient_no(
+        "TRANSACTION_FAILED", f"PREPARE TRANSACTION answered {cursor.statusmessage}", xa_code=XaCode.RBROLLBACK
+    )
 
 
 async def _run_call(connection: Connection, call: Call) -> str:

@@ -31,7 +31,10 @@ _PAGE: Final = "select pincex_xa.page(%s, %s, %s, %s::bigint[], %s::bigint[], %s
 
 
 class BranchRows:
-    """One participant's rows. Every method is durable when it returns, and raises psycopg.Error."""
+    """One participant's rows. What a method wrote, and what a branch is answered by, is durable when it returns.
+
+    psycopg.Error of every method.
+    """
 
     __slots__ = ("_lane", "_participant")
 
@@ -83,7 +86,8 @@ class BranchRows:
         """End branches whose time ran out ``grace_s`` ago and that were never prepared; return their xids' texts."""
         query = "select pincex_xa.expire(%s, %s, %s * interval '1 second')::text"
         async with self._lane.session() as session:
-            cursor = await session.connection.execute(query, (self._participant, answer_of(vote), grace_s))
+            with session.confirmed():
+                cursor = await session.connection.execute(query, (self._participant, answer_of(vote), grace_s))
             return [row[0] for row in await cursor.fetchall()]
 
     async def keep_results(self, log_id: str, xid: Xid, results: Sequence[str]) -> None:
@@ -138,36 +142,31 @@ class BranchRows:
     async def adopt_epoch(self, log_id: str, epoch: int) -> int:
         """Adopt a higher epoch; return the one held afterwards."""
         async with self._lane.session() as session:
-            session.start_watching()
-            cursor = await session.connection.execute(
-                "select pincex_xa.adopt(%s, %s, %s)", (self._participant, log_id, epoch)
-            )
+            with session.confirmed():
+                cursor = await session.connection.execute(
+                    "select pincex_xa.adopt(%s, %s, %s)", (self._participant, log_id, epoch)
+                )
             row = await cursor.fetchone()
-            session.check()
         return epoch if row is None else int(row[0])
 
     async def _do(self, query: str, log_id: str, *parameters: object) -> None:
         async with self._lane.session() as session:
-            session.start_watching()
-            await session.connection.execute(query.encode(), (self._participant, log_id, *parameters))
-            session.check()
+            with session.confirmed():
+                await session.connection.execute(query.encode(), (self._participant, log_id, *parameters))
 
     async def _places(self, query: str, log_id: str, *parameters: object) -> frozenset[int]:
         """Run a function that returns places. The set is only tested for membership."""
         async with self._lane.session() as session:
-            session.start_watching()
-            cursor = await session.connection.execute(query.encode(), (self._participant, log_id, *parameters))
-            places = frozenset(row[0] for row in await cursor.fetchall())
-            session.check()
-        return places
+            with session.confirmed():
+                cursor = await session.connection.execute(query.encode(), (self._participant, log_id, *parameters))
+            return frozenset(row[0] for row in await cursor.fetchall())
 
     async def _found(self, query: str, log_id: str, xids: Sequence[Xid], *parameters: object) -> list[Branch]:
         async with self._lane.session() as session:
-            session.start_watching()
             cursor = psycopg.AsyncCursor(session.connection, row_factory=args_row(_Row))
-            await cursor.execute(query.encode(), (self._participant, log_id, *parameters))
+            with session.confirmed():
+                await cursor.execute(query.encode(), (self._participant, log_id, *parameters))
             rows = await cursor.fetchall()
-            session.check()
         return [row.branch(log_id, xid) for row, xid in zip(rows, xids, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""What PostgreSQL's errors mean for a vote.
+"""What PostgreSQL's errors mean: for a branch's vote, and for what was asked.
 
 Source: PostgreSQL 18, appendix A, "PostgreSQL Error Codes". Only what the business says binds a
 request; a fault of the participant or of its operations does not, for it says nothing of the
@@ -22,8 +22,12 @@ EXPIRED_VOTE: Final = transient_no(
 )
 IN_PROGRESS_VOTE: Final = transient_no("BRANCH_BUSY", "another session of the participant is at work on the branch")
 
-# Terminated by an operator, by a crash of another backend, by the server's end, by an idle time-out.
-_SESSION_ENDED: Final = ("57P01", "57P02", "57P03", "57P05", "25P03")
+# The connection's own, and the ends of a session: by an operator, by another backend's crash, by the server's
+# end, with its database, by an idle time-out, by one within a transaction.
+_SESSION_ENDED: Final = ("08", "57P", "25P03")
+_OUT_OF_RESOURCES: Final = "53"
+# Deadlock, serialization: the same statement may well pass in a moment.
+_COLLIDED: Final = "40"
 
 _TRANSIENT: Final = {
     "40001": ("SERIALIZATION_FAILURE", XaCode.RBTRANSIENT),
@@ -67,8 +71,17 @@ def no_of(error: psycopg.Error, field: str) -> Vote:
 
 def is_connection_lost(error: psycopg.Error) -> bool:
     """Whether the error says that the session is gone, and nothing of what its last statement did."""
-    sqlstate = error.sqlstate
-    if sqlstate is None:
+    if error.sqlstate is None:
         # Without one, the error is the driver's: of the connection, or of what it was given to send.
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return sqlstate.startswith("08") or sqlstate in _SESSION_ENDED
+    return error.sqlstate.startswith(_SESSION_ENDED)
+
+
+def is_unreachable(error: psycopg.Error) -> bool:
+    """Whether the database could not be asked at all, or not to the end; no branch is to blame."""
+    return is_connection_lost(error) or (error.sqlstate or "").startswith(_OUT_OF_RESOURCES)
+
+
+def is_worth_repeating(error: psycopg.Error) -> bool:
+    """Whether the same call may pass if it is made again at once. Calls are idempotent by branch."""
+    return is_unreachable(error) or (error.sqlstate or "").startswith(_COLLIDED)

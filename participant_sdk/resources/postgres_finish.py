@@ -36,9 +36,8 @@ async def finish(lane: Lane, gid: str, outcome: Decision) -> Ack | Gone | None:
     verb = _VERBS[outcome]
     try:
         async with lane.session() as session:
-            session.start_watching()
-            cursor = await session.connection.execute(f"{verb} %s".encode(), (gid,))
-            session.check()
+            with session.confirmed():
+                cursor = await session.connection.execute(f"{verb} %s".encode(), (gid,))
     except DoubtfulError as warning:
         # The effect is there and may not have reached the standby: the next try asks, and waits for it.
         return _retry(gid, f"{verb} ended with a warning: {warning}")

@@ -4,15 +4,15 @@ Purposes must not share: a branch that waits for a row lock holds its connection
 would release the lock is a COMMIT PREPARED that needs one.
 
 A connection goes back only if it is idle and outside any transaction, so nothing is left
-behind in it; else, or when its user was cancelled, it is closed. Closing tells nothing of
-what its last statement did: the server may still be doing it.
+behind in it; else it is closed. Closing tells nothing of what its last statement did: the
+server may still be doing it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -23,7 +23,22 @@ CONNECT_TIMEOUT_S: Final = 5
 # What RAISE WARNING in a function of the service's own is sent from; every other warning is the server's.
 _RAISED_BY_A_FUNCTION: Final = "exec_stmt_raise"
 
+# The weaker levels skip the wait for a synchronous standby; the stronger are the service's choice. And that such
+# a wait was cancelled is told by a warning alone, so warnings must come through.
+_SETTLE: Final = """
+select
+    set_config(
+        'synchronous_commit',
+        case when current_setting('synchronous_commit') in ('off', 'local') then 'on'
+        else current_setting('synchronous_commit') end,
+        false
+    ),
+    set_config('client_min_messages', 'warning', false)
+"""
+_SET: Final = "select set_config(name, value, false) from unnest(%s::text[], %s::text[]) as s (name, value)"
+
 Connection = psycopg.AsyncConnection[TupleRow]
+Opening = Callable[[Connection], Awaitable[None]]
 
 
 class DoubtfulError(psycopg.OperationalError):
@@ -36,11 +51,12 @@ class DoubtfulError(psycopg.OperationalError):
 class Session:
     """One connection, in autocommit, and the server's warnings on it."""
 
-    __slots__ = ("_warnings", "connection")
+    __slots__ = ("_uses", "_warnings", "connection")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._warnings: list[str] = []
+        self._uses = 0
         connection.add_notice_handler(self._note)
 
     @property
@@ -48,18 +64,28 @@ class Session:
         """Outside any transaction, and usable."""
         return not self.connection.closed and self.connection.info.transaction_status is TransactionStatus.IDLE
 
-    def start_watching(self) -> None:
-        """Forget earlier warnings: only those of what comes now count in ``check``."""
-        self._warnings.clear()
+    @contextmanager
+    def confirmed(self) -> Generator[None]:
+        """Raise DoubtfulError at the end of the block if the server warned within it.
 
-    def check(self) -> None:
-        """Raise DoubtfulError if the server has warned since ``start_watching``.
-
-        So says a cancelled wait for a synchronous standby: it "succeeds", and only warns. Its text is
-        translated, so any warning counts that no function of the service raised.
+        Whatever is to be durable ends in such a block: a cancelled wait for a synchronous standby
+        "succeeds", and only warns. The warning's text is translated, so any counts that no function
+        of the service raised.
         """
+        self._warnings.clear()
+        yield
         if self._warnings:
             raise DoubtfulError(self._warnings[0])
+
+    async def forget_early_plans(self) -> None:
+        """Count a use, and have everything planned anew at each doubling of their number.
+
+        Plans are kept, and one made for tables that were nearly empty reads them whole. Tables grow as
+        the uses do, so no such plan lives on until they are large.
+        """
+        self._uses += 1
+        if self._uses & (self._uses - 1) == 0:
+            await self.connection.execute("discard plans")
 
     def _note(self, notice: psycopg.errors.Diagnostic) -> None:
         if notice.severity_nonlocalized == "WARNING" and notice.source_function != _RAISED_BY_A_FUNCTION:
@@ -67,18 +93,31 @@ class Session:
 
 
 class Lane:
-    """Up to ``size`` connections to one database, opened when first needed.
+    """Up to ``size`` connections to one database, opened when first needed; a user beyond the size waits.
 
-    ``settings`` are set for each session. A user beyond the size waits.
+    ``settings`` are set for each session, then ``opening`` is awaited with its connection.
+    ``cursor_factory`` makes the cursors that its connection gives: the default one sends a statement
+    with its parameters written in, so that several can travel as one string.
     """
 
-    __slots__ = ("_dsn", "_idle", "_places", "_settings", "size")
+    __slots__ = ("_cursor_factory", "_dsn", "_idle", "_opening", "_places", "_settings", "size")
 
-    def __init__(self, dsn: str, size: int, **settings: str) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        size: int,
+        settings: Mapping[str, str] | None = None,
+        *,
+        opening: Opening | None = None,
+        cursor_factory: type[psycopg.AsyncCursor[Any]] = psycopg.AsyncClientCursor,
+    ) -> None:
         self.size = size
         self._dsn = dsn
-        self._settings = settings
+        self._settings = dict(settings or {})
+        self._opening = opening
+        self._cursor_factory = cursor_factory
         self._places = asyncio.Semaphore(size)
+        # Last in, first out: little traffic stays on one warm connection.
         self._idle: list[Session] = []
 
     @asynccontextmanager
@@ -86,12 +125,11 @@ class Lane:
         """Lend a session. psycopg.OperationalError when the server cannot be reached."""
         async with self._places:
             session = await self._take()
-            returned = False
             try:
+                await session.forget_early_plans()
                 yield session
-                returned = session.is_idle
             finally:
-                if returned:
+                if session.is_idle:
                     self._idle.append(session)
                 else:
                     await self._drop(session)
@@ -118,19 +156,14 @@ class Lane:
 
     async def _open(self) -> Session:
         connection = await psycopg.AsyncConnection[TupleRow].connect(
-            self._dsn,
-            autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            cursor_factory=psycopg.AsyncClientCursor[Any],  # The row type is the connection's.
+            self._dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, cursor_factory=self._cursor_factory
         )
         try:
-            # The weaker settings skip the wait for a synchronous standby; the stronger are the service's choice.
-            await connection.execute(
-                "select set_config('synchronous_commit', 'on', false)"
-                " where current_setting('synchronous_commit') in ('off', 'local')"
-            )
-            for name, value in self._settings.items():
-                await connection.execute("select set_config(%s, %s, false)", (name, value))
+            await connection.execute(_SETTLE)
+            if self._settings:
+                await connection.execute(_SET, (list(self._settings), list(self._settings.values())))
+            if self._opening is not None:
+                await self._opening(connection)
         except BaseException:
             # Cancelled, too: nobody else knows of it yet.
             await connection.close()

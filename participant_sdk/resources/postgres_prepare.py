@@ -3,6 +3,9 @@
 Three rounds for a batch: the rows of its branches, visibly, in one statement; each branch's
 transaction, all at once; the votes that are not PREPARED, in one statement. A no that could not
 be stored becomes a transient one, for a later Prepare may get another answer.
+
+A branch whose end is not known is left as it is: another session may have prepared it, and its
+vote may have been sent (R12). The transient "no" is always followed by Rollback, or by our inquiry.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Final
 
 import psycopg
 import structlog
@@ -25,15 +27,12 @@ from participant_sdk.resources.postgres_branch import BranchTransaction, Unknown
 from participant_sdk.resources.postgres_branches import BranchRows
 from participant_sdk.resources.postgres_embedded import EmbeddedWork
 from participant_sdk.resources.postgres_errors import IN_PROGRESS_VOTE
-from participant_sdk.resources.postgres_finish import finish
 from participant_sdk.resources.postgres_lane import Lane
 from participant_sdk.resources.postgres_operations import RefusedError, XaOperation, read_calls
 from participant_sdk.resources.stored_votes import TOMBSTONE_VOTE
-from participant_sdk.xa import Decision, Vote, VoteKind, XaCode, transient_no
+from participant_sdk.xa import Vote, VoteKind, XaCode, transient_no
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-ABANDON_S: Final = 5.0
 
 EmbeddedKey = tuple[str, Xid]
 
@@ -48,7 +47,6 @@ class Preparing:
         *,
         rows: BranchRows,
         work: Lane,
-        finishing: Lane,
         embedded: dict[EmbeddedKey, EmbeddedWork],
         clock: Clock,
     ) -> None:
@@ -56,7 +54,6 @@ class Preparing:
         self._served = served
         self._rows = rows
         self._work = work
-        self._finishing = finishing
         self._embedded = embedded
         self._clock = clock
 
@@ -107,7 +104,7 @@ class Preparing:
                 )
                 return await transaction.run(calls, self._timeout_ms(prepare))
         except (UnknownError, TimeoutError, psycopg.Error) as error:
-            return await self._abandon(prepare, error)
+            return _in_doubt(prepare, error)
 
     async def _end_embedded(self, prepare: Prepare, embedded: EmbeddedWork | None) -> Vote:
         number, count = (embedded.branch_number, embedded.count) if embedded else (0, 0)
@@ -122,27 +119,14 @@ class Preparing:
                     return refused or IN_PROGRESS_VOTE
                 return await embedded.transaction.vote()
         except (UnknownError, TimeoutError) as error:
-            return await self._abandon(prepare, error)
-
-    async def _abandon(self, prepare: Prepare, error: Exception) -> Vote:
-        """Settle a branch whose end is not known, if that can be: it has not voted, so it may roll back.
-
-        Once its row is ROLLED_BACK, the old session cannot prepare it any more; until then it is in
-        doubt, and the "no" promises that it will be undone, by Rollback or by the answer to our inquiry.
-        """
-        _log.warning("branch_in_doubt", transaction_id=str(prepare.xid), error=str(error))
-        gid = BranchId(prepare.log_id, prepare.xid, self._participant).gid
-        vote = late(prepare) if isinstance(error, TimeoutError) else _lost(prepare, error)
-        try:
-            async with asyncio.timeout(ABANDON_S):
-                await finish(self._finishing, gid, Decision.ROLLBACK)
-                await self._rows.undo(prepare.log_id, [(prepare.xid, vote)])
-        except (psycopg.Error, TimeoutError) as second:
-            _log.warning("branch_left_in_doubt", transaction_id=str(prepare.xid), error=str(second))
-        return vote
+            return _in_doubt(prepare, error)
 
     async def _store(self, prepares: Sequence[Prepare], votes: list[Vote], found: Mapping[Xid, Branch]) -> list[Vote]:
-        """Store the fresh votes that are not PREPARED, so that a second Prepare gets them too (R8)."""
+        """Store the fresh votes that are not PREPARED, so that a second Prepare gets them too (R8).
+
+        A session left behind finds such a branch ended, and cannot prepare it any more; one that is
+        prepared, or about to be, keeps its row as it is.
+        """
         fresh = [
             at
             for at, (prepare, vote) in enumerate(zip(prepares, votes, strict=True))
@@ -176,7 +160,11 @@ def _stored(prepare: Prepare, branch: Branch) -> Vote:
             return branch.vote or TOMBSTONE_VOTE
 
 
-def _lost(prepare: Prepare, error: Exception) -> Vote:
+def _in_doubt(prepare: Prepare, error: Exception) -> Vote:
+    """The "no" of a branch that may be prepared all the same, now or in a moment."""
+    _log.warning("branch_in_doubt", transaction_id=str(prepare.xid), error=str(error))
+    if isinstance(error, TimeoutError):
+        return late(prepare)
     return transient_no(
         "CONNECTION_LOST",
         f"transaction {prepare.xid}: the participant lost its database: {error}",

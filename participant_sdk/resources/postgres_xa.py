@@ -86,16 +86,15 @@ class PostgresXaResource(Participant):
         self.name = check_participant(name)
         self.operations = tuple(operations)
         self._clock = clock
-        lock_timeout = f"{connections.lock_timeout_ms}ms"
-        self._work = Lane(dsn, connections.work, lock_timeout=lock_timeout)
+        settings = {"lock_timeout": f"{connections.lock_timeout_ms}ms"}
+        self._work = Lane(dsn, connections.work, settings)
         self._finishing = Lane(
             dsn,
             connections.finishing,
-            lock_timeout=lock_timeout,
             # Functions that look twice must see twice.
-            default_transaction_isolation="read committed",
+            {**settings, "default_transaction_isolation": "read committed"},
         )
-        self._embedding = Lane(dsn, connections.embedded, lock_timeout=lock_timeout)
+        self._embedding = Lane(dsn, connections.embedded, settings)
         self._embedded: dict[EmbeddedKey, EmbeddedWork] = {}
         self._enlisted = asyncio.Event()
         self._rows = BranchRows(name, self._finishing)
@@ -105,7 +104,6 @@ class PostgresXaResource(Participant):
             operations,
             rows=self._rows,
             work=self._work,
-            finishing=self._finishing,
             embedded=self._embedded,
             clock=clock,
         )

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final, TypeVar
-from uuid import UUID
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import args_row
 
-from participant_sdk.branch import BranchCall, BranchPhase, call_of
+from participant_sdk.branch import BranchCall, call_of
 from participant_sdk.clock import Clock
 from participant_sdk.ids import Xid
 from participant_sdk.migrations import migrate
@@ -39,14 +39,29 @@ from participant_sdk.participant import (
 )
 from participant_sdk.resources import packed_arrays
 from participant_sdk.resources.admission import no_such_work, request_busy
-from participant_sdk.resources.dedicated import DedicatedConnections
+from participant_sdk.resources.postgres_errors import is_unreachable, is_worth_repeating, no_of
+from participant_sdk.resources.postgres_lane import Connection, Lane
 from participant_sdk.resources.reservation_batch import Batch, Found, Planned, ack_of, by_log
-from participant_sdk.resources.sql_failures import is_unreachable, is_worth_repeating, no_of
-from participant_sdk.resources.stored_votes import vote_of
-from participant_sdk.xa import RETRY, Ack, Decision, Heuristic, Vote, XaCode, invalid, transient_no
+from participant_sdk.resources.reservation_rows import StoredRow
+from participant_sdk.xa import RETRY, Ack, Decision, Vote, XaCode, invalid, transient_no
 
 ATTEMPTS_MAX: Final = 3
 CONNECTIONS_DEFAULT: Final = 4
+
+# Batches are looked up by index, row by row, in pages that are in memory. The planner takes an array for ten
+# elements and prefers reading a small table whole; with these it does so only up to a few dozen rows.
+_SETTINGS: Final = {
+    "lock_timeout": "2s",
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "30s",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "random_page_cost": "0.1",
+    "seq_page_cost": "0.1",
+}
 
 _FOLDER: Final = files("participant_sdk.resources")
 _MIGRATIONS: Final = _FOLDER / "reservation_migrations"
@@ -85,11 +100,11 @@ class ReservationService:
 class ReservationResource(Participant):
     """A service's branches in its PostgreSQL database. ``apply`` may run as often at once as there are connections."""
 
-    def __init__(self, name: str, service: ReservationService, connections: DedicatedConnections, clock: Clock) -> None:
+    def __init__(self, name: str, service: ReservationService, lane: Lane, clock: Clock) -> None:
         self.name = name
         self.operations = service.operations
         self._plan = service.plan
-        self._connections = connections
+        self._lane = lane
         self._clock = clock
         self._log_numbers: dict[str, int] = {}
 
@@ -110,11 +125,19 @@ class ReservationResource(Participant):
         """
         await migrate(dsn, _MIGRATIONS, "pincex")
         await migrate(dsn, service.migrations, service.schema)
-        dedicated = DedicatedConnections(dsn, service.schema, connections)
+        path = f"{sql.Identifier(service.schema).as_string()}, pincex"
+        # One lane for everything, as nothing waits in it for long: a reserved row blocks nobody.
+        lane = Lane(
+            dsn,
+            connections,
+            {**_SETTINGS, "search_path": path},
+            opening=_open_session,
+            cursor_factory=psycopg.AsyncCursor,
+        )
         try:
-            yield cls(name, service, dedicated, clock)
+            yield cls(name, service, lane, clock)
         finally:
-            await dedicated.close()
+            await lane.close()
 
     async def apply(self, work: Work) -> Answers:
         """Do a whole batch with one flush. What the database refuses is its own branch's "no" (R17)."""
@@ -154,8 +177,8 @@ class ReservationResource(Participant):
         }
         statement = _RECOVER_FINISHED if query.finished else _RECOVER
         async with (
-            self._connections.acquire() as (connection, _),
-            connection.cursor(row_factory=args_row(_StoredRow)) as cursor,
+            self._lane.session() as session,
+            session.connection.cursor(row_factory=args_row(StoredRow)) as cursor,
         ):
             await cursor.execute(statement, parameters)
             return [row.branch(query.log_id) for row in await cursor.fetchall()]
@@ -164,8 +187,8 @@ class ReservationResource(Participant):
         """Show one branch; None where it is not known."""
         parameters = {"log": await self._log_number(log_id), "xid": str(xid)}
         async with (
-            self._connections.acquire() as (connection, _),
-            connection.cursor(row_factory=args_row(_StoredRow)) as cursor,
+            self._lane.session() as session,
+            session.connection.cursor(row_factory=args_row(StoredRow)) as cursor,
         ):
             row = await (await cursor.execute(_BRANCH, parameters)).fetchone()
             return None if row is None else row.branch(log_id)
@@ -188,15 +211,15 @@ class ReservationResource(Participant):
 
     async def log_ids(self) -> Sequence[str]:
         """Every log that has introduced itself, or whose branches came."""
-        async with self._connections.acquire() as (connection, _):
-            cursor = await connection.execute("select log_id from pincex.logs order by log")
+        async with self._lane.session() as session:
+            cursor = await session.connection.execute("select log_id from pincex.logs order by log")
             return [log_id for (log_id,) in await cursor.fetchall()]
 
     async def watermarks(self, log_id: str) -> Mapping[int, int]:
         """The highest sequence applied, per incarnation, over all workers."""
         log = await self._log_number(log_id)
-        async with self._connections.acquire() as (connection, _):
-            cursor = await connection.execute(
+        async with self._lane.session() as session:
+            cursor = await session.connection.execute(
                 "select incarnation, max(sequence) from pincex.watermarks where log = %s group by incarnation", [log]
             )
             return dict(await cursor.fetchall())
@@ -264,11 +287,14 @@ class ReservationResource(Participant):
         raise AssertionError("the last attempt returns or raises")
 
     async def _call(self, log: int, batch: Batch) -> tuple[Answers, list[int]]:
-        async with self._connections.acquire() as (connection, worker):
-            parameters = batch.parameters(log, worker, self._clock.unix_ms())
-            async with connection.cursor(row_factory=args_row(Found), binary=True) as cursor:
+        parameters = batch.parameters(log, self._clock.unix_ms())
+        async with (
+            self._lane.session() as session,
+            session.connection.cursor(row_factory=args_row(Found), binary=True) as cursor,
+        ):
+            with session.confirmed():
                 await cursor.execute(_APPLY_BATCH, parameters, prepare=True)
-                return batch.answers(await cursor.fetchall())
+            return batch.answers(await cursor.fetchall())
 
     async def _refuse(self, log: int, refused: Sequence[tuple[Prepare, Vote]]) -> Sequence[Vote]:
         """Store a "no" for each of these, so that its duplicate gets the same (R8); an earlier vote stands."""
@@ -292,7 +318,7 @@ class ReservationResource(Participant):
             return (await self._run(log, Batch(prepares=prepares, planned=planned))).prepares
 
         async def refuse(item: tuple[Prepare, Planned], error: psycopg.Error) -> Vote:
-            return (await self._refuse(log, [(item[0], no_of(error))]))[0]
+            return (await self._refuse(log, [(item[0], no_of(error, "operations"))]))[0]
 
         async def later(_: Commit | Rollback, error: psycopg.Error) -> Ack:
             return RETRY._replace(message=str(error))
@@ -304,12 +330,19 @@ class ReservationResource(Participant):
         )
 
     async def _ask(self, statement: bytes, parameters: Mapping[str, object] | Sequence[object]) -> tuple[int, int]:
-        """Run a statement that returns one row of two numbers."""
-        async with self._connections.acquire() as (connection, _):
-            row = await (await connection.execute(statement, parameters)).fetchone()
+        """Run a statement that returns one row of two numbers, which are durable then."""
+        async with self._lane.session() as session:
+            with session.confirmed():
+                row = await (await session.connection.execute(statement, parameters)).fetchone()
             if row is None:
                 raise AssertionError("the statement returns a row")
             return row[0], row[1]
+
+
+async def _open_session(connection: Connection) -> None:
+    """Make a session of a worker: it sends packed columns, and its watermarks have rows of their own."""
+    packed_arrays.register(connection)
+    await connection.execute("select pincex.claim_worker()")
 
 
 async def _by_halves(
@@ -329,39 +362,3 @@ async def _by_halves(
             return [await refuse(items[0], error)]
     middle = len(items) // 2
     return [*await _by_halves(items[:middle], run, refuse), *await _by_halves(items[middle:], run, refuse)]
-
-
-@dataclass(frozen=True, slots=True)
-class _StoredRow:
-    """A row of ``pincex.branches``, as ``branch.sql`` and the ``recover`` statements select it."""
-
-    phase: int
-    vote: int | None
-    heuristic: int | None
-    xid: UUID
-    prepared_unix_ms: int | None
-    incarnation: int | None
-    sequence: int | None
-    tenant: str | None
-    request_id: str | None
-    request_digest: bytes | None
-    participants: str | None
-    answer: str | None
-    reason: str | None
-
-    def branch(self, log_id: str) -> Branch:
-        return Branch(
-            log_id,
-            Xid(self.xid.bytes),
-            BranchPhase(self.phase),
-            vote_of(self.vote, self.answer),
-            heuristic=None if self.heuristic is None else Heuristic(self.heuristic),
-            reason=self.reason or "",
-            participants=tuple(self.participants.split(",")) if self.participants else (),
-            tenant=self.tenant or "",
-            request_id=self.request_id or "",
-            request_digest=self.request_digest or b"",
-            incarnation=self.incarnation or 0,
-            sequence=self.sequence or 0,
-            prepared_unix_ms=self.prepared_unix_ms or 0,
-        )

@@ -54,12 +54,11 @@ class Batch:
     prepares: Sequence[Prepare] = ()
     planned: Sequence[Planned] = ()
 
-    def parameters(self, log: int, worker: int, now_unix_ms: int) -> dict[str, object]:
+    def parameters(self, log: int, now_unix_ms: int) -> dict[str, object]:
         """The parameters of ``apply_batch.sql``."""
         commits, prepares, planned = self.commits, self.prepares, self.planned
         return {
             "log": log,
-            "worker": worker,
             "commit_xids": packed_arrays.uuids([commit.xid for commit in commits]),
             "commit_incarnations": packed_arrays.bigints([commit.incarnation for commit in commits]),
             "commit_sequences": packed_arrays.bigints([commit.sequence for commit in commits]),

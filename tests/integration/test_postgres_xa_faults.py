@@ -12,11 +12,10 @@ import pytest
 from coordinator.embedded.postgres import EmbeddedPostgres, Shutdown
 from participant_sdk.branch import BranchPhase
 from participant_sdk.participant import RecoverQuery
-from participant_sdk.resources.postgres_finish import finish
-from participant_sdk.resources.postgres_lane import Connection, Lane
+from participant_sdk.resources.postgres_lane import Connection
 from participant_sdk.resources.postgres_operations import Parameters
 from participant_sdk.resources.postgres_xa import PostgresXaResource, PreparedTransactionsDisabledError
-from participant_sdk.xa import Ack, AckKind, Decision, VoteKind, XaCode
+from participant_sdk.xa import AckKind, VoteKind, XaCode
 from tests.contract.branch_subjects import BANK_OPERATIONS, LOG, an_xid, fill_bank, prepare_of
 from tests.integration.xa_bank import (
     balance,
@@ -30,8 +29,6 @@ from tests.integration.xa_bank import (
     run_sql,
     vote,
 )
-
-WAITING_SQL = "select pid from pg_stat_activity where datname = current_database() and wait_event = 'SyncRep'"
 
 
 @pytest.fixture
@@ -66,6 +63,22 @@ async def test_a_session_that_is_killed_at_work_is_settled_as_a_transient_no(dsn
         assert (answer.reason, answer.xa_code, answer.transient) == ("CONNECTION_LOST", XaCode.XAER_RMFAIL, True)
         assert await vote(resource, prepare) == answer
         assert await prepared_gids(dsn) == []
+
+
+async def test_a_session_that_is_lost_undoes_nothing_that_another_has_prepared(dsn: str) -> None:
+    """R12: the other one's vote has left, so only Commit, Rollback or the answer to an inquiry ends the branch."""
+    paused = Paused()
+    async with bank(dsn, pause=paused) as one, bank(dsn) as two:
+        xid = an_xid()
+        asking = asyncio.ensure_future(vote(one, prepare_of(xid, do("pause"))))
+        pid = await paused.pid
+        assert (await vote(two, prepare_of(xid, credit("bob")))).kind is VoteKind.PREPARED
+        await run_sql(dsn, f"select pg_terminate_backend({pid}, 5000)")
+        paused.go_on.set()
+        assert (await asking).transient
+        assert await prepared_gids(dsn) == [gid(xid)]
+        assert (await commit(two, xid)).kind is AckKind.DONE
+        assert (await balance(dsn), await balance(dsn, "bob")) == (100, 101)
 
 
 async def test_a_cancelled_prepare_leaves_no_session_in_a_transaction(dsn: str) -> None:
@@ -109,64 +122,6 @@ async def test_a_deadline_ends_a_branch_that_is_at_work(dsn: str) -> None:
         branch = await resource.branch(LOG, prepare.xid)
         assert branch is not None
         assert branch.phase is BranchPhase.ROLLED_BACK
-
-
-async def cancel_the_wait_for_a_standby(dsn: str) -> None:
-    """Wait until a session waits for the standby, cancel that wait, and take the standby out of the settings."""
-    while not (rows := await run_sql(dsn, WAITING_SQL)):
-        pass
-    # Once the settings change, other waits end by themselves, so this one is cancelled first.
-    await run_sql(dsn, f"select pg_cancel_backend({rows[0][0]})")
-    while rows[0] in await run_sql(dsn, WAITING_SQL):
-        pass
-    await name_standby(dsn, "")
-
-
-async def name_standby(dsn: str, name: str) -> None:
-    await run_sql(dsn, f"alter system set synchronous_standby_names = '{name}'", "select pg_reload_conf()")
-    while await run_sql(dsn, "show synchronous_standby_names") != [(name,)]:
-        pass
-
-
-async def test_a_vote_that_no_standby_confirmed_is_no_vote(dsn: str) -> None:
-    """A cancelled wait for the standby "succeeds" with a warning; the branch is undone."""
-
-    async def lose_standby(connection: Connection, _parameters: Parameters) -> str:
-        await connection.execute("update accounts set balance = balance + 1 where name = 'alice'")
-        await name_standby(dsn, "nobody")
-        return ""
-
-    try:
-        async with bank(dsn, lose_standby=lose_standby) as resource:
-            prepare = prepare_of(an_xid(), do("lose_standby"))
-            async with asyncio.TaskGroup() as group:
-                asking = group.create_task(vote(resource, prepare))
-                group.create_task(cancel_the_wait_for_a_standby(dsn))
-            assert (asking.result().kind, asking.result().transient) == (VoteKind.ROLLED_BACK, True)
-            assert await prepared_gids(dsn) == []
-            assert await vote(resource, prepare) == asking.result()
-    finally:
-        await name_standby(dsn, "")
-
-
-async def test_a_commit_that_no_standby_confirmed_is_not_acknowledged(dsn: str) -> None:
-    """R9: RETRY, and the next Commit finds the marker and waits for the standby."""
-    lane, xid = Lane(dsn, 1), an_xid()
-    async with bank(dsn) as resource:
-        await vote(resource, prepare_of(xid, credit()))
-        await name_standby(dsn, "nobody")
-        try:
-            async with asyncio.TaskGroup() as group:
-                asking = group.create_task(finish(lane, gid(xid), Decision.COMMIT))
-                group.create_task(cancel_the_wait_for_a_standby(dsn))
-        finally:
-            await name_standby(dsn, "")
-            await lane.close()
-        answer = asking.result()
-        assert isinstance(answer, Ack)
-        assert answer.kind is AckKind.RETRY
-        assert (await commit(resource, xid)).kind is AckKind.ALREADY_DONE
-        assert await balance(dsn) == 101
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,9 @@
 -- transaction can be seen; the other way round, a branch that ends in between would look as if it had never
 -- been prepared.
 --
--- Every function that answers from what is stored forces a commit record of its own: what is visible
--- may not have reached a synchronous standby yet, and a confirmed later write has.
+-- What is visible, a prepared transaction too, may not have reached a synchronous standby yet: its writer may
+-- still be waiting. So look(), which answers from what is stored, writes a record of its own to the WAL, and its
+-- commit waits behind all that it saw. A transaction that writes none waits for nothing, though it has a number.
 
 create function pincex_xa.gid(participant text, log_id text, xid uuid) returns text
 language sql immutable as $$
@@ -35,6 +36,8 @@ begin
     if current_setting('synchronous_commit') in ('off', 'local') then
         raise exception using errcode = 'PXSC1', message = 'synchronous_commit must not be off or local in a branch';
     end if;
+    -- A cancelled wait for a standby is told by a warning alone.
+    perform set_config('client_min_messages', 'warning', true);
     update pincex_xa.branches b set phase = 3
     where b.participant = a_participant and b.log_id = a_log_id and b.xid = a_xid and b.phase = 1;
     if not found then
@@ -64,7 +67,7 @@ language plpgsql as $$
 declare
     held text[];
 begin
-    perform pg_current_xact_id();
+    perform pg_logical_emit_message(true, 'pincex', '');
     held := pincex_xa.prepared(a_participant, a_log_id, a_xids);
     return query
     select a.n::integer, coalesce(b.phase, 0::smallint), pincex_xa.gid(a_participant, a_log_id, a.xid) = any (held),

@@ -19,6 +19,9 @@
 -- The rows returned are the exceptions. Without a row, a commit or rollback is DONE and a prepare has
 -- the vote that came in. ``part`` is 1 for commits, 2 for rollbacks, 3 for prepares; ``at`` is the
 -- place in that part, from 1; ``phase`` is the one found, 0 for no such branch.
+--
+-- What is found may be visible and not yet durable: its writer may be waiting for a synchronous standby. An
+-- answer that rests on it waits too, behind a record of its own; a transaction that writes none waits for nothing.
 create function pincex.apply_batch(
     log_number smallint,
     worker_number smallint,
@@ -44,6 +47,7 @@ declare
     buried uuid[] := '{}';
     numbers bigint[] := '{}';
     inserted bigint[];
+    is_found boolean := false;
     refused record;
 begin
     if cardinality(commit_xids) > 0 then
@@ -63,6 +67,7 @@ begin
         )
         select coalesce(array_agg(c.branch), '{}') into committed from claimed as c;
         if cardinality(committed) < cardinality(commit_xids) then
+            is_found := true;
             return query
             select 1::smallint, c.at::integer, coalesce(b.phase, 0::smallint), b.heuristic, null::smallint, null::text
             from unnest(commit_xids) with ordinality as c (xid, at)
@@ -88,6 +93,7 @@ begin
                 returning b.xid
             )
             select coalesce(array_agg(t.xid), '{}') into buried from tombstones as t;
+            is_found := is_found or cardinality(undone) + cardinality(buried) < cardinality(rollback_xids);
             return query
             select 2::smallint, r.at::integer, b.phase, b.heuristic, null::smallint, null::text
             from unnest(rollback_xids) with ordinality as r (xid, at)
@@ -117,6 +123,7 @@ begin
             order by p.tenant collate "C", p.request_id collate "C", p.branch;
         exception when unique_violation then
             -- Some are known already. This form asks row by row, and so costs more.
+            is_found := true;
             with admitted as (
                 insert into pincex.branches as b (
                     phase, vote, log, branch, xid, prepared_unix_ms,
@@ -144,6 +151,10 @@ begin
             left join pincex.branches as b on b.log = log_number and b.xid = p.xid
             where p.number is null;
         end;
+    end if;
+
+    if is_found then
+        perform pg_logical_emit_message(true, 'pincex', '');
     end if;
 
     for refused in

@@ -1,4 +1,5 @@
--- What is done to single branches, away from the batches.
+-- What is done to single branches, away from the batches. They lock the row that they find, which is written to
+-- the WAL: so the answer waits for it to be durable, even where nothing is changed.
 
 -- Force a branch in doubt by an operator's hand (R12). Returns what was found; only PREPARED changes.
 create function pincex.resolve_branch(
@@ -38,15 +39,17 @@ begin
 end
 $$;
 
--- Give this session a worker's number that no other live session has: the lowest free one.
-create function pincex.claim_worker() returns smallint
+-- Give this session a worker's number that no other live session has: the lowest free one. It is the
+-- session's setting pincex.worker from then on.
+create function pincex.claim_worker() returns void
 language plpgsql as $$
 begin
     for number in 1..32767 loop
         if pg_try_advisory_lock(hashtext('pincex.worker'), number) then
-            return number;
+            perform set_config('pincex.worker', number::text, false);
+            return;
         end if;
     end loop;
-    raise exception 'all 32767 numbers of workers are taken';
+    raise exception using errcode = 'too_many_connections', message = 'all 32767 numbers of workers are taken';
 end
 $$;
