@@ -3,6 +3,7 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 UV_VERSION := 0.13.9
 SEEDS ?= 100
+EACH_STEP_SEEDS ?= 100
 BIN := .venv/bin
 UV := .venv/.uv/bin/uv
 # Some networks need the system's certificates, and some machines have none: uv's own are tried first.
@@ -64,6 +65,7 @@ check: .venv/.ready
 	echo "check: clean in $$(( $(STARTED) - start )) s (style, types, import rules, contract, generated code, lock file)"
 
 simulate: .venv/.ready
+	@$(BIN)/python -m tests.simulation --each-step --seeds $(EACH_STEP_SEEDS)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 bench: .venv/.ready

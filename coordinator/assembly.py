@@ -13,7 +13,7 @@ from random import Random
 
 from coordinator.admission import Limits
 from coordinator.engine import Engine
-from coordinator.heuristics import HeuristicKeeper
+from coordinator.heuristic_keeper import HeuristicKeeper
 from coordinator.incarnation import IncarnationLife
 from coordinator.inquiries import Inquiries
 from coordinator.log.decision_log import DecisionLog, Incarnation

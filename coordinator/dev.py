@@ -28,7 +28,7 @@ from rich.table import Table
 from coordinator.embedded.postgres import EmbeddedPostgres, ensure_database
 from coordinator.embedded.process import EmbeddedServerError, free_port, log_end, port_is_free
 from coordinator.embedded.redis import EmbeddedRedis
-from coordinator.supervision import Child, await_port, await_up, keep_child, keep_server
+from coordinator.embedded.supervision import Child, await_port, await_up, keep_child, keep_server
 
 _SIDECARS: Final = ("bookkeeper", "trading")
 _LOG_DATABASE: Final = "txlog"

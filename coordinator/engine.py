@@ -28,7 +28,7 @@ from coordinator.errors import (
     UnknownTransactionError,
     WrongPhaseError,
 )
-from coordinator.heuristics import HeuristicKeeper
+from coordinator.heuristic_keeper import HeuristicKeeper
 from coordinator.incarnation import IncarnationLife
 from coordinator.intents import Intents
 from coordinator.log.decision_log import Incarnation
@@ -365,7 +365,9 @@ class Engine:
     def _refuse(self, running: Running, refusal: Refusal, *, raise_it: bool) -> None:
         tx = running.transaction
         if refusal is Refusal.REQUEST_REUSED:
-            self._end(running, RequestReusedError("the request_id is bound to other operations", xid=tx.xid))
+            bound = tx.answer.stored.record.xid if tx.answer.stored else tx.xid
+            text = f"the request_id is bound to transaction {bound} with other operations"
+            self._end(running, RequestReusedError(text, xid=bound))
         elif raise_it:
             text = f"transaction {tx.xid} is {tx.phase.name}: {refusal.value}"
             raise WrongPhaseError(text, code=refusal.name, xid=tx.xid)

@@ -134,10 +134,11 @@ async def test_what_a_participant_refuses_names_the_field_of_the_request(open_do
 
 
 async def test_a_bound_request_id_refuses_other_operations(open_doors: Doors) -> None:
-    await open_doors.stub.Execute(transfer(request_id="once"))
+    bound = await open_doors.stub.Execute(transfer(request_id="once"))
     refused = await refusal_of(open_doors, transfer(request_id="once", amount="6"))
     assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
     assert (refused.field, refused.info.reason) == ("request_id", "REQUEST_ID_REUSED")
+    assert refused.info.metadata["transaction_id"] == bound.result.xid
 
 
 async def test_a_request_id_in_use_by_other_operations_is_aborted_with_a_time_to_come_again(open_doors: Doors) -> None:

@@ -148,10 +148,11 @@ async def test_a_bound_request_id_refuses_other_operations(open_doors: Doors) ->
 
 async def test_a_bound_idempotency_key_is_named_as_it_was_sent(open_doors: Doors) -> None:
     headers = JSON | {"Idempotency-Key": "once"}
-    await open_doors.http.post(EXECUTE, content=beside('"wait": "applied"'), headers=headers)
+    bound = await open_doors.http.post(EXECUTE, content=beside('"wait": "applied"'), headers=headers)
     other = f'{{"operations": [{GOOD}, {GOOD}]}}'
     problem = problem_of(await open_doors.http.post(EXECUTE, content=other, headers=headers), 422)
     assert (problem["field"], problem["code"]) == ("Idempotency-Key", "REQUEST_ID_REUSED")
+    assert problem["transaction_id"] == bound.json()["transaction_id"]
 
 
 async def test_a_request_id_in_use_by_other_operations_is_told_with_a_time_to_come_again(open_doors: Doors) -> None:

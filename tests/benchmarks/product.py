@@ -14,7 +14,7 @@ import yaml
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from coordinator.embedded.process import free_port
-from coordinator.supervision import await_port
+from coordinator.embedded.supervision import await_port
 from participant_sdk.client import TransactionClient
 from participant_sdk.client_errors import ClientError
 from participant_sdk.client_results import Committed

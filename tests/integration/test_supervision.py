@@ -13,7 +13,7 @@ import pytest
 
 from coordinator.embedded.process import free_port, processes_in
 from coordinator.embedded.redis import EmbeddedRedis
-from coordinator.supervision import Child, await_port, keep_child, keep_server
+from coordinator.embedded.supervision import Child, await_port, keep_child, keep_server
 
 _LISTEN = (
     "import socket,sys; s=socket.create_server(('127.0.0.1',int(sys.argv[1]))); print('up',flush=True); s.accept()"
