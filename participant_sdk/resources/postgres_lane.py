@@ -23,18 +23,11 @@ CONNECT_TIMEOUT_S: Final = 5
 # What RAISE WARNING in a function of the service's own is sent from; every other warning is the server's.
 _RAISED_BY_A_FUNCTION: Final = "exec_stmt_raise"
 
-# The weaker levels skip the wait for a synchronous standby; the stronger are the service's choice. And that such
-# a wait was cancelled is told by a warning alone, so warnings must come through.
-_SETTLE: Final = """
-select
-    set_config(
-        'synchronous_commit',
-        case when current_setting('synchronous_commit') in ('off', 'local') then 'on'
-        else current_setting('synchronous_commit') end,
-        false
-    ),
-    set_config('client_min_messages', 'warning', false)
-"""
+# The weaker levels skip the wait for a synchronous standby; the stronger are the service's choice.
+_STRENGTHEN: Final = (
+    "select set_config('synchronous_commit', 'on', false)"
+    " where current_setting('synchronous_commit') in ('off', 'local')"
+)
 _SET: Final = "select set_config(name, value, false) from unnest(%s::text[], %s::text[]) as s (name, value)"
 
 Connection = psycopg.AsyncConnection[TupleRow]
@@ -113,7 +106,8 @@ class Lane:
     ) -> None:
         self.size = size
         self._dsn = dsn
-        self._settings = dict(settings or {})
+        # That a wait for a standby was cancelled is told by a warning alone, so warnings must come through.
+        self._settings = {"client_min_messages": "warning", **(settings or {})}
         self._opening = opening
         self._cursor_factory = cursor_factory
         self._places = asyncio.Semaphore(size)
@@ -159,9 +153,8 @@ class Lane:
             self._dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, cursor_factory=self._cursor_factory
         )
         try:
-            await connection.execute(_SETTLE)
-            if self._settings:
-                await connection.execute(_SET, (list(self._settings), list(self._settings.values())))
+            await connection.execute(_STRENGTHEN)
+            await connection.execute(_SET, (list(self._settings), list(self._settings.values())))
             if self._opening is not None:
                 await self._opening(connection)
         except BaseException:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from participant_sdk.participant import Participant, Prepare, Work
 from participant_sdk.resources.postgres_finish import finish
@@ -71,7 +72,9 @@ async def test_a_batch_whose_wait_is_cancelled_is_asked_again_and_waits_again(
 
 
 async def test_a_batch_whose_every_wait_is_cancelled_promises_nothing(database: str) -> None:
-    async with participating(database, "trading") as trading:
+    """Even where the DSN asks for errors only: a warning is all that tells of it."""
+    quiet = make_conninfo(database, options="-c client_min_messages=error")
+    async with participating(quiet, "trading") as trading:
         known, unknown, new = (trading.branch(ORDER) for _ in range(3))
         await trading.prepare(known)
         work = Work([trading.decided(known)], [trading.rollback_of(unknown)], [new])
