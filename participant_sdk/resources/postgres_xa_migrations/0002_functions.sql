@@ -143,11 +143,13 @@ create function pincex_xa.decide(
     a_participant text, a_log_id text, a_xids uuid[], a_incarnations bigint[], a_sequences bigint[]
 ) returns setof pincex_xa.found
 language plpgsql as $$
+declare
+    held constant text[] := pincex_xa.prepared(a_participant, a_log_id, a_xids);
 begin
     insert into pincex_xa.decisions (participant, log_id, xid, incarnation, sequence)
     select a_participant, a_log_id, u.xid, u.incarnation, u.sequence
     from unnest(a_xids, a_incarnations, a_sequences) u(xid, incarnation, sequence)
-    where pincex_xa.gid(a_participant, a_log_id, u.xid) = any (pincex_xa.prepared(a_participant, a_log_id, a_xids))
+    where pincex_xa.gid(a_participant, a_log_id, u.xid) = any (held)
     on conflict do nothing;
     return query select * from pincex_xa.look(a_participant, a_log_id, a_xids);
 end
