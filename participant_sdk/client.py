@@ -151,6 +151,7 @@ class TransactionClient:
             with within(txn):
                 yield txn
         except BaseException:
+            # Cancelled, too: what the block began must not stay behind until its deadline.
             if txn.ending is None:
                 await asyncio.shield(self._rollbacks.create_task(_roll_back(txn)))
             raise
