@@ -28,6 +28,7 @@ from participant_sdk.clock import Clock
 from participant_sdk.hello import Introduction, Welcome
 from participant_sdk.ids import Xid
 from participant_sdk.link import Link
+from participant_sdk.resource_calls import ResourceCalls
 from participant_sdk.transport import FrameTransport
 from participant_sdk.xa import Ack, Decision, Vote
 
@@ -67,6 +68,7 @@ def assemble(
     log: DecisionLog,
     incarnation: Incarnation,
     transports: Mapping[str, FrameTransport],
+    calls: Mapping[str, ResourceCalls],
     settings: Settings,
     *,
     clock: Clock,
@@ -74,7 +76,10 @@ def assemble(
     telemetry: Telemetry,
     on_finished: Callable[[Finished], None],
 ) -> Assembly:
-    """Wire one incarnation's parts. ``on_finished`` is told of each transaction that owes nothing any more."""
+    """Wire one incarnation's parts. ``on_finished`` is told of each transaction that owes nothing any more.
+
+    ``transports`` and ``calls`` are each participant's session and its single calls, by name.
+    """
     engine = Engine(incarnation, clock, timing=settings.timing, limits=settings.limits, on_finished=on_finished)
     commit = GroupCommit(
         log,

@@ -243,6 +243,7 @@ class Daemon:
             log,
             incarnation,
             {each.name: GrpcTransport(each.address) for each in config.participants},
+            {},
             settings,
             clock=self._clock,
             random=Random(secrets.randbits(64)),  # noqa: S311 - it spreads retries, and guards nothing

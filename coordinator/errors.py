@@ -6,6 +6,7 @@
     ├── RequestInUseError          the request_id is another transaction's that has not ended; come again
     ├── UnknownTransactionError    no such transaction, here or in the log
     ├── WrongPhaseError            the transaction is past the point where this is possible
+    ├── RefusedError               an operator's wish that the state of things forbids; says why and what instead
     ├── BusyError                  come again after ``retry_after_s``; nothing was begun
     ├── UnavailableError           the log, or a participant, cannot be reached; nothing was begun
     └── OutcomeUnknownError        it may have committed; ask again by request_id or xid
@@ -73,6 +74,20 @@ class WrongPhaseError(TransactionError):
     reason = "WRONG_PHASE"
 
     def __init__(self, message: str, *, code: str, xid: Xid) -> None:
+        super().__init__(message, xid=xid)
+        self.code = code
+
+
+class RefusedError(TransactionError):
+    """What an operator asks for would be unsafe or is not so. Nothing was changed.
+
+    ``code`` is the stable reason: DECISION_KNOWN, TRANSACTION_LIVE, ALREADY_FINISHED, NOT_IN_DOUBT, NOT_HEURISTIC,
+    NOT_HELD, PARTICIPANTS_MISSING, BINDING_CONFLICT, PASS_RUNNING.
+    """
+
+    reason = "REFUSED"
+
+    def __init__(self, message: str, *, code: str, xid: Xid | None = None) -> None:
         super().__init__(message, xid=xid)
         self.code = code
 

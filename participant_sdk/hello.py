@@ -19,13 +19,17 @@ LOG_MISMATCH: Final = "LOG_MISMATCH"
 
 @dataclass(frozen=True, slots=True)
 class Introduction:
-    """A coordinator: its log, itself, the life of it that speaks, and where to ask (all coordinators)."""
+    """A coordinator: its log, itself, the life of it that speaks, and where to ask (all coordinators).
+
+    ``pruned_below_unix_ms``: transactions with older xids have ended everywhere (R14); 0 for none.
+    """
 
     log_id: str
     coordinator: str
     incarnation: int
     epoch: int
     coordinator_addresses: tuple[str, ...] = ()
+    pruned_below_unix_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,3 +177,11 @@ class Participant(ABC):
     @abstractmethod
     async def adopt_epoch(self, log_id: str, epoch: int) -> int:
         """Durably adopt the epoch if it is higher; return the one held afterwards (R15)."""
+
+    async def prune(self, log_id: str, below_unix_ms: int, limit: int) -> int:  # noqa: ARG002 - nothing to drop by default
+        """Drop finished branches whose xid is older, at most ``limit``; return how many (R14).
+
+        Their transactions have ended everywhere and no coordinator asks again. Branches in doubt, and
+        heuristic ones, stay. Without it they are kept for ever.
+        """
+        return 0

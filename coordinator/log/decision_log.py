@@ -30,6 +30,10 @@ class LogUncertainError(Exception):
     """The statement may or may not have happened, now or a little later. Only writing again settles it (R5)."""
 
 
+class ReleaseRefusedError(Exception):
+    """HOLD was not released, and nothing was changed: the message says why (R15)."""
+
+
 class BadRecordError(Exception):
     """The database refused a value of the batch, and the whole statement did nothing (R17)."""
 
@@ -107,28 +111,89 @@ class Checkpoint:
     """How far one incarnation's decisions are finished (R14).
 
     Every decision with a sequence up to ``finished_through`` is finished, but for ``stragglers``.
-    Written lazily: a lost checkpoint only means that finished transactions are driven again.
+    ``applied`` is the highest sequence that each participant acknowledged as committed; in the log it
+    only rises. Written lazily: a lost checkpoint only means that finished transactions are driven again.
     """
 
     incarnation: int
     finished_through: int
     stragglers: frozenset[Xid] = field(default_factory=frozenset[Xid])
+    applied: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(frozen=True, slots=True)
+class LiveIncarnation:
+    """A coordinator that is not fenced. ``lease_left_s`` is by the log's clock, negative once expired."""
+
+    number: int
+    coordinator: str
+    address: str
+    lease_left_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the log stands: HOLD, its horizon, and who lives, by number. ``held_since_unix_ms`` is 0 without HOLD."""
+
+    held_since_unix_ms: int
+    held_reason: str
+    pruned_below_unix_ms: int
+    live: tuple[LiveIncarnation, ...]
+
+    @property
+    def is_held(self) -> bool:
+        """The log is in HOLD (R15)."""
+        return self.held_since_unix_ms > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The end of HOLD: what participants had applied, put back into the log (R15).
+
+    ``restored`` are COMMIT rows under the incarnation and sequence that participants name;
+    ``sequences`` what each incarnation's sequence rises to. ``reason`` is the operator's.
+    """
+
+    restored: tuple[StoredDecision, ...]
+    sequences: Mapping[int, int]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAction:
+    """What an operator did by hand, kept for good. ``action`` is HOLD, RELEASE, RESOLVE or FORGET."""
+
+    action: str
+    reason: str
+    xid: Xid | None = None
+    participant: str = ""
+    detail: str = ""
 
 
 class DecisionLog(Protocol):
     """One log's statements. Every call may raise LogUnavailableError; writes also LogUncertainError."""
+
+    @property
+    def generation(self) -> int:
+        """How often it was connected to: while it stays the same, what was read and written was one log's (R15).
+
+        It rises before anything is read or written over a new connection. An append with records is
+        never the first statement of one: it raises LogUnavailableError instead, having connected.
+        """
+        ...
 
     async def open(self, coordinator: str, address: str, lease_s: float) -> Incarnation:
         """Draw a new incarnation: greatest(last + 1, Unix seconds by the log's clock)."""
         ...
 
     async def append(
-        self, incarnation: Incarnation, expected_sequence: int, records: Sequence[DecisionRecord]
+        self, incarnation: Incarnation, expected_sequence: int, records: Sequence[DecisionRecord], *, burned: int = 0
     ) -> Appended:
         """Renew the lease, advance the sequence and insert the records, in one autocommit statement (R4).
 
-        Record ``i`` gets ``expected_sequence + 1 + i``. An empty batch only renews. BadRecordError
-        when a value is refused.
+        Record ``i`` gets ``expected_sequence + 1 + i``. ``burned`` sequences after them stay unused: a write
+        that was open with the same expected sequence can then never happen any more (R5). A batch without
+        records and burned ones only renews; HOLD lets only that pass. BadRecordError when a value is refused.
         """
         ...
 
@@ -164,8 +229,60 @@ class DecisionLog(Protocol):
         """Replace an incarnation's checkpoint. Not forced to disk (``synchronous_commit = off``)."""
         ...
 
+    async def standing(self) -> Standing:
+        """How the log stands now, read on the primary."""
+        ...
+
+    async def read_sequences(self, numbers: Sequence[int]) -> Mapping[int, int]:
+        """The last sequence of incarnations; those that the log does not know are absent."""
+        ...
+
+    async def read_applied(self, participant: str) -> Mapping[int, int]:
+        """By incarnation, the highest sequence that the checkpoints say this participant acknowledged."""
+        ...
+
+    async def commits_above(self, participant: str, above: Mapping[int, int], limit: int) -> Sequence[StoredDecision]:
+        """Retained COMMITs that this participant prepared, of these incarnations, above these sequences; in order."""
+        ...
+
     async def hold(self, reason: str) -> None:
-        """Put the log in HOLD, durably; one that is held keeps its first reason (R15)."""
+        """Put the log in HOLD and fence every live incarnation, durably and in one go (R15).
+
+        Whoever draws an incarnation next adopts them, and begins a new epoch: its number. A log that is
+        held already keeps its first reason, and nothing is changed.
+        """
+        ...
+
+    async def release(self, incarnation: Incarnation, release: Release) -> None:
+        """End HOLD in one transaction: insert what is restored, raise the sequences, keep the reason (R15).
+
+        Incarnations that the log does not know are inserted, fenced by this one. ReleaseRefusedError when
+        the log is not held, this incarnation is fenced, or a restored row contradicts one that is there.
+        """
+        ...
+
+    async def resign(self, incarnation: Incarnation) -> None:
+        """End this incarnation by its own will: fenced at once, adopted by whoever fences or opens next."""
+        ...
+
+    async def prune(self, retention_s: float, limit: int) -> int:
+        """Raise the horizon, and delete decisions below it; return how many, at most ``limit`` (R14).
+
+        The horizon is the older of now less the retention and the oldest decision that is unfinished or
+        has a heuristic end that is not forgotten: everything below it has ended everywhere.
+        """
+        ...
+
+    async def list_heuristics(self, after: Xid | None, limit: int) -> Sequence[HeuristicRecord]:
+        """Heuristic ends that are not forgotten, by xid and participant, above ``after``."""
+        ...
+
+    async def forget_heuristics(self, xid: Xid, reason: str) -> Sequence[HeuristicRecord]:
+        """Mark a transaction's heuristic ends as dealt with, and return those that were not; they are kept for good."""
+        ...
+
+    async def record_action(self, action: OperatorAction) -> None:
+        """Keep durably what an operator did, or is about to do."""
         ...
 
     async def record_heuristics(self, records: Sequence[HeuristicRecord]) -> None:

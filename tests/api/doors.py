@@ -93,6 +93,7 @@ async def doors(*, max_concurrent_txns: int = 1000, idle_s: int = IDLE_S) -> Asy
             log,
             await log.open("coordinator", f"127.0.0.1:{door.port}", 3.0),
             {name: GrpcTransport(address) for name, address in around.addresses.items()},
+            {},
             Settings(Timing(retry_initial_s=0.05, retry_max_s=0.2), Limits(max_concurrent_txns), batch_size=512),
             clock=_CLOCK,
             random=random.Random(0),

@@ -122,6 +122,7 @@ async def coordinator(around: System, *, max_concurrent_txns: int = 1000) -> Asy
         log,
         await log.open("coordinator", address, LEASE_S),
         {name: GrpcTransport(address) for name, address in around.addresses.items()},
+        {},
         Settings(_TIMING, Limits(max_concurrent_txns=max_concurrent_txns), batch_size=512),
         clock=_CLOCK,
         random=random.Random(0),

@@ -70,6 +70,7 @@ class CoordinatorHost(Host):
             log,
             await self._draw(log, rng),
             {name: network.transport(self.name, name) for name in self._participants},
+            {},
             Settings(TIMING, Limits(), self._around.mix.batch_size),
             clock=clock,
             random=rng,

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pincex.tx.v1 import common_pb2 as _common_pb2
 from pincex.tx.v1 import resource_pb2 as _resource_pb2
+from pincex.tx.v1 import transaction_pb2 as _transaction_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -53,6 +54,34 @@ RECOVERY_SCOPE_PARTICIPANT: RecoveryScope.ValueType  # 3
 RECOVERY_SCOPE_ORPHANS: RecoveryScope.ValueType  # 4
 """Branches without a transaction."""
 Global___RecoveryScope: _TypeAlias = RecoveryScope  # noqa: Y015
+
+class _BreakerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_STATE_UNSPECIFIED: _BreakerState.ValueType  # 0
+    """None is used."""
+    BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
+    """Messages pass."""
+    BREAKER_STATE_OPEN: _BreakerState.ValueType  # 2
+    """Nothing is sent, because it failed again and again."""
+    BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 3
+    """One message is tried."""
+
+class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
+    """How a participant is trusted with messages."""
+
+BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
+"""None is used."""
+BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
+"""Messages pass."""
+BREAKER_STATE_OPEN: BreakerState.ValueType  # 2
+"""Nothing is sent, because it failed again and again."""
+BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 3
+"""One message is tried."""
+Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
 
 @_typing.final
 class TriggerRecoveryRequest(_message.Message):
@@ -114,6 +143,9 @@ class RecoveryPass(_message.Message):
     RESOLVED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     IN_DOUBT_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    TAKEN_OVER_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_PARTICIPANTS_FIELD_NUMBER: _builtins.int
     scanned: _builtins.int
     """Transactions and branches looked at."""
     resolved: _builtins.int
@@ -122,6 +154,10 @@ class RecoveryPass(_message.Message):
     """Not reached; tried again later."""
     in_doubt: _builtins.int
     """Still in doubt afterwards."""
+    scope: Global___RecoveryScope.ValueType
+    """What it looked at."""
+    taken_over: _builtins.int
+    """Transactions taken over from dead coordinators."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -129,6 +165,10 @@ class RecoveryPass(_message.Message):
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended; absent while it runs."""
+
+    @_builtins.property
+    def unreachable_participants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Participants that could not be asked."""
 
     def __init__(
         self,
@@ -139,14 +179,145 @@ class RecoveryPass(_message.Message):
         resolved: _builtins.int = ...,
         failed: _builtins.int = ...,
         in_doubt: _builtins.int = ...,
+        scope: Global___RecoveryScope.ValueType = ...,
+        taken_over: _builtins.int = ...,
+        unreachable_participants: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failed", b"failed", "in_doubt", b"in_doubt", "resolved", b"resolved", "scanned", b"scanned", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failed", b"failed", "in_doubt", b"in_doubt", "resolved", b"resolved", "scanned", b"scanned", "scope", b"scope", "start_time", b"start_time", "taken_over", b"taken_over", "unreachable_participants", b"unreachable_participants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecoveryPass: _TypeAlias = RecoveryPass  # noqa: Y015
+
+@_typing.final
+class ParticipantRecovery(_message.Message):
+    """What recovery knows of one participant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    UP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OWED_FIELD_NUMBER: _builtins.int
+    IN_DOUBT_FIELD_NUMBER: _builtins.int
+    OLDEST_IN_DOUBT_MS_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    REPORTED_FIELD_NUMBER: _builtins.int
+    participant: _builtins.str
+    """The participant."""
+    up: _builtins.bool
+    """A session to it is open."""
+    reason: _builtins.str
+    """Why it is not, or what was last wrong."""
+    owed: _builtins.int
+    """Decided transactions whose end it has not acknowledged."""
+    in_doubt: _builtins.int
+    """Branches in doubt there, as the last pass found."""
+    oldest_in_doubt_ms: _builtins.int
+    """The age of the oldest of these, in milliseconds."""
+    breaker: Global___BreakerState.ValueType
+    """Its circuit breaker."""
+    reported: _builtins.bool
+    """It reported what it applied since the coordinator last connected to the log, and nothing above the log."""
+    def __init__(
+        self,
+        *,
+        participant: _builtins.str = ...,
+        up: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        owed: _builtins.int = ...,
+        in_doubt: _builtins.int = ...,
+        oldest_in_doubt_ms: _builtins.int = ...,
+        breaker: Global___BreakerState.ValueType = ...,
+        reported: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "in_doubt", b"in_doubt", "oldest_in_doubt_ms", b"oldest_in_doubt_ms", "owed", b"owed", "participant", b"participant", "reason", b"reason", "reported", b"reported", "up", b"up"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ParticipantRecovery: _TypeAlias = ParticipantRecovery  # noqa: Y015
+
+@_typing.final
+class LiveCoordinator(_message.Message):
+    """A coordinator that lives."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    COORDINATOR_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    LEASE_LEFT_MS_FIELD_NUMBER: _builtins.int
+    SELF_FIELD_NUMBER: _builtins.int
+    incarnation: _builtins.int
+    """Its incarnation."""
+    coordinator: _builtins.str
+    """Its configured name."""
+    address: _builtins.str
+    """Its gRPC address."""
+    lease_left_ms: _builtins.int
+    """What is left of its lease, in milliseconds."""
+    self: _builtins.bool
+    """It is the one that answers."""
+    def __init__(
+        self_,  # pyright: ignore[reportSelfClsParameterName]
+        *,
+        incarnation: _builtins.int = ...,
+        coordinator: _builtins.str = ...,
+        address: _builtins.str = ...,
+        lease_left_ms: _builtins.int = ...,
+        self: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "coordinator", b"coordinator", "incarnation", b"incarnation", "lease_left_ms", b"lease_left_ms", "self", b"self"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveCoordinator: _TypeAlias = LiveCoordinator  # noqa: Y015
+
+@_typing.final
+class NeedsAttention(_message.Message):
+    """A transaction that is not finished after many attempts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    XID_FIELD_NUMBER: _builtins.int
+    PARTICIPANTS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    DECIDED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    xid: _builtins.str
+    """The transaction."""
+    attempts: _builtins.int
+    """How often they were told."""
+    decided_unix_ms: _builtins.int
+    """When it was decided, Unix milliseconds."""
+    advice: _builtins.str
+    """What to do next."""
+    @_builtins.property
+    def participants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The participants that have not acknowledged."""
+
+    def __init__(
+        self,
+        *,
+        xid: _builtins.str = ...,
+        participants: _abc.Iterable[_builtins.str] | None = ...,
+        attempts: _builtins.int = ...,
+        decided_unix_ms: _builtins.int = ...,
+        advice: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "attempts", b"attempts", "decided_unix_ms", b"decided_unix_ms", "participants", b"participants", "xid", b"xid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NeedsAttention: _TypeAlias = NeedsAttention  # noqa: Y015
 
 @_typing.final
 class GetRecoveryStatusRequest(_message.Message):
@@ -174,6 +345,17 @@ class GetRecoveryStatusResponse(_message.Message):
     LAST_PASS_FIELD_NUMBER: _builtins.int
     NEXT_PASS_TIME_FIELD_NUMBER: _builtins.int
     HELD_SINCE_FIELD_NUMBER: _builtins.int
+    HELD_REASON_FIELD_NUMBER: _builtins.int
+    CURRENT_PASS_FIELD_NUMBER: _builtins.int
+    PARTICIPANTS_FIELD_NUMBER: _builtins.int
+    COORDINATORS_FIELD_NUMBER: _builtins.int
+    NEEDS_ATTENTION_FIELD_NUMBER: _builtins.int
+    NEEDS_ATTENTION_COUNT_FIELD_NUMBER: _builtins.int
+    PRUNED_BELOW_TIME_FIELD_NUMBER: _builtins.int
+    held_reason: _builtins.str
+    """Why it is in HOLD."""
+    needs_attention_count: _builtins.int
+    """How many need one in all."""
     @_builtins.property
     def last_pass(self) -> Global___RecoveryPass:
         """The pass that ended last."""
@@ -186,16 +368,43 @@ class GetRecoveryStatusResponse(_message.Message):
     def held_since(self) -> _timestamp_pb2.Timestamp:
         """Since when the log is in HOLD; absent when it is not."""
 
+    @_builtins.property
+    def current_pass(self) -> Global___RecoveryPass:
+        """The pass that runs now, if one does."""
+
+    @_builtins.property
+    def participants(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParticipantRecovery]:
+        """Every configured participant, by name."""
+
+    @_builtins.property
+    def coordinators(self) -> _containers.RepeatedCompositeFieldContainer[Global___LiveCoordinator]:
+        """Every coordinator that lives."""
+
+    @_builtins.property
+    def needs_attention(self) -> _containers.RepeatedCompositeFieldContainer[Global___NeedsAttention]:
+        """What needs an operator, oldest first, at most 100."""
+
+    @_builtins.property
+    def pruned_below_time(self) -> _timestamp_pb2.Timestamp:
+        """The pruning horizon: older transactions may have been forgotten. Absent: none yet."""
+
     def __init__(
         self,
         *,
         last_pass: Global___RecoveryPass | None = ...,
         next_pass_time: _timestamp_pb2.Timestamp | None = ...,
         held_since: _timestamp_pb2.Timestamp | None = ...,
+        held_reason: _builtins.str = ...,
+        current_pass: Global___RecoveryPass | None = ...,
+        participants: _abc.Iterable[Global___ParticipantRecovery] | None = ...,
+        coordinators: _abc.Iterable[Global___LiveCoordinator] | None = ...,
+        needs_attention: _abc.Iterable[Global___NeedsAttention] | None = ...,
+        needs_attention_count: _builtins.int = ...,
+        pruned_below_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["held_since", b"held_since", "last_pass", b"last_pass", "next_pass_time", b"next_pass_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["current_pass", b"current_pass", "held_since", b"held_since", "last_pass", b"last_pass", "next_pass_time", b"next_pass_time", "pruned_below_time", b"pruned_below_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_since", b"held_since", "last_pass", b"last_pass", "next_pass_time", b"next_pass_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators", "current_pass", b"current_pass", "held_reason", b"held_reason", "held_since", b"held_since", "last_pass", b"last_pass", "needs_attention", b"needs_attention", "needs_attention_count", b"needs_attention_count", "next_pass_time", b"next_pass_time", "participants", b"participants", "pruned_below_time", b"pruned_below_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,21 +448,27 @@ class ListInDoubtResponse(_message.Message):
 
     BRANCHES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_PARTICIPANTS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page; empty on the last."""
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[Global___InDoubtBranch]:
         """The branches, oldest first."""
 
+    @_builtins.property
+    def unreachable_participants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Participants that could not be asked; what they hold is missing above."""
+
     def __init__(
         self,
         *,
         branches: _abc.Iterable[Global___InDoubtBranch] | None = ...,
         next_page_token: _builtins.str = ...,
+        unreachable_participants: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "next_page_token", b"next_page_token", "unreachable_participants", b"unreachable_participants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -261,17 +476,23 @@ Global___ListInDoubtResponse: _TypeAlias = ListInDoubtResponse  # noqa: Y015
 
 @_typing.final
 class InDoubtBranch(_message.Message):
-    """A branch in doubt, with what is known of its decision."""
+    """A branch in doubt, or ended by hand, with what is known of its decision."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PARTICIPANT_FIELD_NUMBER: _builtins.int
     BRANCH_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
     participant: _builtins.str
     """The participant that holds it."""
     decision: _common_pb2.Decision.ValueType
     """The decision found, unspecified for none."""
+    state: _transaction_pb2.DecisionState.ValueType
+    """What the log says of it."""
+    advice: _builtins.str
+    """What to do next."""
     @_builtins.property
     def branch(self) -> _resource_pb2.Branch:
         """What it holds."""
@@ -282,10 +503,12 @@ class InDoubtBranch(_message.Message):
         participant: _builtins.str = ...,
         branch: _resource_pb2.Branch | None = ...,
         decision: _common_pb2.Decision.ValueType = ...,
+        state: _transaction_pb2.DecisionState.ValueType = ...,
+        advice: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "decision", b"decision", "participant", b"participant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "branch", b"branch", "decision", b"decision", "participant", b"participant", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,18 +603,28 @@ class RecoveryServiceResolveBranchResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BRANCH_FIELD_NUMBER: _builtins.int
+    ACK_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    advice: _builtins.str
+    """What this means and what to do next."""
     @_builtins.property
     def branch(self) -> _resource_pb2.Branch:
-        """The branch."""
+        """The branch, after the change or, for a preview, before it."""
+
+    @_builtins.property
+    def ack(self) -> _common_pb2.Ack:
+        """What the participant answered; unspecified for a preview."""
 
     def __init__(
         self,
         *,
         branch: _resource_pb2.Branch | None = ...,
+        ack: _common_pb2.Ack | None = ...,
+        advice: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "branch", b"branch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "advice", b"advice", "branch", b"branch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -429,12 +662,19 @@ class ForgetHeuristicResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PARTICIPANTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def participants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The participants whose heuristic branches were dropped."""
+
     def __init__(
         self,
+        *,
+        participants: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["participants", b"participants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -520,20 +760,66 @@ class ReleaseHoldResponse(_message.Message):
 
     COMMITS_RESTORED_FIELD_NUMBER: _builtins.int
     ROLLBACKS_PRESUMED_FIELD_NUMBER: _builtins.int
+    COMMITS_FIELD_NUMBER: _builtins.int
+    SEQUENCES_RAISED_FIELD_NUMBER: _builtins.int
     commits_restored: _builtins.int
     """Commits restored from participants."""
     rollbacks_presumed: _builtins.int
     """Branches in doubt answered with ROLLBACK."""
+    sequences_raised: _builtins.int
+    """Incarnations whose sequence was raised to what participants had applied."""
+    @_builtins.property
+    def commits(self) -> _containers.RepeatedCompositeFieldContainer[Global___RestoredCommit]:
+        """The commits restored, oldest first, at most 100."""
+
     def __init__(
         self,
         *,
         commits_restored: _builtins.int = ...,
         rollbacks_presumed: _builtins.int = ...,
+        commits: _abc.Iterable[Global___RestoredCommit] | None = ...,
+        sequences_raised: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commits_restored", b"commits_restored", "rollbacks_presumed", b"rollbacks_presumed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "commits_restored", b"commits_restored", "rollbacks_presumed", b"rollbacks_presumed", "sequences_raised", b"sequences_raised"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseHoldResponse: _TypeAlias = ReleaseHoldResponse  # noqa: Y015
+
+@_typing.final
+class RestoredCommit(_message.Message):
+    """A commit that the log had lost and participants had applied."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    XID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PARTICIPANTS_FIELD_NUMBER: _builtins.int
+    xid: _builtins.str
+    """The transaction."""
+    tenant: _builtins.str
+    """Whose request it was."""
+    request_id: _builtins.str
+    """The request it is bound to, if any."""
+    @_builtins.property
+    def participants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The participants that voted PREPARED."""
+
+    def __init__(
+        self,
+        *,
+        xid: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        participants: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["participants", b"participants", "request_id", b"request_id", "tenant", b"tenant", "xid", b"xid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoredCommit: _TypeAlias = RestoredCommit  # noqa: Y015

@@ -35,6 +35,7 @@ class HelloRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     COORDINATOR_ADDRESSES_FIELD_NUMBER: _builtins.int
     CLOCK_UNIX_MS_FIELD_NUMBER: _builtins.int
+    PRUNED_BELOW_UNIX_MS_FIELD_NUMBER: _builtins.int
     log_id: _builtins.str
     """The decision log's id: branches are named by it, and no other log's are touched."""
     coordinator: _builtins.str
@@ -47,6 +48,10 @@ class HelloRequest(_message.Message):
     """
     clock_unix_ms: _builtins.int
     """The sender's wall clock, Unix milliseconds. More than a minute apart is refused."""
+    pruned_below_unix_ms: _builtins.int
+    """The log's pruning horizon, Unix milliseconds: every transaction whose xid is older has ended
+    everywhere, and finished branches of it may be forgotten. 0: none yet.
+    """
     @_builtins.property
     def coordinator_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Every coordinator's address, host:port, for inquiries."""
@@ -60,10 +65,11 @@ class HelloRequest(_message.Message):
         epoch: _builtins.int = ...,
         coordinator_addresses: _abc.Iterable[_builtins.str] | None = ...,
         clock_unix_ms: _builtins.int = ...,
+        pruned_below_unix_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_unix_ms", b"clock_unix_ms", "coordinator", b"coordinator", "coordinator_addresses", b"coordinator_addresses", "epoch", b"epoch", "incarnation", b"incarnation", "log_id", b"log_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_unix_ms", b"clock_unix_ms", "coordinator", b"coordinator", "coordinator_addresses", b"coordinator_addresses", "epoch", b"epoch", "incarnation", b"incarnation", "log_id", b"log_id", "pruned_below_unix_ms", b"pruned_below_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
