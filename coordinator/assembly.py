@@ -28,8 +28,7 @@ from participant_sdk.clock import Clock
 from participant_sdk.hello import Introduction, Welcome
 from participant_sdk.ids import Xid
 from participant_sdk.link import Link
-from participant_sdk.resource_calls import ResourceCalls
-from participant_sdk.transport import FrameTransport
+from participant_sdk.resource_calls import Access
 from participant_sdk.xa import Ack, Decision, Vote
 
 
@@ -67,8 +66,7 @@ class Assembly:
 def assemble(
     log: DecisionLog,
     incarnation: Incarnation,
-    transports: Mapping[str, FrameTransport],
-    calls: Mapping[str, ResourceCalls],
+    participants: Mapping[str, Access],
     settings: Settings,
     *,
     clock: Clock,
@@ -76,10 +74,7 @@ def assemble(
     telemetry: Telemetry,
     on_finished: Callable[[Finished], None],
 ) -> Assembly:
-    """Wire one incarnation's parts. ``on_finished`` is told of each transaction that owes nothing any more.
-
-    ``transports`` and ``calls`` are each participant's session and its single calls, by name.
-    """
+    """Wire one incarnation's parts. ``on_finished`` is told of each transaction that owes nothing any more."""
     engine = Engine(incarnation, clock, timing=settings.timing, limits=settings.limits, on_finished=on_finished)
     commit = GroupCommit(
         log,
@@ -107,14 +102,14 @@ def assemble(
     links = {
         name: Link(
             name,
-            transport,
+            access.transport,
             lambda: introduction,
             events,
             clock=clock,
             jitter=random,
             batch_size=settings.batch_size,
         )
-        for name, transport in transports.items()
+        for name, access in participants.items()
     }
     engine.connect(links, commit, life, heuristics)
     assembly = Assembly(engine, Inquiries(engine, log, commit), commit, life, heuristics, links)

@@ -45,8 +45,10 @@ from coordinator.telemetry import Telemetry
 from participant_sdk import collector
 from participant_sdk.backoff import Backoff
 from participant_sdk.clock import Clock, SystemClock
+from participant_sdk.grpc_resource_calls import GrpcResourceCalls
 from participant_sdk.grpc_transport import GrpcTransport
 from participant_sdk.migrations import MigrationError
+from participant_sdk.resource_calls import Access
 
 LEASE_S: Final = 3.0
 STOP_WITHIN_S: Final = 10.0
@@ -242,8 +244,10 @@ class Daemon:
         return assemble(
             log,
             incarnation,
-            {each.name: GrpcTransport(each.address) for each in config.participants},
-            {},
+            {
+                each.name: Access(GrpcTransport(each.address), GrpcResourceCalls(each.address, clock=self._clock))
+                for each in config.participants
+            },
             settings,
             clock=self._clock,
             random=Random(secrets.randbits(64)),  # noqa: S311 - it spreads retries, and guards nothing

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from participant_sdk.hello import Introduction, Welcome
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Branch, RecoverQuery
+from participant_sdk.transport import FrameTransport
 from participant_sdk.xa import Ack, Decision
 
 
@@ -47,3 +48,10 @@ class ResourceCalls(Protocol):
     async def forget(self, log_id: str, xid: Xid) -> Ack:
         """Drop a heuristic branch that was dealt with."""
         ...
+
+
+class Access(NamedTuple):
+    """The two ways to one participant: the transport of its session, and its single calls."""
+
+    transport: FrameTransport
+    calls: ResourceCalls

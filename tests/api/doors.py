@@ -31,7 +31,9 @@ from coordinator.log.memory import MemoryLog
 from coordinator.protocol.timing import Timing
 from coordinator.telemetry import Telemetry
 from participant_sdk.clock import SystemClock
+from participant_sdk.grpc_resource_calls import GrpcResourceCalls
 from participant_sdk.grpc_transport import GrpcTransport
+from participant_sdk.resource_calls import Access
 from tests.sdk.small_system import LEFT, RIGHT, System, system
 
 if TYPE_CHECKING:
@@ -92,8 +94,10 @@ async def doors(*, max_concurrent_txns: int = 1000, idle_s: int = IDLE_S) -> Asy
         assembly = assemble(
             log,
             await log.open("coordinator", f"127.0.0.1:{door.port}", 3.0),
-            {name: GrpcTransport(address) for name, address in around.addresses.items()},
-            {},
+            {
+                name: Access(GrpcTransport(address), GrpcResourceCalls(address, clock=_CLOCK))
+                for name, address in around.addresses.items()
+            },
             Settings(Timing(retry_initial_s=0.05, retry_max_s=0.2), Limits(max_concurrent_txns), batch_size=512),
             clock=_CLOCK,
             random=random.Random(0),

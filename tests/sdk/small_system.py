@@ -27,7 +27,9 @@ from coordinator.protocol.timing import Timing
 from coordinator.running import Finished
 from coordinator.telemetry import Telemetry
 from participant_sdk.clock import SystemClock
+from participant_sdk.grpc_resource_calls import GrpcResourceCalls
 from participant_sdk.grpc_transport import GrpcTransport
+from participant_sdk.resource_calls import Access
 from participant_sdk.resources.memory import MemoryResource
 from participant_sdk.resources.memory_store import MemoryStore
 from participant_sdk.server import serving
@@ -121,8 +123,10 @@ async def coordinator(around: System, *, max_concurrent_txns: int = 1000) -> Asy
     assembly = assemble(
         log,
         await log.open("coordinator", address, LEASE_S),
-        {name: GrpcTransport(address) for name, address in around.addresses.items()},
-        {},
+        {
+            name: Access(GrpcTransport(address), GrpcResourceCalls(address, clock=_CLOCK))
+            for name, address in around.addresses.items()
+        },
         Settings(_TIMING, Limits(max_concurrent_txns=max_concurrent_txns), batch_size=512),
         clock=_CLOCK,
         random=random.Random(0),

@@ -32,6 +32,8 @@ from participant_sdk.backoff import Backoff
 from participant_sdk.decisions import DecisionAnswer, DecisionQuery
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Operation
+from participant_sdk.resource_calls import Access
+from tests.simulation.calls import SimulatedCalls
 from tests.simulation.clocks import SimulatedClock
 from tests.simulation.faults import Fault
 from tests.simulation.hosts import Host, Surroundings
@@ -65,12 +67,15 @@ class CoordinatorHost(Host):
     async def main(self, process: Process, clock: SimulatedClock, rng: Random) -> None:
         """Draw an incarnation and serve until it ends."""
         log = MemoryLog(self._store, self._server.gate)
-        network = self._around.network
+        around = self._around
+        network = around.network
         assembly = assemble(
             log,
             await self._draw(log, rng),
-            {name: network.transport(self.name, name) for name in self._participants},
-            {},
+            {
+                name: Access(network.transport(self.name, name), SimulatedCalls(self.name, name, around, clock))
+                for name in self._participants
+            },
             Settings(TIMING, Limits(), self._around.mix.batch_size),
             clock=clock,
             random=rng,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from coordinator.log.ended import FencedError
+from participant_sdk.known_logs import KnownLogs
+from participant_sdk.participant import Participant
 from tests.simulation.clocks import SimulatedClock
 from tests.simulation.faults import Fault, Mix, Tally
 from tests.simulation.loop import Process, SimulatedLoop
@@ -25,9 +27,16 @@ SKEW_MAX_MS: Final = 20_000
 RESTART_BY_ITSELF_S: Final = 0.2
 
 
+class Served(NamedTuple):
+    """What a participant's process answers single calls with."""
+
+    resource: Participant
+    logs: KnownLogs
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What everything in one run shares."""
+    """What everything in one run shares. ``served`` is each participant's, by host, as its process made it."""
 
     mix: Mix
     loop: SimulatedLoop
@@ -35,6 +44,7 @@ class Surroundings:
     oracle: Oracle
     trace: Trace
     tally: Tally
+    served: dict[str, Served] = field(default_factory=dict[str, Served])
 
 
 class Host(ABC):

@@ -20,7 +20,7 @@ from tests.simulation.business import opening
 from tests.simulation.clocks import SimulatedClock
 from tests.simulation.coordinators import CoordinatorHost
 from tests.simulation.faults import Fault
-from tests.simulation.hosts import Host, Surroundings
+from tests.simulation.hosts import Host, Served, Surroundings
 from tests.simulation.loop import Process
 from tests.simulation.network import CallFailedError, ServerSide
 from tests.simulation.storage import Disk
@@ -48,6 +48,7 @@ class ParticipantHost(Host):
         resource = MemoryResource(self.name, self.store, clock)
         workers = Workers(resource, clock=clock)
         logs = KnownLogs(resource, clock=clock)
+        self._around.served[self.name] = Served(resource, logs)
         sessions = SessionServer(resource, workers, logs, clock=clock)
         inquiry = Inquiry(
             resource,
