@@ -189,7 +189,7 @@ class Daemon:
 
     async def _open_doors(self, assembly: Assembly) -> None:
         incarnation = assembly.engine.incarnation
-        self._gate.open(assembly.engine, assembly.inquiries)
+        self._gate.open(assembly)
         await self._grpc.set_serving(serving=True)
         collector.settle()
         self.started.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coordinator.assembly import Assembly
 from coordinator.engine import Engine
 from coordinator.errors import UnavailableError
 from coordinator.inquiries import Inquiries
@@ -10,17 +11,15 @@ from coordinator.inquiries import Inquiries
 class Gate:
     """Opens the doors when there is something behind them. Mutable: one for each process."""
 
-    __slots__ = ("_engine", "_inquiries", "_stopping")
+    __slots__ = ("_assembly", "_stopping")
 
     def __init__(self) -> None:
-        self._engine: Engine | None = None
-        self._inquiries: Inquiries | None = None
+        self._assembly: Assembly | None = None
         self._stopping = False
 
-    def open(self, engine: Engine, inquiries: Inquiries) -> None:
+    def open(self, assembly: Assembly) -> None:
         """Let calls in."""
-        self._engine = engine
-        self._inquiries = inquiries
+        self._assembly = assembly
 
     def close(self) -> None:
         """Let nothing new begin; calls about what has begun still pass."""
@@ -33,19 +32,20 @@ class Gate:
         return self.engine
 
     @property
+    def assembly(self) -> Assembly:
+        """Everything behind the doors. UnavailableError while starting."""
+        if self._assembly is None:
+            raise UnavailableError(
+                "this coordinator is starting: its decision log is not open yet; ask again, or another"
+            )
+        return self._assembly
+
+    @property
     def engine(self) -> Engine:
         """The engine, for what has begun. UnavailableError while starting."""
-        if self._engine is None:
-            raise _starting()
-        return self._engine
+        return self.assembly.engine
 
     @property
     def inquiries(self) -> Inquiries:
         """Where outcomes are looked up. UnavailableError while starting."""
-        if self._inquiries is None:
-            raise _starting()
-        return self._inquiries
-
-
-def _starting() -> UnavailableError:
-    return UnavailableError("this coordinator is starting: its decision log is not open yet; ask again, or another")
+        return self.assembly.inquiries

@@ -111,7 +111,7 @@ async def doors(*, max_concurrent_txns: int = 1000, idle_s: int = IDLE_S) -> Asy
         await door.start()
         await door.set_serving(serving=True)
         serving_http = tasks.create_task(http_door.run())
-        gate.open(assembly.engine, assembly.inquiries)
+        gate.open(assembly)
         while not all(link.is_up for link in assembly.links.values()):  # noqa: ASYNC110 - links have no event for us.
             await asyncio.sleep(0.001)
         try:

@@ -133,7 +133,7 @@ async def coordinator(around: System, *, max_concurrent_txns: int = 1000) -> Asy
         telemetry=telemetry,
         on_finished=finished.put_nowait,
     )
-    gate.open(assembly.engine, assembly.inquiries)
+    gate.open(assembly)
     await door.start()
     async with asyncio.TaskGroup() as group:
         running = group.create_task(assembly.run())
