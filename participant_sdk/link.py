@@ -22,6 +22,7 @@ import structlog
 from pincex.tx.v1 import resource_pb2
 
 from participant_sdk.backoff import Backoff
+from participant_sdk.breaker import COOL_DOWN_FIRST_S, Breaker, BreakerState
 from participant_sdk.clock import Clock
 from participant_sdk.conversation import converse
 from participant_sdk.frames import (
@@ -93,6 +94,7 @@ class Link:
         batch_size: int = 512,
         connect_timeout_s: float = 5.0,
         backoff_cap_s: float = 5.0,
+        breaker_enabled: bool = True,
     ) -> None:
         self.name = name
         self._transport = transport
@@ -103,6 +105,8 @@ class Link:
         self._connect_timeout_s = connect_timeout_s
         self._backoff = Backoff(jitter, first_s=BACKOFF_FIRST_S, cap_s=backoff_cap_s)
         self._steady_after_s = backoff_cap_s
+        cool_down = Backoff(jitter, first_s=COOL_DOWN_FIRST_S, cap_s=backoff_cap_s)
+        self._breaker = Breaker(clock, cool_down, enabled=breaker_enabled)
         self._outbox = Outbox()
         # Prepares, queued or sent, without a vote yet. A dictionary for its order.
         self._outstanding: dict[Xid, None] = {}
@@ -116,6 +120,16 @@ class Link:
     def is_up(self) -> bool:
         """A session is open and the participant has welcomed us."""
         return self._is_up
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        """How the participant is trusted with messages."""
+        return self._breaker.state
+
+    @property
+    def down_reason(self) -> str:
+        """Why messages do not pass, or what was last wrong; empty when all is well."""
+        return self._breaker.reason if self._is_up else self._down_reason
 
     def prepare(self, branch: Prepare) -> None:
         """Queue a branch; its vote comes through ``events.voted``, a transient "no" while the link is down.

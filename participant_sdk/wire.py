@@ -16,7 +16,14 @@ from pincex.tx.v1 import common_pb2, resource_pb2
 
 from participant_sdk.exact_json import PARAMETERS_MAX_BYTES
 from participant_sdk.hello import Introduction, Welcome
-from participant_sdk.ids import InvalidIdentifierError, Xid, check_log_id, check_participant, check_request_id
+from participant_sdk.ids import (
+    UNIX_MS_MAX,
+    InvalidIdentifierError,
+    Xid,
+    check_log_id,
+    check_participant,
+    check_request_id,
+)
 from participant_sdk.participant import Commit, Operation, Prepare, Rollback
 from participant_sdk.xa import Ack, AckKind, Vote, VoteKind, XaCode, transient_no
 
@@ -215,6 +222,7 @@ def write_introduction(introduction: Introduction, clock_unix_ms: int) -> resour
         epoch=introduction.epoch,
         coordinator_addresses=introduction.coordinator_addresses,
         clock_unix_ms=clock_unix_ms,
+        pruned_below_unix_ms=introduction.pruned_below_unix_ms,
     )
 
 
@@ -229,7 +237,16 @@ def read_introduction(message: resource_pb2.HelloRequest) -> Introduction:
     addresses = tuple(message.coordinator_addresses)
     if len(addresses) > ADDRESSES_MAX or any(not 1 <= len(address) <= 255 for address in addresses):
         raise InvalidFieldError("coordinator_addresses", f"at most {ADDRESSES_MAX}, of 1 to 255 characters each")
-    return Introduction(read_log_id(message.log_id), message.coordinator, message.incarnation, message.epoch, addresses)
+    if not 0 <= message.pruned_below_unix_ms <= UNIX_MS_MAX:
+        raise InvalidFieldError("pruned_below_unix_ms", f"from 0 to {UNIX_MS_MAX}")
+    return Introduction(
+        read_log_id(message.log_id),
+        message.coordinator,
+        message.incarnation,
+        message.epoch,
+        addresses,
+        message.pruned_below_unix_ms,
+    )
 
 
 def write_welcome(welcome: Welcome) -> resource_pb2.HelloResponse:
