@@ -3,7 +3,11 @@
 Natural batching without timers: while one frame is on its way everything else queues, and the
 next frame carries all of it, up to ``batch_size`` of each kind. A session that is lost answers
 every outstanding Prepare with a transient "no" (R2) and drops what was queued for phase two:
-the engine sends again what it owes, on ``link_up`` and by its own timer.
+the engine sends again what it owes, on ``link_up`` and by its own timer. The same goes for what
+the circuit breaker lets not pass (``breaker``).
+
+A participant that owes answers and is silent is asked for its welcome once more, which it gives
+at once even while its workers are busy; without one the session is given up (``silence``).
 
 Only asyncio's primitives, an injected clock and a seeded source of jitter are used, so the
 simulator runs this very code.
@@ -14,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NoReturn, Protocol
@@ -39,7 +44,9 @@ from participant_sdk.hello import CLOCKS_APART, Introduction, Welcome, clocks_ap
 from participant_sdk.ids import Xid
 from participant_sdk.outbox import Outbox
 from participant_sdk.participant import Prepare
+from participant_sdk.silence import SILENCE_S, Silence
 from participant_sdk.transport import ClientStream, FrameTransport, StreamClosedError
+from participant_sdk.trust import Trust
 from participant_sdk.wire import REMAINING_MAX_MS, read_welcome, write_introduction
 from participant_sdk.xa import Ack, Decision, Vote, XaCode, invalid, transient_no
 
@@ -76,6 +83,10 @@ class _RefusedError(Exception):
     """The participant refuses us, or is not who we expected. The message says why."""
 
 
+class _SilentError(Exception):
+    """The participant owes answers, and gives none to anything. The message says for how long."""
+
+
 class Link:
     """One participant, seen from the coordinator. ``run`` must run for anything to happen.
 
@@ -95,6 +106,7 @@ class Link:
         connect_timeout_s: float = 5.0,
         backoff_cap_s: float = 5.0,
         breaker_enabled: bool = True,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self.name = name
         self._transport = transport
@@ -106,8 +118,13 @@ class Link:
         self._backoff = Backoff(jitter, first_s=BACKOFF_FIRST_S, cap_s=backoff_cap_s)
         self._steady_after_s = backoff_cap_s
         cool_down = Backoff(jitter, first_s=COOL_DOWN_FIRST_S, cap_s=backoff_cap_s)
-        self._breaker = Breaker(clock, cool_down, enabled=breaker_enabled)
+        self._trust = Trust(name, Breaker(clock, cool_down, enabled=breaker_enabled), self.introduce)
+        self._silence_s = silence_s
+        self._silence = Silence(clock, silence_s)
         self._outbox = Outbox()
+        # Introductions without an answer yet; which of the answers the engine is to hear of.
+        self._greetings: deque[bool] = deque()
+        self._tell_next = False
         # Prepares, queued or sent, without a vote yet. A dictionary for its order.
         self._outstanding: dict[Xid, None] = {}
         self._unsent: list[tuple[Xid, Vote]] = []
@@ -124,12 +141,12 @@ class Link:
     @property
     def breaker_state(self) -> BreakerState:
         """How the participant is trusted with messages."""
-        return self._breaker.state
+        return self._trust.state
 
     @property
     def down_reason(self) -> str:
         """Why messages do not pass, or what was last wrong; empty when all is well."""
-        return self._breaker.reason if self._is_up else self._down_reason
+        return self._trust.reason if self._is_up else self._down_reason
 
     def prepare(self, branch: Prepare) -> None:
         """Queue a branch; its vote comes through ``events.voted``, a transient "no" while the link is down.
@@ -142,35 +159,50 @@ class Link:
         elif prepare_size_bytes(branch) > PREPARE_MAX_BYTES:
             message = f"the operations for {self.name} take more than {PREPARE_MAX_BYTES} bytes"
             self._vote_unsent(branch.xid, invalid("TOO_LARGE", message, "operations"))
+        elif not self._trust.admits(branch.xid):
+            self._vote_unsent(branch.xid, self._trust.no())
         elif self._outbox.prepare(branch):
             self._outstanding[branch.xid] = None
         else:
             self._vote_unsent(branch.xid, transient_no("PARTICIPANT_BUSY", f"too much is queued for {self.name}"))
 
     def commit(self, xid: Xid, incarnation: int, sequence: int) -> None:
-        """Queue a Commit; dropped while the link is down. Queued twice, it is sent once."""
-        if self._is_up:
+        """Queue a Commit; dropped while the link is down or the breaker open. Queued twice, it is sent once."""
+        if self._is_up and self._trust.admits(xid):
             self._outbox.commit(CommitOrder(xid, incarnation, sequence))
 
     def rollback(self, xid: Xid) -> None:
-        """Queue a Rollback; dropped while the link is down. A Prepare of it that has not left never will."""
-        if self._is_up and self._outbox.rollback(xid):
+        """Queue a Rollback; dropped as a Commit is. A Prepare of it that has not left never will."""
+        if not self._is_up:
+            return
+        if self._outbox.take_back(xid):
             self._outstanding.pop(xid, None)
+        if self._trust.admits(xid):
+            self._outbox.rollback(xid)
 
     def introduce(self) -> None:
-        """Send the introduction again, because the log was reconnected to; the answer is a ``link_up`` (R15)."""
+        """Send the introduction again, because the log was reconnected to; the answer is a ``link_up`` (R15).
+
+        Answers to earlier introductions are not told any more: they may report what was before.
+        """
+        self._greetings = deque(False for _ in self._greetings)
         if self._is_up:
+            self._tell_next = True
             self._outbox.introduce()
 
     async def run(self) -> None:
         """Keep a session open until cancelled. Never raises for anything the participant does."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell_unsent())
+            group.create_task(self._trust.mind())
             while True:
                 began_s = self._clock.monotonic_s()
                 was_up, reason = await self._hold_session()
-                if was_up and self._clock.monotonic_s() - began_s >= self._steady_after_s:
+                was_steady = was_up and self._clock.monotonic_s() - began_s >= self._steady_after_s
+                if was_steady:
                     self._backoff.reset()
+                self._trust.ended(was_up=was_up, was_steady=was_steady, reason=reason)
+                # An open breaker's cool-down goes on meanwhile, and is over when a session is open again.
                 wait_s = self._backoff.next_s()
                 _log.warning("participant_unreachable", participant=self.name, reason=reason, retry_in_s=wait_s)
                 await asyncio.sleep(wait_s)
@@ -198,10 +230,11 @@ class Link:
         self._open(welcome)
         try:
             error = await converse(
-                (partial(self._send_all, stream), partial(self._receive_all, stream)),
+                (partial(self._send_all, stream), partial(self._receive_all, stream), self._watch),
                 StreamClosedError,
                 BadFrameError,
                 _RefusedError,
+                _SilentError,
             )
         finally:
             self._is_up = False
@@ -209,6 +242,8 @@ class Link:
         return True, str(error)
 
     async def _greet(self, stream: ClientStream) -> Welcome:
+        self._greetings.clear()
+        self._tell_next = True
         await stream.send(self._introduce(resource_pb2.SessionRequest()))
         frame = await stream.receive()
         if not frame.HasField("hello"):
@@ -218,6 +253,8 @@ class Link:
     def _introduce(self, frame: resource_pb2.SessionRequest) -> resource_pb2.SessionRequest:
         introduction = self._introduction()
         self._epoch = introduction.epoch
+        self._greetings.append(self._tell_next)
+        self._tell_next = False
         frame.epoch = introduction.epoch
         frame.hello.CopyFrom(write_introduction(introduction, self._clock.unix_ms()))
         return frame
@@ -238,7 +275,13 @@ class Link:
         # Up before the engine hears of it: it sends from within link_up.
         self._is_up = True
         self._outbox.clear()
-        self._events.link_up(self.name, welcome)
+        self._silence.begin()
+        self._trust.opened()
+        if self._greetings.popleft():
+            self._events.link_up(self.name, welcome)
+        else:
+            # What it reports may be older than what it was last asked for.
+            self.introduce()
 
     def _lose(self, reason: str) -> None:
         self._down_reason = reason
@@ -270,6 +313,7 @@ class Link:
             write_commits(frame, batch.commits)
         if batch.rollbacks:
             frame.rollbacks.xids = b"".join(batch.rollbacks)
+        self._silence.sent(len(prepares) + len(batch.commits) + len(batch.rollbacks))
         return frame if batch.introduce or prepares or batch.commits or batch.rollbacks else None
 
     def _in_time(self, branches: Sequence[Prepare]) -> list[tuple[Prepare, int]]:
@@ -291,17 +335,38 @@ class Link:
             self._take(await stream.receive())
 
     def _take(self, frame: resource_pb2.SessionResponse) -> None:
+        votes = read_votes(frame.votes)
+        commit_acks, rollback_acks = read_acks(frame.commit_acks), read_acks(frame.rollback_acks)
+        self._silence.heard(len(votes) + len(commit_acks) + len(rollback_acks))
         if frame.HasField("hello"):
-            self._events.link_up(self.name, self._judge(frame.hello))
-        if frame.HasField("votes"):
-            votes = read_votes(frame.votes)
+            self._take_welcome(self._judge(frame.hello))
+        if votes:
             for xid, _ in votes:
                 self._outstanding.pop(xid, None)
             self._events.voted(self.name, votes)
-        if frame.HasField("commit_acks"):
-            self._events.acknowledged(self.name, Decision.COMMIT, read_acks(frame.commit_acks))
-        if frame.HasField("rollback_acks"):
-            self._events.acknowledged(self.name, Decision.ROLLBACK, read_acks(frame.rollback_acks))
+        if commit_acks:
+            self._events.acknowledged(self.name, Decision.COMMIT, commit_acks)
+        if rollback_acks:
+            self._events.acknowledged(self.name, Decision.ROLLBACK, rollback_acks)
+        self._trust.answered(votes, [*commit_acks, *rollback_acks])
+
+    def _take_welcome(self, welcome: Welcome) -> None:
+        if not self._greetings:
+            raise BadFrameError("a welcome that nobody asked for")
+        if self._greetings.popleft():
+            self._events.link_up(self.name, welcome)
+
+    async def _watch(self) -> NoReturn:
+        """Give the session up if the participant owes answers and does not even answer an introduction."""
+        while True:
+            await self._silence.suspected()
+            self._outbox.introduce()
+            try:
+                async with asyncio.timeout(self._connect_timeout_s):
+                    await self._silence.broken()
+            except TimeoutError as error:
+                silent_s = self._silence_s + self._connect_timeout_s
+                raise _SilentError(f"it owes answers, and nothing came for {silent_s:g} s") from error
 
     def _unreachable(self, reason: str) -> Vote:
         return transient_no("PARTICIPANT_UNREACHABLE", f"{self.name} cannot be reached: {reason}")

@@ -53,11 +53,14 @@ class Outbox:
             self._commits[order.xid] = order
             self._wake.set()
 
-    def rollback(self, xid: Xid) -> bool:
-        """Queue a Rollback (dropped at the bound, as a Commit); True if it took back a queued Prepare."""
+    def rollback(self, xid: Xid) -> None:
+        """Queue a Rollback; at the bound it is dropped, as a Commit."""
         if len(self._rollbacks) < OUTBOX_BOUND:
             self._rollbacks[xid] = xid
             self._wake.set()
+
+    def take_back(self, xid: Xid) -> bool:
+        """Drop a queued Prepare; False where none is queued."""
         return self._prepares.pop(xid, None) is not None
 
     def introduce(self) -> None:

@@ -27,6 +27,7 @@ VoteReply = Callable[[Xid, Vote], None]
 AckReply = Callable[[Xid, Ack], None]
 
 WORKERS_MAX: Final = 64
+PARTICIPANT_FAILED: Final = "PARTICIPANT_FAILED"
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -212,9 +213,7 @@ class Workers:
         Where both halves fail, it is not one branch that is bad, and all get a transient "no": a
         database that is down costs three attempts, not one for each branch.
         """
-        no = transient_no(
-            "PARTICIPANT_FAILED", f"{self._participant.name} failed to prepare", xa_code=XaCode.XAER_RMERR
-        )
+        no = transient_no(PARTICIPANT_FAILED, f"{self._participant.name} failed to prepare", xa_code=XaCode.XAER_RMERR)
         before: list[Vote] = []
         after: list[Vote] = []
         while len(failed) > 1:
