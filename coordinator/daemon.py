@@ -21,6 +21,7 @@ import psycopg
 
 from coordinator.admission import Limits
 from coordinator.api.gate import Gate
+from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import CannotListenError, GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
 from coordinator.api.http_app import HttpRoutes, make_app
@@ -95,7 +96,11 @@ class Daemon:
         self._stop = asyncio.Event()
         self._finished = asyncio.Event()
         timeout_default = config.xa_manager.transaction_timeout
-        self._grpc = GrpcDoor(TransactionService(self._gate, self.telemetry, timeout_default), self.telemetry)
+        self._grpc = GrpcDoor(
+            TransactionService(self._gate, self.telemetry, timeout_default),
+            RecoveryService(self._gate, self.telemetry),
+            self.telemetry,
+        )
         routes = HttpRoutes(self._gate, self.telemetry, self.health, timeout_default.total_seconds())
         self._http = HttpDoor(make_app(routes), DOORS_CLOSE_WITHIN_S)
 

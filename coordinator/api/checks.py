@@ -10,6 +10,7 @@ from typing import Final
 from coordinator import canonical
 from coordinator.api import json_faults
 from coordinator.errors import InvalidRequestError
+from coordinator.passes import Scope
 from coordinator.requests import TENANT_DEFAULT, ExecuteCall
 from participant_sdk import exact_json, ids
 from participant_sdk.ids import InvalidIdentifierError, Xid
@@ -84,6 +85,32 @@ def check_reason(text: str) -> str:
             f"a reason has at most {REASON_MAX_CHARS} printable characters", field="reason", code="REASON_MALFORMED"
         )
     return text
+
+
+def check_given_reason(text: str) -> str:
+    """Return an operator's reason, which has to be given and is kept for good."""
+    if not text.strip():
+        raise InvalidRequestError(
+            "required: say why, for whoever reads the record of it", field="reason", code="REQUIRED"
+        )
+    return check_reason(text)
+
+
+def check_pass(scope: Scope, xid: str, participant: str, *, xid_field: str = "xid") -> tuple[Xid | None, str]:
+    """Read what a pass is about: a transaction, a participant, or neither; what another scope needs is refused."""
+    for field, given, wanted in (
+        (xid_field, xid, Scope.TRANSACTION),
+        ("participant", participant, Scope.PARTICIPANT),
+    ):
+        if given and scope is not wanted:
+            raise InvalidRequestError(
+                f"a pass over {scope.name} has none; leave it out, or ask for {wanted.name}",
+                field=field,
+                code="FIELD_UNEXPECTED",
+            )
+        if not given and scope is wanted:
+            raise InvalidRequestError(f"required for a pass over {scope.name}", field=field, code="REQUIRED")
+    return check_xid(xid, xid_field) if xid else None, check_participant(participant) if participant else ""
 
 
 def _check_operation(operation: Operation, index: int) -> None:

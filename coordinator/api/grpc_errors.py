@@ -3,6 +3,7 @@
     InvalidRequestError      INVALID_ARGUMENT      BadRequest
     UnknownTransactionError  NOT_FOUND             ResourceInfo
     WrongPhaseError          FAILED_PRECONDITION   PreconditionFailure
+    RefusedError             FAILED_PRECONDITION   PreconditionFailure
     RequestInUseError        ABORTED               RetryInfo
     BusyError                RESOURCE_EXHAUSTED    RetryInfo
     UnavailableError         UNAVAILABLE           RetryInfo
@@ -28,6 +29,7 @@ from coordinator.errors import (
     BusyError,
     InvalidRequestError,
     OutcomeUnknownError,
+    RefusedError,
     RequestInUseError,
     TransactionError,
     UnavailableError,
@@ -48,6 +50,7 @@ _CODES: Final[tuple[tuple[type[TransactionError], grpc.StatusCode], ...]] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownTransactionError, grpc.StatusCode.NOT_FOUND),
     (WrongPhaseError, grpc.StatusCode.FAILED_PRECONDITION),
+    (RefusedError, grpc.StatusCode.FAILED_PRECONDITION),
     (RequestInUseError, grpc.StatusCode.ABORTED),
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (UnavailableError, grpc.StatusCode.UNAVAILABLE),
@@ -63,7 +66,7 @@ def code_of(error: TransactionError) -> grpc.StatusCode:
 def reason_of(error: TransactionError) -> str:
     """The stable reason in capitals, which gRPC and HTTP share."""
     match error:
-        case InvalidRequestError() | WrongPhaseError():
+        case InvalidRequestError() | WrongPhaseError() | RefusedError():
             return error.code
         case _:
             return error.reason
@@ -97,9 +100,10 @@ def status_of(error: TransactionError) -> status_pb2.Status:
                 resource_type="transaction", resource_name=str(error.xid or ""), description=error.message
             )
             status.details.append(packed(resource))
-        case WrongPhaseError():
+        case WrongPhaseError() | RefusedError():
+            subject = f"transaction {error.xid}" if error.xid is not None else "the decision log"
             unmet = error_details_pb2.PreconditionFailure.Violation(
-                type=error.code, subject=f"transaction {error.xid}", description=error.message
+                type=error.code, subject=subject, description=error.message
             )
             status.details.append(packed(error_details_pb2.PreconditionFailure(violations=[unmet])))
         case _:

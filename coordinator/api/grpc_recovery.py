@@ -1,31 +1,144 @@
-"""RecoveryService: part of the contract, and not served yet; every call says so."""
+"""RecoveryService over recovery: requests to calls, answers to messages, nothing else."""
 
 from __future__ import annotations
 
 from typing import Final
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
-from pincex.tx.v1 import recovery_pb2
+from pincex.tx.v1 import common_pb2, recovery_pb2
+from pincex.tx.v1.recovery_pb2_grpc import RecoveryServiceServicer
 
-from coordinator.api.grpc_errors import DETAILS_KEY, DOMAIN, AnyContext, packed
+from coordinator.api import checks
+from coordinator.api import grpc_recovery_wire as wire
+from coordinator.api.gate import Gate
+from coordinator.api.grpc_errors import Refusals
+from coordinator.passes import Pass
+from coordinator.telemetry import Telemetry
 
 SERVICE: Final = recovery_pb2.DESCRIPTOR.services_by_name["RecoveryService"]
-_MESSAGE: Final = (
-    "RecoveryService is not served by this version: decided transactions are driven to their end "
-    "by the coordinator itself, and `pincex tx show` tells what a transaction waits for"
-)
+PAGE_SIZE_DEFAULT: Final = 100
 
 
-def add_recovery_service(server: grpc.aio.Server) -> None:
-    """Have the server answer every call of the service with UNIMPLEMENTED and the reason."""
-    refuse: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_refuse)
-    handlers = {method.name: refuse for method in SERVICE.methods}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
+class RecoveryService(RecoveryServiceServicer):
+    """Every RPC of the service. Whoever goes away before the answer stops nothing."""
 
+    def __init__(self, gate: Gate, telemetry: Telemetry) -> None:
+        self._gate = gate
+        self._telemetry = telemetry
 
-async def _refuse(_request: bytes, context: AnyContext) -> bytes:
-    status = status_pb2.Status(code=grpc.StatusCode.UNIMPLEMENTED.value[0], message=_MESSAGE)
-    status.details.append(packed(error_details_pb2.ErrorInfo(reason="NOT_SERVED", domain=DOMAIN)))
-    trailer = ((DETAILS_KEY, status.SerializeToString()),)
-    return await context.abort(grpc.StatusCode.UNIMPLEMENTED, _MESSAGE, trailer)
+    async def TriggerRecovery(  # noqa: N802 - the contract's name, here and below
+        self,
+        request: recovery_pb2.TriggerRecoveryRequest,
+        context: grpc.aio.ServicerContext[recovery_pb2.TriggerRecoveryRequest, recovery_pb2.TriggerRecoveryResponse],
+    ) -> recovery_pb2.TriggerRecoveryResponse:
+        """Run a pass now."""
+        response = recovery_pb2.TriggerRecoveryResponse()
+        async with Refusals(context, self._telemetry):
+            wire.write_pass(await self._trigger(request), wire.pass_of(response))
+        return response
+
+    async def GetRecoveryStatus(  # noqa: N802
+        self,
+        request: recovery_pb2.GetRecoveryStatusRequest,  # noqa: ARG002 - it has no fields
+        context: grpc.aio.ServicerContext[
+            recovery_pb2.GetRecoveryStatusRequest, recovery_pb2.GetRecoveryStatusResponse
+        ],
+    ) -> recovery_pb2.GetRecoveryStatusResponse:
+        """Tell of passes, participants, coordinators, HOLD."""
+        response = recovery_pb2.GetRecoveryStatusResponse()
+        async with Refusals(context, self._telemetry):
+            assembly = self._gate.assembly
+            wire.write_status(assembly.passes.status(), assembly.engine.incarnation.number, response)
+        return response
+
+    async def ListInDoubt(  # noqa: N802
+        self,
+        request: recovery_pb2.ListInDoubtRequest,
+        context: grpc.aio.ServicerContext[recovery_pb2.ListInDoubtRequest, recovery_pb2.ListInDoubtResponse],
+    ) -> recovery_pb2.ListInDoubtResponse:
+        """List branches in doubt."""
+        response = recovery_pb2.ListInDoubtResponse()
+        async with Refusals(context, self._telemetry):
+            participant = checks.check_participant(request.participant) if request.participant else ""
+            size = request.page_size or PAGE_SIZE_DEFAULT
+            page = await self._gate.assembly.resolution.list_in_doubt(participant, request.page_token, size)
+            for found in page.branches:
+                wire.write_in_doubt(found, response.branches.add())
+            response.next_page_token = page.next_token
+            response.unreachable_participants.extend(page.unreachable)
+        return response
+
+    async def RetryTransaction(  # noqa: N802
+        self,
+        request: recovery_pb2.RetryTransactionRequest,
+        context: grpc.aio.ServicerContext[recovery_pb2.RetryTransactionRequest, recovery_pb2.RetryTransactionResponse],
+    ) -> recovery_pb2.RetryTransactionResponse:
+        """Send a decided transaction's messages again."""
+        response = recovery_pb2.RetryTransactionResponse()
+        async with Refusals(context, self._telemetry):
+            phase = await self._gate.assembly.resolution.retry(checks.check_xid(request.xid))
+            response.phase = common_pb2.Phase.ValueType(phase)
+        return response
+
+    async def ResolveBranch(  # noqa: N802
+        self,
+        request: recovery_pb2.RecoveryServiceResolveBranchRequest,
+        context: grpc.aio.ServicerContext[
+            recovery_pb2.RecoveryServiceResolveBranchRequest, recovery_pb2.RecoveryServiceResolveBranchResponse
+        ],
+    ) -> recovery_pb2.RecoveryServiceResolveBranchResponse:
+        """Force one branch in doubt, or show what would be."""
+        response = recovery_pb2.RecoveryServiceResolveBranchResponse()
+        async with Refusals(context, self._telemetry):
+            xid = checks.check_xid(request.xid)
+            forced = await self._gate.assembly.resolution.resolve(
+                xid,
+                checks.check_participant(request.participant),
+                wire.read_outcome(request.outcome),
+                checks.check_given_reason(request.reason),
+                preview=request.preview,
+            )
+            wire.write_forced(forced, xid, response)
+        return response
+
+    async def ForgetHeuristic(  # noqa: N802
+        self,
+        request: recovery_pb2.ForgetHeuristicRequest,
+        context: grpc.aio.ServicerContext[recovery_pb2.ForgetHeuristicRequest, recovery_pb2.ForgetHeuristicResponse],
+    ) -> recovery_pb2.ForgetHeuristicResponse:
+        """Drop a heuristic outcome that was dealt with."""
+        response = recovery_pb2.ForgetHeuristicResponse()
+        async with Refusals(context, self._telemetry):
+            xid, reason = checks.check_xid(request.xid), checks.check_given_reason(request.reason)
+            response.participants.extend(await self._gate.assembly.resolution.forget(xid, reason))
+        return response
+
+    async def Hold(  # noqa: N802
+        self,
+        request: recovery_pb2.HoldRequest,
+        context: grpc.aio.ServicerContext[recovery_pb2.HoldRequest, recovery_pb2.HoldResponse],
+    ) -> recovery_pb2.HoldResponse:
+        """Begin HOLD."""
+        response = recovery_pb2.HoldResponse()
+        async with Refusals(context, self._telemetry):
+            standing = await self._gate.assembly.holding.hold(checks.check_given_reason(request.reason))
+            response.held_since.FromMilliseconds(standing.held_since_unix_ms)
+        return response
+
+    async def ReleaseHold(  # noqa: N802
+        self,
+        request: recovery_pb2.ReleaseHoldRequest,
+        context: grpc.aio.ServicerContext[recovery_pb2.ReleaseHoldRequest, recovery_pb2.ReleaseHoldResponse],
+    ) -> recovery_pb2.ReleaseHoldResponse:
+        """End HOLD, or show what its end would restore."""
+        response = recovery_pb2.ReleaseHoldResponse()
+        async with Refusals(context, self._telemetry):
+            reason = checks.check_given_reason(request.reason)
+            plan = await self._gate.assembly.holding.release(reason, preview=request.preview)
+            wire.write_plan(plan, response)
+        return response
+
+    async def _trigger(self, request: recovery_pb2.TriggerRecoveryRequest) -> Pass:
+        scope = wire.read_scope(request.scope)
+        xid, participant = checks.check_pass(scope, request.xid, request.participant)
+        return await self._gate.assembly.passes.trigger(scope, xid=xid, participant=participant)

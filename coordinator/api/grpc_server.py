@@ -12,10 +12,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pincex.tx.v1 import transaction_pb2
+from pincex.tx.v1.recovery_pb2_grpc import add_RecoveryServiceServicer_to_server
 from pincex.tx.v1.transaction_pb2_grpc import add_TransactionServiceServicer_to_server
 
 from coordinator.api import grpc_recovery
 from coordinator.api.grpc_malformed import MalformedInterceptor
+from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_transaction import TransactionService
 from coordinator.telemetry import Telemetry
 
@@ -44,10 +46,10 @@ class CannotListenError(Exception):
 class GrpcDoor:
     """The gRPC server. ``listen`` takes the port, ``start`` serves, ``stop`` ends calls in flight after a bound."""
 
-    def __init__(self, service: TransactionService, telemetry: Telemetry) -> None:
+    def __init__(self, service: TransactionService, recovery: RecoveryService, telemetry: Telemetry) -> None:
         self._server = grpc.aio.server(options=_OPTIONS, interceptors=(MalformedInterceptor(telemetry),))
         add_TransactionServiceServicer_to_server(service, self._server)
-        grpc_recovery.add_recovery_service(self._server)
+        add_RecoveryServiceServicer_to_server(recovery, self._server)
         # The package has no types, and its stubs do not know the asynchronous servicer.
         self._health: Any = health.aio.HealthServicer()  # pyright: ignore[reportExplicitAny, reportAttributeAccessIssue, reportUnknownMemberType]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # pyright: ignore[reportUnknownMemberType]  As above.
@@ -70,7 +72,7 @@ class GrpcDoor:
     async def set_serving(self, *, serving: bool) -> None:
         """Tell health checks whether calls are welcome."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", _TRANSACTIONS):
+        for name in ("", _TRANSACTIONS, grpc_recovery.SERVICE.full_name):
             await self._health.set(name, status)
 
     async def stop(self, grace_s: float) -> None:

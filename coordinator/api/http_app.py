@@ -16,6 +16,7 @@ from coordinator.api import checks, http_problems, http_views
 from coordinator.api.gate import Gate
 from coordinator.api.http_body import read_call
 from coordinator.api.http_faults import Faults
+from coordinator.api.http_recovery import RecoveryRoutes, add_recovery_routes
 from coordinator.api.http_schema import EXECUTE, PROBLEMS
 from coordinator.api.rejection import rejection
 from coordinator.errors import TransactionError
@@ -46,7 +47,8 @@ class HttpRoutes:
 
     async def status(self, transaction_id: str) -> Response:
         """Tell a transaction's story."""
-        view = await self.gate.inquiries.transaction(checks.check_xid(transaction_id, "transaction_id"))
+        xid = checks.check_xid(transaction_id, "transaction_id")
+        view = await self.gate.assembly.peers.transaction(xid) or await self.gate.inquiries.transaction(xid)
         return _json(http_views.view_json(view))
 
     async def show_health(self) -> Response:
@@ -108,6 +110,7 @@ def _router(routes: HttpRoutes) -> APIRouter:
     status = f"{PREFIX}/status/{{transaction_id}}"
     router.add_api_route(status, routes.status, methods=["GET"], responses=PROBLEMS, tags=["transactions"])
     router.add_api_route(status, routes.status, methods=["HEAD"], include_in_schema=False)
+    add_recovery_routes(router, RecoveryRoutes(routes.gate), PREFIX)
     for path, call in (
         (f"{PREFIX}/health", routes.show_health),
         ("/health/live", routes.live),

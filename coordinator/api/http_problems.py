@@ -3,6 +3,7 @@
 InvalidRequestError      400 (RequestReusedError: 422)
 UnknownTransactionError  404
 WrongPhaseError          409
+RefusedError             409
 RequestInUseError        409, Retry-After
 BusyError                429, Retry-After
 UnavailableError         503, Retry-After
@@ -27,6 +28,7 @@ from coordinator.errors import (
     BusyError,
     InvalidRequestError,
     OutcomeUnknownError,
+    RefusedError,
     RequestInUseError,
     RequestReusedError,
     TransactionError,
@@ -42,6 +44,7 @@ _STATUSES: Final[tuple[tuple[type[TransactionError], HTTPStatus], ...]] = (
     (InvalidRequestError, HTTPStatus.BAD_REQUEST),
     (UnknownTransactionError, HTTPStatus.NOT_FOUND),
     (WrongPhaseError, HTTPStatus.CONFLICT),
+    (RefusedError, HTTPStatus.CONFLICT),
     (RequestInUseError, HTTPStatus.CONFLICT),
     (BusyError, HTTPStatus.TOO_MANY_REQUESTS),
     (UnavailableError, HTTPStatus.SERVICE_UNAVAILABLE),
