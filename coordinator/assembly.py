@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from random import Random
 
 from coordinator.admission import Limits
+from coordinator.aftermath import Aftermath
 from coordinator.engine import Engine
 from coordinator.heuristic_keeper import HeuristicKeeper
 from coordinator.incarnation import IncarnationLife
@@ -19,6 +20,7 @@ from coordinator.inquiries import Inquiries
 from coordinator.log.decision_log import DecisionLog, Incarnation
 from coordinator.log.group_commit import GroupCommit
 from coordinator.metrics import Level
+from coordinator.peers import Peers
 from coordinator.protocol.effects import Verb
 from coordinator.protocol.timing import Timing
 from coordinator.recovery import Recovery
@@ -51,16 +53,21 @@ class Assembly:
     life: IncarnationLife
     heuristics: HeuristicKeeper
     links: Mapping[str, Link]
+    peers: Peers
+    aftermath: Aftermath
 
     async def run(self) -> None:
         """Work until cancelled. An exception group of IncarnationEndedError when the incarnation may write no more."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.engine.run())
-            tasks.create_task(self.commit.run())
-            tasks.create_task(self.life.run())
-            tasks.create_task(self.heuristics.run())
-            for link in self.links.values():
-                tasks.create_task(link.run())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.engine.run())
+                tasks.create_task(self.commit.run())
+                tasks.create_task(self.life.run())
+                tasks.create_task(self.heuristics.run())
+                for link in self.links.values():
+                    tasks.create_task(link.run())
+        finally:
+            await self.peers.close()
 
 
 def assemble(
@@ -112,7 +119,9 @@ def assemble(
         for name, access in participants.items()
     }
     engine.connect(links, commit, life, heuristics)
-    assembly = Assembly(engine, Inquiries(engine, log, commit), commit, life, heuristics, links)
+    inquiries = Inquiries(engine, log, commit)
+    peers, aftermath = Peers(engine, commit), Aftermath(engine, inquiries)
+    assembly = Assembly(engine, inquiries, commit, life, heuristics, links, peers, aftermath)
     _expose(assembly, telemetry)
     return assembly
 

@@ -13,11 +13,14 @@ from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceServicer
 from coordinator.api import checks, grpc_wire
 from coordinator.api.gate import Gate
 from coordinator.api.grpc_errors import Refusals
+from coordinator.api.grpc_forwarding import at_owner, watched_at_owner
 from coordinator.api.grpc_stream import ClientStream
 from coordinator.api.rejection import rejection
+from coordinator.engine import Engine
 from coordinator.errors import InvalidRequestError, WrongPhaseError
-from coordinator.requests import TENANT_DEFAULT, Ended
+from coordinator.requests import TENANT_DEFAULT, Ended, TransactionView
 from coordinator.telemetry import Telemetry
+from participant_sdk.ids import Xid
 
 PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 1000
@@ -86,7 +89,10 @@ class TransactionService(TransactionServiceServicer):
             operations = grpc_wire.read_operations(request.operations)
             _check_work(request, participant)
             checks.check_operations(operations, least=0)
-            engine = self._gate.engine
+            told = await at_owner(self._gate, xid, context, lambda stubs: stubs.transactions.Enlist, request)
+            if told is not None:
+                return told
+            engine = await self._engine_of_active(xid)
             enlisted = engine.enlist(xid, participant, operations, request.embedded_operations)
             response.log_id = engine.incarnation.log_id
             response.branch_number = enlisted.branch_number
@@ -103,7 +109,11 @@ class TransactionService(TransactionServiceServicer):
         """Leave the transaction no end but rollback."""
         async with Refusals(context, self._telemetry):
             reason = checks.check_reason(request.reason) or "marked rollback-only by the client"
-            self._gate.engine.set_rollback_only(checks.check_xid(request.xid), reason)
+            xid = checks.check_xid(request.xid)
+            told = await at_owner(self._gate, xid, context, lambda stubs: stubs.transactions.SetRollbackOnly, request)
+            if told is not None:
+                return told
+            (await self._engine_of_active(xid)).set_rollback_only(xid, reason)
         return transaction_pb2.SetRollbackOnlyResponse()
 
     async def Commit(  # noqa: N802
@@ -117,7 +127,15 @@ class TransactionService(TransactionServiceServicer):
         response = transaction_pb2.TransactionServiceCommitResponse()
         async with Refusals(context, self._telemetry):
             wait_applied = grpc_wire.read_wait(request.wait)
-            ended = await self._gate.engine.commit(checks.check_xid(request.xid), wait_applied=wait_applied)
+            xid = checks.check_xid(request.xid)
+            told = await at_owner(self._gate, xid, context, lambda stubs: stubs.transactions.Commit, request)
+            if told is not None:
+                return told
+            engine = self._gate.engine
+            if engine.find(xid) is None:
+                ended = await self._gate.assembly.aftermath.ended(xid)
+            else:
+                ended = await engine.commit(xid, wait_applied=wait_applied)
             grpc_wire.write_ended(ended, response.result)
         return response
 
@@ -131,7 +149,16 @@ class TransactionService(TransactionServiceServicer):
         """Undo a transaction, or close an intent."""
         response = transaction_pb2.TransactionServiceRollbackResponse()
         async with Refusals(context, self._telemetry):
-            grpc_wire.write_ended(await self._roll_back(request), response.result)
+            reason = checks.check_reason(request.reason) or _DEFAULT_REASON
+            if request.WhichOneof("which") == "xid":
+                xid = checks.check_xid(request.xid)
+                told = await at_owner(self._gate, xid, context, lambda stubs: stubs.transactions.Rollback, request)
+                if told is not None:
+                    return told
+                ended = await self._roll_back(xid, reason)
+            else:
+                ended = await self._close_intent(request, reason)
+            grpc_wire.write_ended(ended, response.result)
         return response
 
     async def GetTransaction(  # noqa: N802
@@ -144,7 +171,11 @@ class TransactionService(TransactionServiceServicer):
         """Show one transaction with its story."""
         response = transaction_pb2.GetTransactionResponse()
         async with Refusals(context, self._telemetry):
-            view = await self._gate.inquiries.transaction(checks.check_xid(request.xid))
+            xid = checks.check_xid(request.xid)
+            told = await at_owner(self._gate, xid, context, lambda stubs: stubs.transactions.GetTransaction, request)
+            if told is not None:
+                return told
+            view = await self._gate.inquiries.transaction(xid)
             grpc_wire.write_view(view, response.transaction)
         return response
 
@@ -178,7 +209,12 @@ class TransactionService(TransactionServiceServicer):
         """Stream changes of phase, of one transaction until it finishes, or of all."""
         async with Refusals(context, self._telemetry):
             xid = checks.check_xid(request.xid) if request.xid else None
-            async for view in self._gate.inquiries.watch(xid):
+            told = None if xid is None else await watched_at_owner(self._gate, xid, context)
+            if told is not None:
+                async for change in told:
+                    yield change
+                return
+            async for view in self._views(xid):
                 response = transaction_pb2.WatchTransactionsResponse()
                 grpc_wire.write_view(view, response.transaction)
                 yield response
@@ -203,18 +239,32 @@ class TransactionService(TransactionServiceServicer):
             grpc_wire.write_decision(await self._gate.inquiries.decision(xid), response)
         return response
 
-    async def _roll_back(self, request: transaction_pb2.TransactionServiceRollbackRequest) -> Ended:
-        reason = checks.check_reason(request.reason) or _DEFAULT_REASON
-        match request.WhichOneof("which"):
-            case "xid":
-                return await self._gate.engine.rollback(checks.check_xid(request.xid), reason)
-            case "request_id":
-                request_id = checks.check_request_id(request.request_id)
-                if request_id:
-                    return await self._gate.engine.close_intent(TENANT_DEFAULT, request_id, reason)
-            case None:
-                pass
-        raise InvalidRequestError("either xid or request_id is required", field="which", code="REQUIRED")
+    async def _views(self, xid: Xid | None) -> AsyncIterator[TransactionView]:
+        """Each change; of a transaction that is over, the one view that there is."""
+        if xid is not None and self._gate.engine.find(xid) is None:
+            yield await self._gate.inquiries.transaction(xid)
+            return
+        async for view in self._gate.inquiries.watch(xid):
+            yield view
+
+    async def _roll_back(self, xid: Xid, reason: str) -> Ended:
+        engine = self._gate.engine
+        if engine.find(xid) is None:
+            return await self._gate.assembly.aftermath.ended(xid)
+        return await engine.rollback(xid, reason)
+
+    async def _close_intent(self, request: transaction_pb2.TransactionServiceRollbackRequest, reason: str) -> Ended:
+        request_id = checks.check_request_id(request.request_id)
+        if not request_id:
+            raise InvalidRequestError("either xid or request_id is required", field="which", code="REQUIRED")
+        return await self._gate.engine.close_intent(TENANT_DEFAULT, request_id, reason)
+
+    async def _engine_of_active(self, xid: Xid) -> Engine:
+        """The engine, which holds the transaction; the error of one that nobody holds."""
+        engine = self._gate.engine
+        if engine.find(xid) is None:
+            raise await self._gate.assembly.aftermath.too_late(xid)
+        return engine
 
 
 def _check_work(request: transaction_pb2.EnlistRequest, participant: str) -> None:
