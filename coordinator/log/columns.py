@@ -94,8 +94,8 @@ def pack(records: Sequence[DecisionRecord]) -> Columns:
         _join("tenant", ["" if request is None else request.tenant for request in bound]),
         _join("request_id", ["" if request is None else request.name for request in bound]),
         ByteaArray(_array(BYTEA_OID, count, b"".join([_DIGEST_SIZE[len(digest)] + digest for digest in digests]))),
-        _join("reason", [record.reason for record in records]),
-        _join("results", [record.results for record in records]),
+        _join("reason", [record.reason for record in records], for_people=True),
+        _join("results", [record.results for record in records], for_people=True),
     )
 
 
@@ -109,16 +109,28 @@ def storable(text: str) -> str:
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
+def kept(record: DecisionRecord) -> DecisionRecord:
+    """The record as the log keeps it: what its columns cannot carry of texts for people is replaced."""
+    if is_storable(record.reason + record.results) and SEPARATOR not in record.reason + record.results:
+        return record
+    return record._replace(reason=_replaced(record.reason), results=_replaced(record.results))
+
+
+def _replaced(text: str) -> str:
+    return storable(text).replace(SEPARATOR, "\ufffd")
+
+
 def _array(oid: int, count: int, elements: bytes) -> bytes:
     return _ARRAY_HEAD.pack(1 if count else 0, 1, oid, count, 1)[: 20 if count else 12] + elements
 
 
-def _join(column: str, texts: list[str]) -> str:
+def _join(column: str, texts: list[str], *, for_people: bool = False) -> str:
+    """Join texts. What cannot be kept of a text that only people read is replaced: it must not cost a decision."""
     joined = SEPARATOR.join(texts)
-    if joined.count(SEPARATOR) >= max(1, len(texts)):
-        raise BadRecordError(f"{column}: a control character (unit separator)")
-    if not is_storable(joined):
-        raise BadRecordError(f"{column}: a NUL or an unpaired surrogate, which PostgreSQL cannot keep")
+    if joined.count(SEPARATOR) >= max(1, len(texts)) or not is_storable(joined):
+        if not for_people:
+            raise BadRecordError(f"{column}: a unit separator, a NUL or an unpaired surrogate")
+        joined = SEPARATOR.join([_replaced(text) for text in texts])
     if len(joined) > TEXT_MAX_CHARS:
         if max(map(len, texts)) > TEXT_MAX_CHARS:
             raise BadRecordError(f"{column}: more than {TEXT_MAX_CHARS} characters")

@@ -211,9 +211,10 @@ class DecisionLog(Protocol):
         """Decisions, newest xid first, below ``before``, of one kind or of both."""
         ...
 
-    async def fence_expired(self, incarnation: Incarnation) -> Sequence[int]:
+    async def fence_expired(self, incarnation: Incarnation, *, resigned_only: bool = False) -> Sequence[int]:
         """Fence every live incarnation, but this one, whose lease has expired by the log's clock (R6).
 
+        Those that resigned, or that HOLD ended, are adopted too; with ``resigned_only`` nobody is fenced.
         Returns the numbers, rising, of those for whose unfinished transactions this incarnation now
         answers: the ones it fenced, now or before, and those that they had fenced in their turn. One
         without unfinished decisions is left out. Nothing is fenced by an incarnation that is fenced

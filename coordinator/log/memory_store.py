@@ -6,61 +6,49 @@ what ``sql/*.sql`` do; the contract suite holds both to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from typing import TypeVar
 
-from coordinator.log.decision_log import Appended, AppendStatus, Checkpoint, Incarnation, IncarnationState, Snapshot
-from coordinator.protocol.effects import DecisionRecord, HeuristicRecord, StoredDecision
+from coordinator.log.decision_log import Appended, AppendStatus, Incarnation, LogUncertainError, Snapshot
+from coordinator.log.memory_keeping import MemoryKeeping
+from coordinator.log.memory_tables import NOBODY, RESTORED_TIMELINE, IncarnationRow, Tables
+from coordinator.protocol.effects import DecisionRecord, StoredDecision
 from participant_sdk.clock import Clock
 from participant_sdk.ids import RequestId, Xid
 from participant_sdk.xa import Decision
 
-
-@dataclass(slots=True)
-class IncarnationRow:
-    """A row of ``incarnations``. ``decisions`` indexes its decisions by sequence."""
-
-    number: int
-    coordinator: str
-    address: str
-    timeline: int
-    lease_until_ms: int
-    last_sequence: int = 0
-    fenced_by: int | None = None
-    decisions: dict[int, Xid] = field(default_factory=dict[int, Xid])
-
-    def state(self) -> IncarnationState:
-        """As a snapshot shows it."""
-        fenced = self.fenced_by is not None
-        return IncarnationState(self.number, self.coordinator, self.address, fenced, self.last_sequence)
+Rows = TypeVar("Rows")
 
 
-@dataclass(slots=True)
-class Tables:
-    """All that a store keeps."""
-
-    timeline: int = 1
-    held: str = ""
-    pruned_below_unix_ms: int = 0
-    incarnations: dict[int, IncarnationRow] = field(default_factory=dict[int, IncarnationRow])
-    decisions: dict[Xid, StoredDecision] = field(default_factory=dict[Xid, StoredDecision])
-    requests: dict[RequestId, Xid] = field(default_factory=dict[RequestId, Xid])
-    checkpoints: dict[int, Checkpoint] = field(default_factory=dict[int, Checkpoint])
-    heuristics: dict[tuple[Xid, str], HeuristicRecord] = field(default_factory=dict[tuple[Xid, str], HeuristicRecord])
-
-
-class MemoryLogStore:
+class MemoryLogStore(MemoryKeeping):
     """One log. ``clock.unix_ms`` is the log's own clock, by which leases are measured.
 
     ``tables`` is open to tests and the simulator: to put the log in HOLD or release it, to move
-    the pruning horizon, to look at every row.
+    the pruning horizon, to look at every row. ``connections`` counts how often all connections
+    to it were lost.
     """
 
     def __init__(self, clock: Clock, log_id: str) -> None:
+        super().__init__(clock)
         self.log_id = log_id
-        self.tables = Tables()
-        self._clock = clock
+        self.connections = 0
+        self._restored = 0
+
+    def bound(self, effect: Callable[[], Rows]) -> Callable[[], Rows]:
+        """Bind a statement's effect to the server as it is now: one that was restored meanwhile never hears of it."""
+        server = self._restored
+
+        def apply() -> Rows:
+            if self._restored != server:
+                raise LogUncertainError("the server was replaced")
+            return effect()
+
+        return apply
+
+    def drop_connections(self) -> None:
+        """Lose every connection: who speaks next connects again, and what was under way is lost or done late."""
+        self.connections += 1
 
     def copy(self) -> Tables:
         """Take a backup."""
@@ -71,39 +59,47 @@ class MemoryLogStore:
         timeline = self.tables.timeline + 1 if new_timeline else backup.timeline
         self.tables = deepcopy(backup)
         self.tables.timeline = timeline
+        self._restored += 1
+        self.drop_connections()
 
     def open(self, coordinator: str, address: str, lease_s: float) -> Incarnation:
         """Do ``open.sql``."""
         rows = self.tables.incarnations
         timeline = self.tables.timeline
         number = max(max(rows, default=0) + 1, self._clock.unix_ms() // 1000)
-        epoch = min((row.number for row in rows.values() if row.timeline == timeline), default=number)
+        others = (row.number for row in rows.values() if row.timeline not in (timeline, RESTORED_TIMELINE))
+        ended = max(self.tables.epoch_after, *others, 0)
+        own = (row.number for row in rows.values() if row.timeline == timeline and row.number > ended)
+        epoch = min(own, default=number)
         for row in rows.values():
-            if row.fenced_by is None and row.timeline != timeline:
+            if row.fenced_by == NOBODY or (row.is_live and row.timeline != timeline):
                 row.fenced_by = number
         rows[number] = IncarnationRow(number, coordinator, address, timeline, self._lease_until_ms(lease_s))
         return Incarnation(self.log_id, number, coordinator, address, epoch, timeline, lease_s)
 
-    def append(self, incarnation: Incarnation, expected: int, records: Sequence[DecisionRecord]) -> Appended:
-        """Do ``append.sql``, and ``standing.sql`` where it did nothing."""
+    def append(
+        self, incarnation: Incarnation, expected: int, records: Sequence[DecisionRecord], burned: int
+    ) -> Appended:
+        """Do ``append.sql``, and ``refusal.sql`` where it did nothing."""
         row = self.tables.incarnations.get(incarnation.number)
         if self.tables.timeline != incarnation.timeline:
             return Appended(AppendStatus.TIMELINE_CHANGED, 0 if row is None else row.last_sequence)
         if row is None:
             return Appended(AppendStatus.SEQUENCE_BEHIND, 0)
-        status = self._standing(row, expected, len(records))
+        advance = len(records) + burned
+        status = self._status(row, expected, advance)
         if status is not AppendStatus.WRITTEN:
             return Appended(status, row.last_sequence)
         row.lease_until_ms = self._lease_until_ms(incarnation.lease_s)
-        row.last_sequence += len(records)
+        row.last_sequence += advance
         return Appended(status, row.last_sequence, self._insert(row, expected, records))
 
-    def _standing(self, row: IncarnationRow, expected: int, count: int) -> AppendStatus:
-        if row.fenced_by is not None:
+    def _status(self, row: IncarnationRow, expected: int, advance: int) -> AppendStatus:
+        if not row.is_live:
             return AppendStatus.FENCED
         if row.last_sequence != expected:
             return AppendStatus.SEQUENCE_AHEAD if row.last_sequence > expected else AppendStatus.SEQUENCE_BEHIND
-        return AppendStatus.HELD if self.tables.held and count else AppendStatus.WRITTEN
+        return AppendStatus.HELD if self.tables.held and advance else AppendStatus.WRITTEN
 
     def _insert(self, row: IncarnationRow, expected: int, records: Sequence[DecisionRecord]) -> frozenset[Xid]:
         conflicts: list[Xid] = []
@@ -114,10 +110,7 @@ class MemoryLogStore:
             if bound or record.xid in self.tables.decisions:
                 conflicts.append(record.xid)
                 continue
-            self.tables.decisions[record.xid] = StoredDecision(record, row.number, sequence, now_ms)
-            row.decisions[sequence] = record.xid
-            if record.request is not None:
-                self.tables.requests[record.request] = record.xid
+            self.tables.insert(StoredDecision(record, row.number, sequence, now_ms))
         return frozenset(conflicts)
 
     def read(self, xids: Sequence[Xid]) -> Snapshot:
@@ -145,47 +138,22 @@ class MemoryLogStore:
         )
         return sorted(rows, key=lambda row: row.record.xid, reverse=True)[:limit]
 
-    def fence_expired(self, incarnation: Incarnation) -> Sequence[int]:
-        """Do ``fence_expired.sql``."""
+    def read_sequences(self, numbers: Sequence[int]) -> Mapping[int, int]:
+        """Do ``read_sequences.sql``."""
         rows = self.tables.incarnations
-        now_ms = self._clock.unix_ms()
-        own = rows.get(incarnation.number)
-        if own and own.fenced_by is None and own.lease_until_ms > now_ms and own.timeline == self.tables.timeline:
-            for row in rows.values():
-                if row is not own and row.fenced_by is None and row.lease_until_ms < now_ms:
-                    row.fenced_by = own.number
-        adopted = [incarnation.number]
-        # The list grows while it is walked: each one's own victims follow.
-        for number in adopted:
-            adopted.extend(row.number for row in rows.values() if row.fenced_by == number)
-        return sorted(number for number in adopted[1:] if self.unfinished(number))
+        return {number: rows[number].last_sequence for number in numbers if number in rows}
 
-    def unfinished(self, incarnation: int) -> Sequence[StoredDecision]:
-        """Do ``unfinished.sql``."""
-        row = self.tables.incarnations.get(incarnation)
-        checkpoint = self.tables.checkpoints.get(incarnation, Checkpoint(incarnation, 0))
-        return [
-            self.tables.decisions[xid]
-            for sequence, xid in (row.decisions.items() if row else ())
-            if sequence > checkpoint.finished_through or xid in checkpoint.stragglers
+    def commits_above(self, participant: str, above: Mapping[int, int], limit: int) -> Sequence[StoredDecision]:
+        """Do ``commits_above.sql``."""
+        rows = [
+            row
+            for row in self.tables.decisions.values()
+            if row.record.decision is Decision.COMMIT
+            and participant in row.record.prepared
+            and row.incarnation in above
+            and row.sequence > above[row.incarnation]
         ]
-
-    def checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Do ``checkpoint.sql``."""
-        self.tables.checkpoints[checkpoint.incarnation] = checkpoint
-
-    def hold(self, reason: str) -> None:
-        """Do ``hold.sql``."""
-        self.tables.held = self.tables.held or reason
-
-    def record_heuristics(self, records: Sequence[HeuristicRecord]) -> None:
-        """Do ``record_heuristics.sql``."""
-        for record in records:
-            self.tables.heuristics.setdefault((record.xid, record.participant), record)
-
-    def read_heuristics(self, xid: Xid) -> Sequence[HeuristicRecord]:
-        """Do ``read_heuristics.sql``."""
-        return [record for (_, _), record in sorted(self.tables.heuristics.items()) if record.xid == xid]
+        return sorted(rows, key=lambda row: (row.incarnation, row.sequence))[:limit]
 
     def _lease_until_ms(self, lease_s: float) -> int:
         return self._clock.unix_ms() + round(lease_s * 1000)
