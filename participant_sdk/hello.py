@@ -12,7 +12,11 @@ from typing import Final
 
 CLOCKS_APART_MAX_MS: Final = 60_000
 
+# An incarnation is greatest(last + 1, Unix seconds): one further ahead than this was never drawn from a log.
+INCARNATION_AHEAD_MAX_S: Final = 86_400
+
 CLOCKS_APART: Final = "CLOCKS_APART"
+EPOCH_IMPLAUSIBLE: Final = "EPOCH_IMPLAUSIBLE"
 EPOCH_STALE: Final = "EPOCH_STALE"
 LOG_MISMATCH: Final = "LOG_MISMATCH"
 
@@ -46,6 +50,14 @@ class Welcome:
     operations: tuple[str, ...] = ()
     session: bool = True
     refusal: str = ""
+
+
+def is_plausible(incarnation: int, unix_ms: int) -> bool:
+    """Whether an incarnation or epoch can have been drawn by now, at most a day ahead of this clock.
+
+    Adopted once, a higher number shuts out every true coordinator; so a made-up one must not be.
+    """
+    return incarnation <= unix_ms // 1000 + INCARNATION_AHEAD_MAX_S
 
 
 def clocks_apart(one_unix_ms: int, other_unix_ms: int) -> bool:

@@ -61,6 +61,11 @@ class Xid(bytes):
             raise InvalidIdentifierError(f"a column of xids has {len(packed)} bytes, not a multiple of 16")
         return [cls(packed[at : at + XID_SIZE_BYTES]) for at in range(0, len(packed), XID_SIZE_BYTES)]
 
+    @classmethod
+    def floor(cls, unix_ms: int) -> Xid:
+        """What every xid given out at this time or later is above, and every earlier one below; no xid itself."""
+        return cls((unix_ms << 80).to_bytes(XID_SIZE_BYTES, "big"))
+
     @property
     def unix_ms(self) -> int:
         """When it was given out, by the coordinator's wall clock."""

@@ -24,6 +24,7 @@ from participant_sdk.decisions import DecisionAnswer, DecisionQuery
 from participant_sdk.ids import Xid
 from participant_sdk.known_logs import KnownLogs, ParticipantFailedError
 from participant_sdk.participant import Branch, Commit, Participant, RecoverQuery, Rollback
+from participant_sdk.wire import InvalidFieldError
 from participant_sdk.worker import Workers
 from participant_sdk.xa import Ack, DecisionState
 
@@ -244,8 +245,14 @@ class Inquiry:
             look.silent[address, log_id] = None
             _log.info("no_answer", participant=self._participant.name, address=address, reason=str(error))
             return None
+        except InvalidFieldError as error:
+            _log.warning("bad_answer", participant=self._participant.name, address=address, reason=str(error))
+            return None
         except ParticipantFailedError as error:
             _log.warning("inquiry_failed", participant=self._participant.name, reason=str(error))
+            return None
+        if not self._logs.is_plausible(answer.incarnation):
+            _log.warning("bad_answer", participant=self._participant.name, address=address, reason="its incarnation")
             return None
         if answer.epoch < held:
             _log.warning("stale_answer", participant=self._participant.name, address=address, epoch=answer.epoch)

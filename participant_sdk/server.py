@@ -23,6 +23,7 @@ from participant_sdk.grpc_options import SERVER_OPTIONS
 from participant_sdk.inquiry import Inquiry
 from participant_sdk.known_logs import KnownLogs
 from participant_sdk.participant import Participant
+from participant_sdk.pruning import Pruning
 from participant_sdk.servicer import ResourceServicer
 from participant_sdk.worker import Workers
 
@@ -47,6 +48,7 @@ class Serving:
     port: int
     workers: Workers
     inquiry: Inquiry
+    pruning: Pruning
 
 
 @asynccontextmanager
@@ -70,6 +72,7 @@ async def serving(
     OSError when the address cannot be listened on.
     """
     clock = clock or SystemClock()
+    jitter = jitter or random.Random()  # noqa: S311 - it spreads retries, and guards nothing
     logs = KnownLogs(participant, clock=clock)
     workers = Workers(participant, clock=clock, count=worker_count, batch_size=batch_size)
     server = grpc.aio.server(options=SERVER_OPTIONS)
@@ -84,16 +87,17 @@ async def serving(
             logs,
             asked,
             clock=clock,
-            jitter=jitter or random.Random(),  # noqa: S311 - it spreads retries, and guards nothing
+            jitter=jitter,
             addresses=coordinators,
             patience_s=patience_s,
         )
-        tasks = [group.create_task(workers.run()), group.create_task(inquiry.run())]
+        pruning = Pruning(participant, logs, clock=clock, jitter=jitter)
+        tasks = [group.create_task(part.run()) for part in (workers, inquiry, pruning)]
         await server.start()
         await _set_health(statuses, health_pb2.HealthCheckResponse.SERVING)
         _log.info("participant_serving", participant=participant.name, port=port)
         try:
-            yield Serving(port, workers, inquiry)
+            yield Serving(port, workers, inquiry, pruning)
         finally:
             await _set_health(statuses, health_pb2.HealthCheckResponse.NOT_SERVING)
             await server.stop(grace_s)

@@ -77,6 +77,8 @@ class ResourceServicer(ResourceServiceServicer):
         """Make a branch final; RETRY to a coordinator of an older epoch (R15)."""
         async with Refusals(context):
             commit = read_commit(request)
+            if not self._logs.is_plausible(commit.incarnation):
+                raise InvalidFieldError("incarnation", "no log can have drawn it by now")
             if request.epoch < await self._logs.admit(commit.log_id, request.epoch):
                 return resource_pb2.CommitResponse(ack=write_ack(STALE_ACK))
             ack = await _answer(partial(self._workers.commit, commit))

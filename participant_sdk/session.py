@@ -25,6 +25,7 @@ from participant_sdk.worker import Workers
 from participant_sdk.xa import Ack, AckKind, Vote, XaCode, invalid, transient_no
 
 STALE_ACK: Final = Ack(AckKind.RETRY, XaCode.RETRY, "the coordinator speaks for an older epoch of the log")
+IMPLAUSIBLE_ACK: Final = Ack(AckKind.RETRY, XaCode.RETRY, "no log can have drawn the deciding incarnation by now")
 STALE_VOTE: Final = transient_no(EPOCH_STALE, "the coordinator speaks for an older epoch of the log")
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -124,7 +125,7 @@ class _Session:
         now_s = self._clock.monotonic_s()
         if frame.HasField("hello") and not await self._greet(frame.hello):
             return False
-        stale = frame.epoch < await self._logs.admit(self._introduction.log_id, frame.epoch)
+        stale = frame.epoch < await self._admit(frame.epoch)
         # Checked as a whole before anything of it is begun.
         commits = read_commits(frame.commits, self._introduction.log_id)
         rollbacks = read_rollbacks(frame.rollbacks)
@@ -132,6 +133,9 @@ class _Session:
         for commit in commits:
             if stale:
                 self._answers.committed(commit.xid, STALE_ACK)
+            elif not self._logs.is_plausible(commit.incarnation):
+                # Its watermark would tell every coordinator that the log lost decisions (R15).
+                self._answers.committed(commit.xid, IMPLAUSIBLE_ACK)
             else:
                 self._workers.commit(commit, self._answers.committed)
         for xid in rollbacks:
@@ -155,6 +159,12 @@ class _Session:
             self._answers.voted(packed.xid, refused_field(error))
             return
         self._workers.prepare(branch, self._answers.voted)
+
+    async def _admit(self, epoch: int) -> int:
+        try:
+            return await self._logs.admit(self._introduction.log_id, epoch)
+        except InvalidFieldError as error:
+            raise BadFrameError(f"{error.field}: {error}") from error
 
     async def _greet(self, hello: resource_pb2.HelloRequest) -> bool:
         introduction = _read_hello(hello)
