@@ -6,98 +6,164 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, LiteralString
 
+import grpc
 import httpx
 import psycopg
 import yaml
 
+from coordinator.embedded import leashed
+from coordinator.embedded.process import free_port
 from participant_sdk.faults import FaultProxy, proxying
 from tests.conftest import MakeDatabase
+from tests.crash import trigger
 
-PINCEX: Final = str(Path(sys.executable).with_name("pincex"))
+ROOT: Final = Path(__file__).parents[2]
 START_TIMEOUT_S: Final = 60.0
+STOP_S: Final = 20.0
 LOOK_AGAIN_S: Final = 0.02
 SERVICES: Final = ("bookkeeper", "trading")
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+BANK: Final = "bank"
 
 
 @dataclass(slots=True)
 class Process:
-    """One process of the product, started and killed at will. Its output goes to ``log``."""
+    """One process of the product, started and killed at will. Its output goes to ``log``, its order to ``armed``."""
 
+    name: str
     command: Sequence[str]
-    log: Path
+    folder: Path
     running: subprocess.Popen[bytes] | None = None
+    # What it limits itself to, as ``prlimit`` writes it; nothing where empty.
+    limits: Sequence[str] = ()
+
+    @property
+    def log(self) -> Path:
+        """What it wrote, in all its lives."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def armed(self) -> Path:
+        """The file that arms its crash points."""
+        return self.folder / f"{self.name}.armed"
+
+    @property
+    def pid(self) -> int:
+        """The running process."""
+        assert self.running is not None, f"{self.name} is not running"
+        return self.running.pid
+
+    @property
+    def is_running(self) -> bool:
+        """It was started, and has not ended."""
+        return self.running is not None and self.running.poll() is None
 
     def start(self) -> None:
-        """Start it, again after a kill."""
+        """Start it, again after a kill. Its crash points do nothing before it is armed."""
+        launch = (sys.executable, "-m", "tests.crash.launch", "--armed", str(self.armed), "--", *self.command)
         with self.log.open("ab") as log:
             self.running = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(os.environ)
+                leashed((*self.limits, *launch), death_signal=signal.SIGKILL),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env=dict(os.environ),
+                start_new_session=True,
             )
+
+    def arm(self, point: str, nth: int = 1, action: str = "kill") -> None:
+        """Have it end at this hit of the point, counted from now."""
+        trigger.arm(self.armed, point, nth, action)
+
+    def disarm(self) -> None:
+        """Take the order back."""
+        self.armed.unlink(missing_ok=True)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         """kill -9, and wait for its end."""
         if self.running is not None:
-            self.running.send_signal(signal.SIGKILL)
+            self.running.kill()
             self.running.wait()
             self.running = None
+
+    def log_end(self) -> str:
+        """The last lines of what it wrote."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+    async def ended(self, within_s: float) -> float:
+        """Wait for its end; when that was, by the monotonic clock. TimeoutError."""
+        async with asyncio.timeout(within_s):
+            while self.is_running:  # noqa: ASYNC110 - another process has no event for us.
+                await asyncio.sleep(LOOK_AGAIN_S / 4)
+        return time.monotonic()
+
+
+@dataclass(slots=True)
+class Coordinator:
+    """One coordinator's process, and where its doors are."""
+
+    process: Process
+    grpc: str
+    http: str
 
 
 @dataclass(slots=True)
 class Cluster:
-    """A coordinator and two sidecars as processes, each with its own database; proxies stand before the sidecars."""
+    """Coordinators and participants as processes, each participant with its own database, behind a proxy."""
 
-    http: str
-    grpc: str
-    coordinator: Process
+    coordinators: Sequence[Coordinator]
     sidecars: Mapping[str, Process]
+    # Where participants themselves listen.
+    addresses: Mapping[str, str]
     proxies: Mapping[str, FaultProxy]
     dsns: Mapping[str, str]
     client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=60.0))
 
+    @property
+    def coordinator(self) -> Process:
+        """The first coordinator's process."""
+        return self.coordinators[0].process
+
+    @property
+    def processes(self) -> Sequence[Process]:
+        """All of them, participants first."""
+        return (*self.sidecars.values(), *(each.process for each in self.coordinators))
+
     async def execute(self, *operations: tuple[str, str, Mapping[str, str]], **more: object) -> httpx.Response:
-        """POST a transaction of (service, operation, parameters)."""
+        """POST a transaction of (service, operation, parameters) to the first coordinator."""
         listed = [{"service": s, "operation": o, "parameters": p} for s, o, p in operations]
         body = json.dumps({"operations": listed, **more})
         headers = {"content-type": "application/json"}
-        return await self.client.post(f"http://{self.http}/api/v1/transactions/execute", content=body, headers=headers)
-
-    async def status(self, transaction_id: str) -> httpx.Response:
-        """GET a transaction's status."""
-        return await self.client.get(f"http://{self.http}/api/v1/transactions/status/{transaction_id}")
+        url = f"http://{self.coordinators[0].http}/api/v1/transactions/execute"
+        return await self.client.post(url, content=body, headers=headers)
 
     async def until_ready(self) -> None:
-        """Wait until the coordinator answers and both its links carried something."""
-        await self.until(self._is_ready)
+        """Wait until every coordinator answers and all its links are up."""
+        for each in self.coordinators:
+            await self.until(partial(self._is_ready, each.http))
 
-    async def _is_ready(self) -> bool:
+    async def _is_ready(self, http: str) -> bool:
+        for process in self.processes:
+            assert process.is_running, f"{process.name} ended:\n{process.log_end()}"
         try:
-            response = await self.client.get(f"http://{self.http}/health/ready")
-            if not response.is_success:
-                return False
-            # A cancel of an order that is not there, and of a user who is not: both participants answer "no".
-            answers = [
-                await self.execute(("trading", "cancel_order", {"order_id": "none"})),
-                await self.execute(("bookkeeper", "open_account", {"user_id": "ready", "currency": "nope"})),
-            ]
+            answer = (await self.client.get(f"http://{http}/api/v1/transactions/health")).json()
         except httpx.TransportError:
             return False
-        return all("retry" not in answer.text or '"retry":false' in answer.text for answer in answers)
+        return answer["status"] == "UP"
 
     async def rows(self, database: str, query: LiteralString) -> list[tuple[object, ...]]:
         """What a query in one of the databases returns."""
@@ -114,42 +180,82 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(folder: Path, databases: MakeDatabase) -> AsyncGenerator[Cluster]:
-    """Start all, ready for work, for the time of the block; kill what is left at its end."""
-    dsns = {name: await databases(name) for name in ("txlog", *SERVICES)}
-    http, grpc = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+async def cluster(
+    folder: Path,
+    databases: MakeDatabase,
+    *,
+    coordinators: int = 1,
+    bank: bool = False,
+    configuration: Mapping[str, object] | None = None,
+) -> AsyncGenerator[Cluster]:
+    """Start all, ready for work, for the time of the block; kill what is left at its end.
+
+    ``bank`` adds the participant on XA; ``configuration`` goes over the coordinators' sections.
+    """
+    names = (*SERVICES, BANK) if bank else SERVICES
+    dsns = {name: await databases(name) for name in ("txlog", *names)}
+    doors = [(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}") for _ in range(coordinators)]
     async with AsyncExitStack() as stack:
-        sidecars: dict[str, Process] = {}
-        proxies: dict[str, FaultProxy] = {}
-        for name in SERVICES:
-            address = f"127.0.0.1:{free_port()}"
-            proxies[name] = await stack.enter_async_context(proxying(address))
-            options = ("--dsn", dsns[name], "--listen", address, "--coordinators", grpc)
-            command = (sys.executable, "-m", "sidecars.main", name, *options)
-            sidecars[name] = Process(command, folder / f"{name}.log")
-        configuration = folder / "coordinator.yaml"
-        configuration.write_text(_configuration(dsns["txlog"], http, grpc, proxies))
-        coordinator = Process((PINCEX, "coordinator", "--config", str(configuration)), folder / "coordinator.log")
-        running = Cluster(http, grpc, coordinator, sidecars, proxies, dsns)
+        addresses = {name: f"127.0.0.1:{free_port()}" for name in names}
+        proxies = {name: await stack.enter_async_context(proxying(addresses[name])) for name in names}
+        known = ",".join(address for address, _ in doors)
+        sidecars = {name: _sidecar(name, folder, dsns[name], addresses[name], known) for name in names}
+        running = Cluster(
+            [
+                _coordinator(number, door, folder, dsns["txlog"], proxies, configuration or {})
+                for number, door in enumerate(doors, 1)
+            ],
+            sidecars,
+            addresses,
+            proxies,
+            dsns,
+        )
         stack.push_async_callback(running.client.aclose)
-        for process in (*sidecars.values(), coordinator):
+        for process in running.processes:
             stack.callback(process.kill)
+        for process in sidecars.values():
             process.start()
+        for address in addresses.values():
+            await _until_served(address)
+        for each in running.coordinators:
+            each.process.start()
         await running.until_ready()
         yield running
 
 
-def _configuration(log_dsn: str, http: str, grpc: str, proxies: Mapping[str, FaultProxy]) -> str:
-    return yaml.safe_dump(
-        {
-            "log": {"dsn": log_dsn},
-            "server": {"grpc": grpc, "http": http},
-            "participants": [{"name": name, "address": proxy.address} for name, proxy in proxies.items()],
-            "security": {
-                "enable_authentication": False,
-                "enable_authorization": False,
-                "api_key_required": False,
-                "rate_limiting": {"enabled": False},
-            },
-        }
-    )
+def _sidecar(name: str, folder: Path, dsn: str, address: str, known: str) -> Process:
+    module = ("tests.crash.bank",) if name == BANK else ("sidecars.main", name)
+    return Process(name, (*module, "--dsn", dsn, "--listen", address, "--coordinators", known), folder)
+
+
+def _coordinator(
+    number: int,
+    door: tuple[str, str],
+    folder: Path,
+    log_dsn: str,
+    proxies: Mapping[str, FaultProxy],
+    more: Mapping[str, object],
+) -> Coordinator:
+    name = f"coordinator-{number}"
+    file = folder / f"{name}.yaml"
+    settings: dict[str, object] = {
+        "log": {"dsn": log_dsn},
+        "server": {"grpc": door[0], "http": door[1]},
+        "coordinator": {"name": name},
+        "participants": [{"name": each, "address": proxy.address} for each, proxy in proxies.items()],
+        "security": {
+            "enable_authentication": False,
+            "enable_authorization": False,
+            "api_key_required": False,
+            "rate_limiting": {"enabled": False},
+        },
+        **more,
+    }
+    file.write_text(yaml.safe_dump(settings))
+    return Coordinator(Process(name, ("coordinator", "--config", str(file)), folder), *door)
+
+
+async def _until_served(address: str) -> None:
+    """Wait until something answers at the address."""
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(START_TIMEOUT_S):
+        await channel.channel_ready()

@@ -1,0 +1,58 @@
+"""What a crash point does in the process that reached it: nothing, until the process is armed.
+
+Armed means that a file says which point, and at which hit of it from then on. The file is
+taken away before the process is killed, so that its next life goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+VARIABLE: Final = "PINCEX_CRASH_ARMED"
+ACTIONS: Final = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
+@dataclass(slots=True)
+class _Armed:
+    """What the file said when it was read last, and how often its point was hit since. Not frozen: it counts."""
+
+    order: str = ""
+    hits: int = 0
+
+
+_armed: Final = _Armed()
+
+
+def arm(file: Path, point: str, nth: int, action: str = "kill") -> None:
+    """Have the process that looks at this file end, or stop, at the ``nth`` hit of the point from now on."""
+    unfinished = file.with_suffix(".new")
+    unfinished.write_text(f"{point} {nth} {action}")
+    unfinished.rename(file)
+
+
+def hit(point: str, delay_s: float) -> None:
+    """Count a hit; be killed at the one that the order names, or so long after it."""
+    file = os.environ[VARIABLE]
+    try:
+        with open(file, encoding="ascii") as opened:  # noqa: PTH123 - the cheapest way to find nothing
+            order = opened.read()
+    except FileNotFoundError:
+        return
+    name, nth, action = order.split()
+    if name != point:
+        return
+    if order != _armed.order:
+        _armed.order, _armed.hits = order, 0
+    _armed.hits += 1
+    if _armed.hits == int(nth):
+        _armed.order = ""
+        Path(file).unlink()
+        if delay_s:
+            threading.Timer(delay_s, os.kill, (os.getpid(), ACTIONS[action])).start()
+        else:
+            os.kill(os.getpid(), ACTIONS[action])
