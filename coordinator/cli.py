@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from coordinator.commands import clients, servers
+from coordinator.commands import clients, recovery, resolving, servers
 
 
 def make_app() -> typer.Typer:
@@ -23,11 +23,28 @@ def make_app() -> typer.Typer:
     )(servers.run_sidecar)
     app.command("migrate")(servers.migrate)
     app.command("execute")(clients.execute)
-    transactions = typer.Typer(help="Transactions: what is, and what was.", no_args_is_help=True)
+    transactions = typer.Typer(
+        help="Transactions: what is, what was, and the operator's hand on one.", no_args_is_help=True
+    )
     transactions.command("list")(clients.list_)
     transactions.command("show")(clients.show)
+    transactions.command("retry")(resolving.retry)
+    transactions.command("rollback")(resolving.rollback)
+    transactions.command("resolve")(resolving.resolve)
+    transactions.command("forget")(resolving.forget)
     app.add_typer(transactions, name="tx")
+    app.add_typer(_recovery(), name="recovery")
     return app
+
+
+def _recovery() -> typer.Typer:
+    commands = typer.Typer(help="Recovery: what is stuck, and the way out.", no_args_is_help=True)
+    commands.command("status")(recovery.status)
+    commands.command("trigger")(recovery.trigger)
+    commands.command("in-doubt")(recovery.in_doubt)
+    commands.command("hold")(recovery.hold)
+    commands.command("release")(recovery.release)
+    return commands
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from coordinator.cli import make_app
 from coordinator.commands import request_file
-from coordinator.commands.outputs import fail_with
+from coordinator.commands.asking import fail_with
 from coordinator.commands.request_file import InvalidFileError
 from coordinator.json_text import result_text
 from participant_sdk.client_errors import ClientError, OutcomeUnknown, UnavailableError, WrongPhaseError

@@ -54,7 +54,7 @@ _DECISIONS: Final = {
 }
 
 
-def read_scope(scope: int) -> Scope:
+def read_scope(scope: recovery_pb2.RecoveryScope.ValueType) -> Scope:
     """Read what a pass looks at. InvalidRequestError for an unknown number."""
     found = _SCOPES.get(scope)
     if found is None:

@@ -1,61 +1,21 @@
-"""What commands print, and how they end.
-
-Exit codes: 0 committed, or done; 1 rolled back; 2 bad usage or request; 3 the outcome is not
-known; 4 nobody can be reached; 5 a coordinator's incarnation may write no more.
-"""
+"""What commands about transactions print."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from enum import IntEnum
-from typing import Final, NoReturn
+from typing import Final
 
 import typer
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
 
+from coordinator.commands.exits import ExitCode
 from coordinator.json_text import list_text, object_text, result_text
-from participant_sdk.client_errors import ClientError, InvalidRequestError, OutcomeUnknown, UnavailableError
 from participant_sdk.client_results import BranchResult, Committed, Ending, RolledBack, TransactionState
 
 TABLE_MAX_COLUMNS: Final = 10_000
-
-
-class ExitCode(IntEnum):
-    """How a client's command ended."""
-
-    DONE = 0
-    ROLLED_BACK = 1
-    BAD_REQUEST = 2
-    OUTCOME_UNKNOWN = 3
-    UNAVAILABLE = 4
-
-
-def fail(message: str, exit_code: ExitCode, *, as_json: bool = False, **more: str) -> NoReturn:
-    """End the command with a message on standard error, or as JSON on standard output."""
-    if as_json:
-        typer.echo(json.dumps({"error": message, **{key: value for key, value in more.items() if value}}))
-    else:
-        typer.echo(f"pincex: {message}", err=True)
-    raise typer.Exit(exit_code)
-
-
-def fail_with(error: ClientError, *, as_json: bool) -> NoReturn:
-    """End the command as the client's error says."""
-    more = {"code": error.reason, "transaction_id": error.xid}
-    match error:
-        case OutcomeUnknown():
-            more["request_id"] = error.request_id
-            message = f"the outcome is not known: {error}; ask again with --request-id {error.request_id}"
-            fail(message, ExitCode.OUTCOME_UNKNOWN, as_json=as_json, **more)
-        case UnavailableError():
-            fail(str(error), ExitCode.UNAVAILABLE, as_json=as_json, **more)
-        case InvalidRequestError():
-            fail(str(error), ExitCode.BAD_REQUEST, as_json=as_json, field=error.field, **more)
-        case _:
-            fail(str(error), ExitCode.BAD_REQUEST, as_json=as_json, **more)
 
 
 def show_ending(ending: Ending, *, as_json: bool) -> ExitCode:
@@ -94,10 +54,10 @@ def show_states(states: Sequence[TransactionState], *, as_json: bool) -> None:
         reason = state.ending.reason if isinstance(state.ending, RolledBack) else state.waiting_for
         names = ", ".join(branch.participant for branch in state.branches)
         table.add_row(str(state.xid), state.began.isoformat(timespec="milliseconds"), state.phase, names, reason)
-    _wide_enough(table).print(table)
+    wide_enough(table).print(table)
 
 
-def _wide_enough(table: Table) -> Console:
+def wide_enough(table: Table) -> Console:
     """A console that cuts no column that must be whole: in a narrow terminal lines go on, in a pipe each row is one."""
     console = Console()
     widths = Measurement.get(console, console.options.update(max_width=TABLE_MAX_COLUMNS), table)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from coordinator.commands.outputs import ExitCode, fail
+from coordinator.commands.exits import ExitCode, fail
 
 if TYPE_CHECKING:
     from coordinator.config import Config
