@@ -161,6 +161,15 @@ class Peers:
         except ValueError as error:
             raise _nonsense(xid) from error
 
+    async def rollback(self, xid: Xid, reason: str) -> TransactionView | None:
+        """Have the owner undo a transaction that is not being decided yet, and tell of it; None as for ``ask``."""
+        request = transaction_pb2.TransactionServiceRollbackRequest(xid=str(xid), reason=reason)
+        try:
+            answer = await self.ask(xid, lambda stubs: stubs.transactions.Rollback, request, ANSWER_WITHIN_S)
+        except PeerRefusedError as refused:
+            raise refused.as_told_here() from refused
+        return None if answer is None else await self.transaction(xid)
+
     async def close(self) -> None:
         """End every connection at once, for good; calls in flight fail."""
         self._closed = True
