@@ -39,6 +39,7 @@ from coordinator.log.decision_log import (
 )
 from coordinator.log.ended import IncarnationEndedError
 from coordinator.log.postgres import PostgresLog, migrate_log
+from coordinator.passes import PassSettings
 from coordinator.protocol.effects import DecisionRecord
 from coordinator.protocol.timing import Timing
 from coordinator.running import Finished
@@ -242,9 +243,18 @@ class Daemon:
                 xa.rollback_timeout.total_seconds(),
                 recovery.retry_backoff_initial.total_seconds(),
                 recovery.retry_backoff_max.total_seconds(),
+                recovery.max_recovery_attempts,
             ),
             Limits(xa.max_concurrent_txns),
             config.performance.batch_size,
+            PassSettings(
+                recovery.enabled,
+                xa.recovery_interval.total_seconds(),
+                recovery.recovery_timeout.total_seconds(),
+                recovery.parallel_recovery,
+                config.log.retention.total_seconds(),
+            ),
+            recovery.circuit_breaker_enabled,
         )
         return assemble(
             log,
@@ -313,11 +323,11 @@ class _MeasuredLog(PostgresLog):
         self._telemetry = telemetry
 
     async def append(
-        self, incarnation: Incarnation, expected_sequence: int, records: Sequence[DecisionRecord]
+        self, incarnation: Incarnation, expected_sequence: int, records: Sequence[DecisionRecord], *, burned: int = 0
     ) -> Appended:
         """Append, and tell how long it took."""
         began_s = self._clock.monotonic_s()
-        appended = await super().append(incarnation, expected_sequence, records)
+        appended = await super().append(incarnation, expected_sequence, records, burned=burned)
         if records:
             self._telemetry.flushed(len(records), self._clock.monotonic_s() - began_s)
         return appended

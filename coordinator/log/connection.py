@@ -17,12 +17,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import psycopg
+import structlog
 from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import TupleRow
@@ -32,6 +34,13 @@ from coordinator.log.columns import ByteaArray, SmallintArray, UuidArray
 from coordinator.log.decision_log import BadRecordError, LogUnavailableError, LogUncertainError
 from participant_sdk.ids import Xid
 
+# A refusal that stays is told of this often.
+LOUD_EVERY_S: Final = 60.0
+# Classes of SQLSTATE that pass: standby (25), deadlock (40), resources (53), locks (55), shutdown and cancellation (57).
+_PASSING: Final = ("25", "40", "53", "55", "57")
+
+_LOG: Final = structlog.get_logger(__name__)
+
 _SESSION: Final = """
 SET synchronous_commit = on;
 SET statement_timeout = '{statement_s}s';
@@ -40,8 +49,8 @@ SET client_min_messages = warning;
 SET client_encoding = 'UTF8'
 """
 
-Parameter = str | bytes | float | Int8 | Xid | Sequence[str] | Sequence[int] | None
-Query = tuple[bytes, Mapping[str, Parameter]]
+Parameter = str | bytes | bool | float | Int8 | Xid | Sequence[str] | Sequence[int] | None
+Run = Callable[[bytes, Mapping[str, Parameter]], Awaitable[list[TupleRow]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,36 +66,53 @@ class Timeouts:
 
 
 class LogConnection:
-    """Connects at first use and again after a failure. Statements take turns."""
+    """Connects at first use and again after a failure. Statements take turns.
 
-    def __init__(self, dsn: str, name: str, timeouts: Timeouts) -> None:
+    ``on_connected`` is called for each connection made, before anything is read or written over it.
+    """
+
+    def __init__(self, dsn: str, name: str, timeouts: Timeouts, on_connected: Callable[[], None]) -> None:
         self._dsn = dsn
         self._name = name
         self._timeouts = timeouts
+        self._on_connected = on_connected
         self._turn = asyncio.Lock()
         self._connection: psycopg.AsyncConnection | None = None
         self._warning = ""
+        # When each SQLSTATE that no retry mends was last told of, by the loop's clock.
+        self._told_s: dict[str, float] = {}
 
-    async def execute(self, query: bytes, parameters: Mapping[str, Parameter]) -> list[TupleRow]:
-        """Run one statement in autocommit, and return its rows."""
+    async def connect(self) -> None:
+        """Connect, unless it is connected."""
         async with self._turn:
+            await self._connected()
+
+    async def execute(
+        self, query: bytes, parameters: Mapping[str, Parameter], *, may_be_first: bool = True
+    ) -> list[TupleRow]:
+        """Run one statement in autocommit, and return its rows.
+
+        One that may not be the first on its connection is not sent on a new one: LogUnavailableError.
+        """
+        async with self._turn:
+            before = self._connection
             connection = await self._connected()
+            if connection is not before and not may_be_first:
+                raise LogUnavailableError("the decision log was connected to again; write it again")
             with self._translated(connection):
                 rows = await _rows(connection, query, parameters)
             self._check_warning()
             return rows
 
-    async def execute_together(self, queries: Sequence[Query]) -> list[TupleRow]:
-        """Run statements in one transaction, and return the last one's rows."""
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Run]:
+        """Run statements in one transaction, which an exception undoes."""
         async with self._turn:
             connection = await self._connected()
-            rows: list[TupleRow] = []
             with self._translated(connection):
                 async with connection.transaction():
-                    for query, parameters in queries:
-                        rows = await _rows(connection, query, parameters)
+                    yield partial(_rows, connection)
             self._check_warning()
-            return rows
 
     async def close(self) -> None:
         """Close it; the next use would open it again."""
@@ -103,6 +129,7 @@ class LogConnection:
             connection = await psycopg.AsyncConnection.connect(
                 self._dsn, autocommit=True, connect_timeout=self._timeouts.connect_s, application_name=self._name
             )
+            self._on_connected()
             connection.add_notice_handler(self._notice)
             _adapt(connection)
             with _cut_off(connection, self._timeouts.answer_s):
@@ -125,7 +152,16 @@ class LogConnection:
                 raise LogUncertainError(f"the decision log's answer was lost: {error}") from error
             if error.sqlstate[:2] in ("22", "23") or error.sqlstate == "54000":
                 raise BadRecordError(str(error)) from error
-            raise LogUnavailableError(f"the decision log refused: {error}") from error
+            self._tell(error.sqlstate, error)
+            raise LogUnavailableError(f"the decision log refused (SQLSTATE {error.sqlstate}): {error}") from error
+
+    def _tell(self, sqlstate: str, error: psycopg.Error) -> None:
+        """Say loudly, once a minute, that the server refuses what no retry is likely to mend: a person must."""
+        now_s = asyncio.get_running_loop().time()
+        if sqlstate[:2] in _PASSING or now_s - self._told_s.get(sqlstate, -LOUD_EVERY_S) < LOUD_EVERY_S:
+            return
+        self._told_s[sqlstate] = now_s
+        _LOG.error("decision_log_refuses", connection=self._name, sqlstate=sqlstate, error=str(error))
 
     def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":

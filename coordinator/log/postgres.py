@@ -1,9 +1,4 @@
-"""The decision log on PostgreSQL: ``sql/*.sql`` over three dedicated connections.
-
-One connection does nothing but appends, one nothing but reads, and one the rest (opening,
-fencing, checkpoints, HOLD, heuristics), so that none of them waits for another kind. All of
-them have ``synchronous_commit = on``; the checkpoint's statement alone turns it off for itself.
-"""
+"""The decision log on PostgreSQL: ``sql/*.sql`` over three dedicated connections."""
 
 from __future__ import annotations
 
@@ -12,28 +7,25 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Final, cast
 
-from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int2, Int8
 
-from coordinator.log.columns import UuidArray, is_storable, pack, storable
-from coordinator.log.connection import LogConnection, Parameter, Timeouts
+from coordinator.log.columns import UuidArray, is_storable, pack
 from coordinator.log.decision_log import (
     Appended,
     AppendStatus,
-    Checkpoint,
     Incarnation,
     IncarnationState,
     LogUnavailableError,
-    LogUncertainError,
     Snapshot,
 )
-from coordinator.protocol.effects import DecisionRecord, HeuristicRecord, StoredDecision
+from coordinator.log.postgres_keeping import PostgresKeeping
+from coordinator.log.postgres_statements import read_only, stored_decision
+from coordinator.protocol.effects import DecisionRecord, StoredDecision
 from participant_sdk.ids import RequestId, Xid
 from participant_sdk.migrations import migrate
-from participant_sdk.xa import Decision, Heuristic
+from participant_sdk.xa import Decision
 
 SCHEMA: Final = "txlog"
-DEFAULT_TIMEOUTS: Final = Timeouts()
 
 
 async def migrate_log(dsn: str) -> list[str]:
@@ -44,49 +36,40 @@ async def migrate_log(dsn: str) -> list[str]:
     return await migrate(dsn, files("coordinator.log") / "migrations", SCHEMA)
 
 
-class PostgresLog:
+class PostgresLog(PostgresKeeping):
     """The decision log in one PostgreSQL database, whose schema ``migrate_log`` made."""
 
-    def __init__(self, dsn: str, *, name: str = "pincex-coordinator", timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
-        self._appends = LogConnection(dsn, f"{name}-appends", timeouts)
-        self._reads = LogConnection(dsn, f"{name}-reads", timeouts)
-        self._upkeep = LogConnection(dsn, f"{name}-upkeep", timeouts)
-        folder = files("coordinator.log") / "sql"
-        self._sql: Final = {
-            entry.name.removesuffix(".sql"): entry.read_bytes()
-            for entry in folder.iterdir()
-            if entry.name.endswith(".sql")
-        }
-
     async def open(self, coordinator: str, address: str, lease_s: float) -> Incarnation:
-        """Draw a new incarnation; the first one on a timeline is the timeline's epoch.
+        """Draw a new incarnation, and connect all that its life will use; an epoch's first one names it (R15).
 
         After LogUncertainError a number may have been drawn that nobody uses: draw again.
         """
-        ((log_id, number, epoch, timeline),) = await self._upkeep.execute_together(
-            [
-                (self._sql["create_log"], {"log_id": secrets.token_hex(8)}),
-                (self._sql["lock_log"], {}),
-                (self._sql["open"], {"coordinator": coordinator, "address": address, "lease_s": float(lease_s)}),
-            ]
-        )
+        await self._appends.connect()
+        await self._reads.connect()
+        async with self._upkeep.transaction() as run:
+            await run(self._sql["create_log"], {"log_id": secrets.token_hex(8)})
+            await run(self._sql["lock_log"], {})
+            opening = {"coordinator": coordinator, "address": address, "lease_s": float(lease_s)}
+            ((log_id, number, epoch, timeline),) = await run(self._sql["open"], opening)
         return Incarnation(log_id, number, coordinator, address, epoch, timeline, lease_s)
 
     async def append(
-        self, incarnation: Incarnation, expected_sequence: int, records: Sequence[DecisionRecord]
+        self, incarnation: Incarnation, expected_sequence: int, records: Sequence[DecisionRecord], *, burned: int = 0
     ) -> Appended:
         """Renew, advance and insert, in one autocommit statement (R4)."""
         columns = pack(records)
+        advance = columns.size + burned
         parameters = {
             **columns._asdict(),
             "count": Int8(columns.size),
+            "advance": Int8(advance),
             "lease_s": float(incarnation.lease_s),
             "incarnation": Int8(incarnation.number),
             "expected": Int8(expected_sequence),
         }
-        rows = await self._appends.execute(self._sql["append"], parameters)
+        rows = await self._appends.execute(self._sql["append"], parameters, may_be_first=not advance)
         if not rows:
-            return await self._standing(incarnation, expected_sequence, len(records))
+            return await self._refused(incarnation, expected_sequence, advance)
         ((last_sequence, inserted),) = rows
         if inserted is None:
             return Appended(AppendStatus.WRITTEN, last_sequence)
@@ -94,8 +77,8 @@ class PostgresLog:
         conflicts = frozenset(r.xid for s, r in enumerate(records, expected_sequence + 1) if s not in present)
         return Appended(AppendStatus.WRITTEN, last_sequence, conflicts)
 
-    async def _standing(self, incarnation: Incarnation, expected: int, count: int) -> Appended:
-        rows = await _read_only(self._appends, self._sql["standing"], {"incarnation": Int8(incarnation.number)})
+    async def _refused(self, incarnation: Incarnation, expected: int, advance: int) -> Appended:
+        rows = await read_only(self._appends, self._sql["refusal"], {"incarnation": Int8(incarnation.number)})
         if not rows:
             return Appended(AppendStatus.SEQUENCE_BEHIND, 0)
         timeline, held, last_sequence, fenced = rows[0]
@@ -108,7 +91,7 @@ class PostgresLog:
         if last_sequence != expected:
             ahead = last_sequence > expected
             return Appended(AppendStatus.SEQUENCE_AHEAD if ahead else AppendStatus.SEQUENCE_BEHIND, last_sequence)
-        if held and count:
+        if held and advance:
             return Appended(AppendStatus.HELD, last_sequence)
         raise LogUnavailableError("the decision log refused a batch, and then had no reason to; write it again")
 
@@ -120,7 +103,7 @@ class PostgresLog:
             raise LogUnavailableError("the decision log was never opened")
         held, pruned_below_unix_ms = rows[0][:2]
         owners = (IncarnationState(*row[2:7]) for row in rows if row[2] is not None)
-        decisions = (_stored(row[7:]) for row in rows if row[7] is not None)
+        decisions = (stored_decision(row[7:]) for row in rows if row[7] is not None)
         return Snapshot(
             {stored.record.xid: stored for stored in decisions},
             {owner.number: owner for owner in owners},
@@ -134,7 +117,7 @@ class PostgresLog:
         asked = [request for request in requests if is_storable(request.tenant) and is_storable(request.name)]
         tenants, names = [request.tenant for request in asked], [request.name for request in asked]
         rows = await self._read("read_requests", {"tenants": tenants, "request_ids": names})
-        return {RequestId(row[3], row[4]): _stored(row) for row in rows}
+        return {RequestId(row[3], row[4]): stored_decision(row) for row in rows}
 
     async def list_decisions(
         self, before: Xid | None, limit: int, decision: Decision | None = None
@@ -142,67 +125,4 @@ class PostgresLog:
         """Decisions, newest xid first, below ``before``, of one kind or of both."""
         kind = None if decision is None else Int2(decision)
         rows = await self._read("list_decisions", {"before": before, "limit": Int8(limit), "decision": kind})
-        return [_stored(row) for row in rows]
-
-    async def fence_expired(self, incarnation: Incarnation) -> Sequence[int]:
-        """Fence the expired; return the numbers of those to take over (R6)."""
-        rows = await self._upkeep.execute(self._sql["fence_expired"], {"incarnation": Int8(incarnation.number)})
-        return [number for (number,) in rows]
-
-    async def unfinished(self, incarnation: int) -> Sequence[StoredDecision]:
-        """Read an incarnation's decisions that its checkpoint does not call finished, by sequence."""
-        rows = await self._read("unfinished", {"incarnation": Int8(incarnation)})
-        return [_stored(row) for row in rows]
-
-    async def checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Replace an incarnation's checkpoint. Not forced to disk."""
-        parameters = {
-            "incarnation": Int8(checkpoint.incarnation),
-            "finished_through": Int8(checkpoint.finished_through),
-            "stragglers": UuidArray.of(sorted(checkpoint.stragglers)),
-        }
-        await self._upkeep.execute(self._sql["checkpoint"], parameters)
-
-    async def hold(self, reason: str) -> None:
-        """Put the log in HOLD, durably; one that is held keeps its first reason (R15)."""
-        await self._upkeep.execute(self._sql["hold"], {"reason": storable(reason)})
-
-    async def record_heuristics(self, records: Sequence[HeuristicRecord]) -> None:
-        """Keep heuristic ends durably, each once. What PostgreSQL cannot keep of a message is replaced."""
-        parameters = {
-            "xids": UuidArray.of([record.xid for record in records]),
-            "participants": [record.participant for record in records],
-            "heuristics": [int(record.heuristic) for record in records],
-            "messages": [storable(record.message) for record in records],
-        }
-        await self._upkeep.execute(self._sql["record_heuristics"], parameters)
-
-    async def read_heuristics(self, xid: Xid) -> Sequence[HeuristicRecord]:
-        """Read the heuristic ends kept of a transaction, by participant."""
-        rows = await self._read("read_heuristics", {"xid": xid})
-        return [HeuristicRecord(row[0], row[1], Heuristic(row[2]), row[3]) for row in rows]
-
-    async def close(self) -> None:
-        """Close the connections. Nothing is written."""
-        for connection in (self._appends, self._reads, self._upkeep):
-            await connection.close()
-
-    async def _read(self, name: str, parameters: Mapping[str, Parameter]) -> list[TupleRow]:
-        return await _read_only(self._reads, self._sql[name], parameters)
-
-
-async def _read_only(connection: LogConnection, query: bytes, parameters: Mapping[str, Parameter]) -> list[TupleRow]:
-    try:
-        return await connection.execute(query, parameters)
-    except LogUncertainError as error:
-        # A read changes nothing: whatever happened to it, it is only no answer.
-        raise LogUnavailableError(str(error)) from error
-
-
-def _stored(row: TupleRow) -> StoredDecision:
-    xid, decision, prepared, tenant, request_id, digest, reason, results, incarnation, sequence, decided_unix_ms = row
-    request = None if request_id is None else RequestId(tenant, request_id)
-    record = DecisionRecord(
-        xid, Decision(decision), tuple(prepared or ()), request, digest or b"", reason or "", results or ""
-    )
-    return StoredDecision(record, incarnation, sequence, decided_unix_ms)
+        return [stored_decision(row) for row in rows]

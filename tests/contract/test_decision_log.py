@@ -128,9 +128,9 @@ class TestAppend:
 
     async def test_in_hold_only_an_empty_batch_passes(self, world: World, log: DecisionLog) -> None:
         """R4, R15."""
-        own = await started(log)
+        await log.open("before", "", LEASE_S)
         await log.hold("participants are ahead")
-        await log.hold("another reason")
+        own = await started(log)
         record = own.record()
         assert await own.append(record) == Appended(AppendStatus.HELD, 0)
         assert (await own.append()).status is AppendStatus.WRITTEN
@@ -196,10 +196,8 @@ class TestRequests:
 
 
 BAD_RECORDS = {
-    "NUL in reason": {"reason": "\x00"},
-    "NUL in results": {"results": "a\x00b"},
-    "surrogate": {"reason": "\ud800"},
-    "separator": {"reason": f"a{SEPARATOR}"},
+    "separator in request": {"request": RequestId("default", f"a{SEPARATOR}")},
+    "surrogate in request": {"request": RequestId("default", "\ud800")},
     "NUL in request": {"request": RequestId("default", "a\x00")},
     "empty request": {"request": RequestId("default", "")},
     "empty tenant": {"request": RequestId("", "a")},
@@ -221,6 +219,18 @@ class TestBadRecords:
         with pytest.raises(BadRecordError):
             await own.append(refused)
         assert await own.append(good) == Appended(AppendStatus.WRITTEN, 1)
+
+    async def test_what_cannot_be_kept_of_a_text_for_people_is_replaced_and_costs_no_decision(
+        self, log: DecisionLog
+    ) -> None:
+        """R17: a reason may come from anybody."""
+        own = await started(log)
+        plain = own.record("a")
+        strange = own.record("b")._replace(reason=f"a\x00b{SEPARATOR}c\ud800", results=f'["{SEPARATOR}"]')
+        assert await own.append(plain, strange, own.record()) == Appended(AppendStatus.WRITTEN, 3)
+        rows = (await log.read([plain.xid, strange.xid])).decisions
+        assert rows[plain.xid].record == plain
+        assert rows[strange.xid].record == strange._replace(reason="a\ufffdb\ufffdc?", results='["\ufffd"]')
 
     async def test_a_batch_too_large_for_one_statement_passes_in_parts(self, log: DecisionLog) -> None:
         """R17: each of its records is one that the log keeps."""

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import psycopg
 
-from coordinator.log.decision_log import Appended, AppendStatus, DecisionLog, Incarnation
+from coordinator.log.decision_log import Appended, AppendStatus, DecisionLog, Incarnation, LogUnavailableError
 from coordinator.log.memory import MemoryLog
 from coordinator.log.memory_store import MemoryLogStore
 from coordinator.log.postgres import PostgresLog
@@ -49,7 +49,7 @@ class MemoryWorld:
         self.store.tables.pruned_below_unix_ms = unix_ms
 
     async def release(self) -> None:
-        self.store.tables.held = ""
+        self.store.tables.held, self.store.tables.held_since_ms = "", 0
 
     async def end_timeline(self, incarnation: Incarnation) -> Incarnation:
         self.store.restore(self.store.copy(), new_timeline=True)
@@ -98,7 +98,14 @@ class Coordinator:
         return DecisionRecord(self._xids.next(time.time_ns() // 1_000_000), decision, ("bookkeeper",), bound)
 
     async def append(self, *records: DecisionRecord) -> Appended:
-        appended = await self.log.append(self.incarnation, self.sequence, records)
+        generation = self.log.generation
+        try:
+            appended = await self.log.append(self.incarnation, self.sequence, records)
+        except LogUnavailableError:
+            if self.log.generation == generation:
+                raise
+            # It was connected to again, and nothing was sent.
+            appended = await self.log.append(self.incarnation, self.sequence, records)
         if appended.status is AppendStatus.WRITTEN:
             self.sequence = appended.last_sequence
         return appended

@@ -16,7 +16,18 @@ from tests.simulation.trace import Trace
 SLOW_FLUSHES_S: Final = (0.3, 2.0)
 TRAVEL_S: Final = (0.000_05, 0.001)
 LATE_MAX_S: Final = 3.0
-READS: Final = ("read", "read_requests", "list_decisions", "unfinished", "read_heuristics")
+READS: Final = (
+    "read",
+    "read_requests",
+    "list_decisions",
+    "unfinished",
+    "standing",
+    "read_sequences",
+    "read_applied",
+    "commits_above",
+    "read_heuristics",
+    "list_heuristics",
+)
 
 
 def _nobody(_statement: str) -> None:

@@ -2,16 +2,18 @@
 --
 -- The lock on the incarnation's row comes before any insert: the sort needs all of its input first.
 -- The sort keeps two coordinators' batches from a deadlock over their request_ids, and lets the
--- first of two equal request_ids within the batch win. No row: nothing was done.
+-- first of two equal request_ids within the batch win. HOLD is read as it was when the statement
+-- began; one that came meanwhile has fenced the row, which is looked at again once it is locked.
+-- No row: nothing was done.
 WITH renewed AS (
     UPDATE txlog.incarnations
     SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s),
-        last_sequence = last_sequence + %(count)s
+        last_sequence = last_sequence + %(advance)s
     WHERE incarnation = %(incarnation)s
       AND fenced_at IS NULL
       AND last_sequence = %(expected)s
       AND timeline = txlog.current_timeline()
-      AND (%(count)s = 0 OR NOT EXISTS (SELECT FROM txlog.log WHERE held_since IS NOT NULL))
+      AND (%(advance)s = 0 OR NOT EXISTS (SELECT FROM txlog.log WHERE held_since IS NOT NULL))
     RETURNING incarnation, last_sequence
 ), inserted AS (
     INSERT INTO txlog.decisions

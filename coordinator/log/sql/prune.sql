@@ -1,0 +1,41 @@
+-- Raise the horizon, and delete what is below it, in one snapshot for whoever reads (R14). Not in HOLD.
+--
+-- The horizon is below all that is unfinished, below heuristic ends that are not forgotten, and below what a
+-- coordinator may still decide whose lease ran out while it could not reach the log.
+WITH unfinished AS (
+    SELECT decisions.xid
+    FROM txlog.incarnations
+    LEFT JOIN txlog.checkpoints USING (incarnation)
+    JOIN txlog.decisions ON decisions.incarnation = incarnations.incarnation
+                        AND decisions.sequence > coalesce(checkpoints.finished_through, 0)
+    UNION ALL
+    SELECT decisions.xid
+    FROM txlog.checkpoints CROSS JOIN unnest(stragglers) AS straggler (xid) JOIN txlog.decisions USING (xid)
+), bound AS MATERIALIZED (
+    SELECT least(
+        (extract(epoch FROM least(
+            clock_timestamp(), (SELECT min(lease_until) FROM txlog.incarnations WHERE fenced_at IS NULL)
+        ) - make_interval(secs => %(retention_s)s)) * 1000)::bigint,
+        (SELECT min(txlog.xid_unix_ms(xid)) FROM unfinished),
+        (SELECT min(txlog.xid_unix_ms(xid)) FROM txlog.heuristics WHERE forgotten_at IS NULL)
+    ) AS unix_ms
+    FROM txlog.log
+    WHERE held_since IS NULL
+), raised AS (
+    UPDATE txlog.log
+    SET pruned_below_unix_ms = bound.unix_ms
+    FROM bound
+    WHERE pruned_below_unix_ms < bound.unix_ms
+), deleted AS (
+    DELETE FROM txlog.decisions
+    USING (
+        SELECT xid
+        FROM txlog.decisions
+        WHERE xid < (SELECT txlog.lowest_xid(unix_ms) FROM bound)
+        ORDER BY xid
+        LIMIT %(limit)s
+    ) AS old
+    WHERE decisions.xid = old.xid
+    RETURNING 1
+)
+SELECT count(*) FROM deleted

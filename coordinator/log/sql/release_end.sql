@@ -1,0 +1,2 @@
+-- End HOLD. Its epoch stays ended.
+UPDATE txlog.log SET held_since = NULL, held_reason = NULL
