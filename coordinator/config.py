@@ -157,9 +157,13 @@ class ParticipantAddress(_Section):
 
 
 class LogDatabase(_Section):
-    """The decision log's PostgreSQL. ``dsn`` is libpq's, such as ``postgresql://pincex@db/txlog``."""
+    """The decision log's PostgreSQL. ``dsn`` is libpq's, such as ``postgresql://pincex@db/txlog``.
+
+    Decisions that are finished everywhere are kept for ``retention``: far beyond any Prepare that may still come.
+    """
 
     dsn: Annotated[str, connection_string()]
+    retention: Annotated[timedelta, span("2h", "3650d")] = timedelta(days=7)
 
 
 class Server(_Section):

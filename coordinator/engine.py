@@ -33,13 +33,15 @@ from coordinator.incarnation import IncarnationLife
 from coordinator.intents import Intents
 from coordinator.log.decision_log import Incarnation
 from coordinator.log.group_commit import GroupCommit
+from coordinator.outgoing import Outgoing
 from coordinator.protocol import events
-from coordinator.protocol.effects import DecisionRecord, Refusal, Step, StoredDecision, Verb
+from coordinator.protocol.effects import DecisionRecord, Refusal, Step, StoredDecision
 from coordinator.protocol.outcome import Outcome
 from coordinator.protocol.phases import FINISHED, Phase
 from coordinator.protocol.timing import Timing
 from coordinator.protocol.transaction import Transaction
 from coordinator.requests import Ended, Enlisted, ExecuteCall, TransactionView
+from coordinator.resending import Resending
 from coordinator.running import Finished, History, Running
 from coordinator.watching import Watchers
 from participant_sdk.clock import Clock
@@ -66,6 +68,8 @@ class Engine:
     ) -> None:
         self.incarnation = incarnation
         self.history = History()
+        # Told their outcome as often as is usual and not finished, in the order in which that was found.
+        self.attention: dict[Xid, Running] = {}
         self.watchers = Watchers()
         self._clock = clock
         self._timing = timing
@@ -74,6 +78,7 @@ class Engine:
         self._xids = XidSource(incarnation.number)
         self._alarms = Alarms(clock, self._ring)
         self._running: dict[Xid, Running] = {}
+        self.resending = Resending(self._running, self._reach)
         self._intents = Intents()
         # Transactions whose lookup is under way.
         self._lookups: dict[RequestId, list[Xid]] = {}
@@ -87,6 +92,7 @@ class Engine:
     ) -> None:
         """Attach the parts that call back into the engine."""
         self._links = links
+        self._outgoing = Outgoing(links, self.incarnation.log_id, self._clock)
         self._commit = commit
         self._life = life
         self._heuristics = heuristics
@@ -242,10 +248,7 @@ class Engine:
     def link_up(self, participant: str, welcome: Welcome) -> None:
         """A session to this participant is open: send again what it is owed."""
         _LOG.info("participant_up", participant=participant, epoch=welcome.epoch)
-        now_s = self._clock.monotonic_s()
-        event = events.Reachable(participant)
-        for running in list(self._running.values()):
-            self._take(running, event, now_s)
+        self.resending.soon(participant)
 
     def link_down(self, participant: str, reason: str) -> None:
         """A session was lost. Its votes have come as transient "no"; what it is owed waits for ``link_up``."""
@@ -259,7 +262,9 @@ class Engine:
                 self._take(running, events.HeuristicsRecorded(), self._clock.monotonic_s())
 
     def drive(self, tx: Transaction, story: str) -> None:
-        """Take over a decided transaction of another incarnation and bring it to its end."""
+        """Take over a decided transaction of another incarnation and bring it to its end; nothing if it is held."""
+        if self.find(tx.xid) is not None:
+            return
         now_s = self._clock.monotonic_s()
         running = Running(tx, now_s, tx.xid.unix_ms)
         running.decided_s = now_s
@@ -267,7 +272,7 @@ class Engine:
         if (outcome := tx.outcome()) is not None:
             running.end(Ended(outcome, 0.0))
         self._running[tx.xid] = running
-        self._take(running, events.Woken(), now_s)
+        self._wake(running, now_s)
 
     def stop(self, why: str) -> None:
         """Take nothing more, and tell everybody who waits that the outcome is unknown."""
@@ -304,7 +309,15 @@ class Engine:
     def _ring(self, xid: Xid) -> None:
         running = self._running.get(xid)
         if running is not None:
-            self._take(running, events.Woken(), self._clock.monotonic_s())
+            self._wake(running, self._clock.monotonic_s())
+
+    def _wake(self, running: Running, now_s: float) -> None:
+        tx = running.transaction
+        blocked = tx.decision is not None and self._outgoing.is_blocked(tx.branches.owed)
+        self._take(running, events.Woken(blocked), now_s)
+
+    def _reach(self, running: Running, participant: str) -> None:
+        self._take(running, events.Reachable(participant), self._clock.monotonic_s())
 
     def _take(self, running: Running, event: events.Event, now_s: float, *, refuse: bool = False) -> None:
         """Feed one event to one transaction and perform the step."""
@@ -331,7 +344,7 @@ class Engine:
     def _perform(self, running: Running, step: Step, now_s: float) -> None:
         tx = running.transaction
         for verb, participant in step.messages:
-            self._send(running, verb, participant)
+            self._outgoing.send(running, verb, participant)
         if step.record is not None:
             self._commit.append(step.record)
         if step.lookup and tx.request is not None:
@@ -341,26 +354,19 @@ class Engine:
             self._heuristics.put(step.heuristics)
         if step.reply is not None:
             self._end(running, Ended(self._known(step.reply), now_s - running.began_s))
+        if step.attention:
+            self._ask_attention(running)
         if step.finished:
             self._finish(running, now_s)
         elif step.wake_at_s is not None:
             self._alarms.set(tx.xid, step.wake_at_s)
 
-    def _send(self, running: Running, verb: Verb, participant: str) -> None:
+    def _ask_attention(self, running: Running) -> None:
         tx = running.transaction
-        link = self._links.get(participant)
-        if link is None:
-            # The configuration has lost a participant that an older decision names: it stays owed, and visible.
-            running.tell(self._clock.unix_ms(), "unconfigured", participant, "no such participant is configured")
-            _LOG.error("participant_unconfigured", transaction_id=str(tx.xid), participant=participant)
-            return
-        match verb:
-            case Verb.COMMIT:
-                link.commit(tx.xid, tx.incarnation, tx.sequence)
-            case Verb.ROLLBACK:
-                link.rollback(tx.xid)
-            case Verb.PREPARE:
-                link.prepare(running.share_of(participant, self.incarnation.log_id))
+        self.attention[tx.xid] = running
+        owed, attempts = tx.branches.owed, tx.resends.attempts
+        running.tell(self._clock.unix_ms(), "needs_attention", "", f"{attempts} attempts; owed: {', '.join(owed)}")
+        _LOG.error("transaction_needs_attention", transaction_id=str(tx.xid), attempts=attempts, owed=owed)
 
     def _refuse(self, running: Running, refusal: Refusal, *, raise_it: bool) -> None:
         tx = running.transaction
@@ -386,6 +392,7 @@ class Engine:
         tx = running.transaction
         del self._running[tx.xid]
         self._alarms.drop(tx.xid)
+        self.attention.pop(tx.xid, None)
         self._intents.remove(running)
         if tx.sequence:
             self._life.finished(tx.incarnation, tx.sequence)

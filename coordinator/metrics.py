@@ -56,6 +56,12 @@ class Count(Enum):
     TRANSACTIONS = ("pincex_transactions", "Transactions finished", ("outcome",))
     HEURISTICS = ("pincex_heuristics", "Transactions that ended against their decision", ("heuristic",))
     REFUSED = ("pincex_requests_refused", "Requests that got an error in place of an outcome", ("door", "reason"))
+    PASSES = ("pincex_recovery_passes", "Recovery passes that ended", ("scope",))
+    RECOVERED = (
+        "pincex_recovery_branches",
+        "Branches and transactions that recovery passes looked at, by what became of them",
+        ("result",),
+    )
     FAULTS = ("pincex_faults", "Errors that no rule foresees; each is a defect to report", ("where",))
 
 
@@ -80,6 +86,15 @@ class Level(Enum):
     OWED = ("pincex_transactions_owed", "Transactions decided and not applied everywhere", ())
     QUEUE = ("pincex_queue_depth", "Items that wait for their stage's next round", ("queue", "participant"))
     LINK_UP = ("pincex_participant_up", "1 where a session to the participant is open", ("participant",))
+    BREAKER = ("pincex_breaker_state", "0 closed, 1 half open, 2 open: messages do not pass", ("participant",))
+    IN_DOUBT = ("pincex_branches_in_doubt", "Branches in doubt, as the last recovery pass found", ("participant",))
+    IN_DOUBT_AGE = (
+        "pincex_branches_in_doubt_oldest_seconds",
+        "The age of the oldest branch in doubt, as the last recovery pass found; 0 for none",
+        ("participant",),
+    )
+    ATTENTION = ("pincex_transactions_needing_attention", "Transactions that need an operator", ())
+    HELD = ("pincex_log_held", "1 where the decision log is in HOLD", ())
 
 
 class Metrics(Collector):

@@ -105,6 +105,11 @@ class Running:
         """Its client was told to send the same request again, though branches may still be owed."""
         return isinstance(self.ended, Ended) and self.ended.outcome.retry
 
+    @property
+    def decided_unix_ms(self) -> int:
+        """When it was decided, or, if another incarnation decided it, begun; 0 while it is not decided."""
+        return self.began_unix_ms + round((self.decided_s - self.began_s) * 1000) if self.decided_s else 0
+
     def waiter(self) -> asyncio.Future[Ended]:
         """A new future of the outcome; done at once if the outcome has been told before."""
         future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
@@ -142,7 +147,7 @@ class Running:
             max(0.0, prepared_s - self.began_s),
             max(0.0, self.decided_s - prepared_s),
             max(0.0, now_s - self.decided_s),
-            self.transaction.attempts,
+            self.transaction.resends.attempts,
         )
 
     def view(self) -> TransactionView:

@@ -16,6 +16,7 @@ import structlog
 
 from coordinator.log_lines import LEVELS, LineWriter, Timestamps, capture, make_logger
 from coordinator.metrics import Count, Distribution, Histogram, Level, Metrics
+from coordinator.passes import Pass
 from coordinator.protocol.effects import Verb
 from coordinator.protocol.outcome import Outcome
 from coordinator.running import Finished
@@ -81,6 +82,16 @@ class Telemetry:
         """Something happened that no rule foresees: counted, and written with its traceback."""
         self.metrics.count(Count.FAULTS, (where,))
         self.logger.error("Unforeseen error", where=where, exc_info=error)
+
+    def passed(self, ended: Pass) -> None:
+        """A recovery pass ended."""
+        self.metrics.count(Count.PASSES, (ended.scope.name.lower(),))
+        for result, count in (
+            ("resolved", ended.resolved),
+            ("failed", ended.failed),
+            ("taken_over", ended.taken_over),
+        ):
+            self.metrics.count(Count.RECOVERED, (result,), count)
 
     def level(self, what: Level, read: Callable[[], float], *labels: str) -> None:
         """Have ``read`` called for this gauge whenever the metrics are scraped."""

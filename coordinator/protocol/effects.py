@@ -73,7 +73,10 @@ class Refusal(Enum):
 
 @dataclass(slots=True)
 class Step:
-    """What one event caused. Slots, not frozen: one is made for every event."""
+    """What one event caused. Slots, not frozen: one is made for every event.
+
+    ``attention``: the outcome was told as often as is usual, and an operator is to look why that is not enough.
+    """
 
     messages: tuple[Send, ...] = ()
     record: DecisionRecord | None = None
@@ -83,6 +86,7 @@ class Step:
     refusal: Refusal | None = None
     wake_at_s: float | None = None
     finished: bool = False
+    attention: bool = False
 
 
 def replayed(stored: StoredDecision) -> Outcome:

@@ -96,7 +96,12 @@ class Reachable(NamedTuple):
 
 
 class Woken(NamedTuple):
-    """The time asked for by ``Step.wake_at_s`` has come."""
+    """The time asked for by ``Step.wake_at_s`` has come.
+
+    ``blocked``: nobody whom the transaction owes its outcome can be sent anything.
+    """
+
+    blocked: bool = False
 
 
 Event = (

@@ -31,6 +31,7 @@ from coordinator.protocol.effects import (
 )
 from coordinator.protocol.outcome import Outcome, encode_votes
 from coordinator.protocol.phases import EDGES, Cause, Phase
+from coordinator.protocol.resends import Resends
 from coordinator.protocol.timing import Timing
 from participant_sdk.ids import RequestId, Xid
 from participant_sdk.xa import Decision, Vote
@@ -40,12 +41,10 @@ class Transaction:
     """One transaction, from ACTIVE to its end. Mutable with slots: several events touch each."""
 
     __slots__ = (
-        "_resend_at_s",
         "_retry",
         "_rollback_only",
         "_timing",
         "answer",
-        "attempts",
         "branches",
         "deadline_s",
         "decision",
@@ -56,6 +55,7 @@ class Transaction:
         "prepare_by_s",
         "reason",
         "request",
+        "resends",
         "sequence",
         "xid",
     )
@@ -77,9 +77,8 @@ class Transaction:
         self._timing = timing
         self._rollback_only: str | None = None
         self._retry = False
-        self.attempts = 0
         self.prepare_by_s = deadline_s
-        self._resend_at_s = 0.0
+        self.resends = Resends(timing, xid)
         self.answer = Answer()
 
     def step(self, event: events.Event, now_s: float) -> Step:  # noqa: C901, PLR0911, PLR0912
@@ -109,7 +108,7 @@ class Transaction:
             case events.Reachable():
                 return self._on_reachable(event)
             case events.Woken():
-                return self._on_woken(now_s)
+                return self._on_woken(event, now_s)
             case _:
                 assert_never(event)
 
@@ -333,14 +332,14 @@ class Transaction:
             return Step()
         return Step(messages=(Send(_TELLING[self.phase], branch.participant),))
 
-    def _on_woken(self, now_s: float) -> Step:
+    def _on_woken(self, event: events.Woken, now_s: float) -> Step:
         match self.phase:
             case Phase.ACTIVE if now_s >= self.deadline_s:
                 return self._roll_back(now_s, "TIMEOUT", "commit was not asked for in time")
             case Phase.PREPARING if now_s >= self.prepare_by_s:
                 return self._time_out(now_s)
             case Phase.COMMITTING | Phase.ROLLING_BACK:
-                return self._resend(now_s)
+                return self._resend(event, now_s)
             case _:
                 return Step(wake_at_s=self._wake_at_s())
 
@@ -349,12 +348,14 @@ class Transaction:
         self.branches.take_silence_for_no()
         return self._roll_back(now_s, "TIMEOUT", f"no vote in time from {silent}")
 
-    def _resend(self, now_s: float) -> Step:
+    def _resend(self, event: events.Woken, now_s: float) -> Step:
         step = Step()
-        if now_s >= self._resend_at_s:
-            self.attempts += 1
-            self._resend_at_s = now_s + self._timing.backoff_s(self.attempts, self.xid)
-            step.messages = self._owed_messages(_TELLING[self.phase])
+        if now_s >= self.resends.at_s:
+            if event.blocked:
+                self.resends.postpone(now_s)
+            else:
+                step.attention = self.resends.count(now_s)
+                step.messages = self._owed_messages(_TELLING[self.phase])
         return self._settle(now_s, step)
 
     def _settle(self, now_s: float, step: Step) -> Step:
@@ -374,7 +375,7 @@ class Transaction:
 
     def _schedule(self, now_s: float, answer_timeout_s: float) -> None:
         self.answer.by_s = now_s + answer_timeout_s
-        self._resend_at_s = now_s + self._timing.backoff_s(self.attempts, self.xid)
+        self.resends.schedule(now_s)
 
     def _wake_at_s(self) -> float | None:
         match self.phase:
@@ -384,7 +385,7 @@ class Transaction:
                 return self.prepare_by_s
             case Phase.COMMITTING | Phase.ROLLING_BACK:
                 waits = not self.answer.given and self.answer.is_free
-                return min(self._resend_at_s, self.answer.by_s) if waits else self._resend_at_s
+                return min(self.resends.at_s, self.answer.by_s) if waits else self.resends.at_s
             case _:
                 return None
 

@@ -29,9 +29,9 @@ def test_what_is_sent_again_is_counted() -> None:
     tx = Transaction(XID, 100.0, TIMING)
     tx.step(events.Enlist("a", carried=1), 0.0)
     tx.step(events.RollbackAsked("enough"), 0.0)
-    assert tx.attempts == 0
+    assert tx.resends.attempts == 0
     tx.step(events.Woken(), 50.0)
-    assert tx.attempts == 1
+    assert tx.resends.attempts == 1
 
 
 def test_retries_slow_down_to_the_cap_and_spread_by_the_xid() -> None:

@@ -1,0 +1,135 @@
+"""The branches in doubt at all participants, page by page, oldest first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from coordinator import advice
+from coordinator.admission import unknown_service
+from coordinator.engine import Engine
+from coordinator.errors import InvalidRequestError, UnavailableError
+from coordinator.inquiries import Inquiries
+from participant_sdk.branch import BranchPhase
+from participant_sdk.ids import InvalidIdentifierError, Xid, check_participant
+from participant_sdk.participant import Branch, RecoverQuery
+from participant_sdk.resource_calls import CallFailedError, ResourceCalls
+from participant_sdk.xa import DecisionState
+
+PAGE_MAX: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class InDoubt:
+    """A branch in doubt, or ended by hand, with what is known of its decision; ``state`` is None if unread."""
+
+    participant: str
+    branch: Branch
+    state: DecisionState | None
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class InDoubtPage:
+    """Branches, and the token of the next page, empty on the last. ``unreachable`` ones' branches are missing."""
+
+    branches: tuple[InDoubt, ...]
+    next_token: str
+    unreachable: tuple[str, ...]
+
+
+class _Place(NamedTuple):
+    """A branch's place in the list: by xid, then by participant."""
+
+    xid: Xid
+    participant: str
+
+    def after_at(self, participant: str) -> Xid | None:
+        """The xid above which this participant's branches come later in the list."""
+        if participant <= self.participant:
+            return self.xid
+        before = int.from_bytes(self.xid, "big") - 1
+        return None if before < 0 else Xid(before.to_bytes(len(self.xid), "big"))
+
+
+class Doubts:
+    """Lists what participants hold. Nothing is changed, but that an xid of our own without a trace is recorded (R7)."""
+
+    def __init__(self, engine: Engine, inquiries: Inquiries, calls: Mapping[str, ResourceCalls]) -> None:
+        self._engine = engine
+        self._inquiries = inquiries
+        self._calls = calls
+
+    async def page(self, participant: str, token: str, limit: int) -> InDoubtPage:
+        """A page of branches, of one participant or (empty) of all. InvalidRequestError names what is wrong."""
+        if not 1 <= limit <= PAGE_MAX:
+            raise InvalidRequestError(f"from 1 to {PAGE_MAX}, not {limit}", field="page_size")
+        if participant and participant not in self._calls:
+            raise unknown_service(participant, self._calls, field="participant")
+        place = _read_token(token)
+        names = [participant] if participant else sorted(self._calls)
+        async with asyncio.TaskGroup() as tasks:
+            asking = [tasks.create_task(self._list(name, place, limit)) for name in names]
+        lists = dict(zip(names, (task.result() for task in asking), strict=True))
+        found = sorted(_Place(branch.xid, name) for name, listed in lists.items() for branch in listed or ())
+        chosen = dict.fromkeys(found[:limit])
+        shown = [
+            (name, branch) for name, listed in lists.items() for branch in listed or () if (branch.xid, name) in chosen
+        ]
+        shown.sort(key=lambda each: (each[1].xid, each[0]))
+        is_last = len(found) <= limit and all(len(listed or ()) < limit for listed in lists.values())
+        return InDoubtPage(
+            await self._judge(shown),
+            "" if is_last else _write_token(found[limit - 1]),
+            tuple(name for name, listed in lists.items() if listed is None),
+        )
+
+    async def _list(self, name: str, place: _Place | None, limit: int) -> Sequence[Branch] | None:
+        log_id = self._engine.incarnation.log_id
+        after = place.after_at(name) if place is not None else None
+        try:
+            page = await self._calls[name].recover(RecoverQuery(log_id, after=after, limit=limit))
+        except CallFailedError:
+            return None
+        # What belongs to another log is another's to show (R18).
+        return [branch for branch in page if branch.log_id == log_id]
+
+    async def _judge(self, shown: Sequence[tuple[str, Branch]]) -> tuple[InDoubt, ...]:
+        xids = list(dict.fromkeys(branch.xid for _, branch in shown))
+        participants = {branch.xid: branch.participants for _, branch in shown}
+        async with asyncio.TaskGroup() as tasks:
+            asking = {xid: tasks.create_task(self._state(xid, participants[xid])) for xid in xids}
+        return tuple(_described(name, branch, asking[branch.xid].result()) for name, branch in shown)
+
+    async def _state(self, xid: Xid, participants: Sequence[str]) -> DecisionState | None:
+        try:
+            return (await self._inquiries.decision(xid, participants)).state
+        except UnavailableError:
+            return None
+
+
+def _described(participant: str, branch: Branch, state: DecisionState | None) -> InDoubt:
+    told = (
+        advice.of_heuristic(branch.xid, branch.heuristic)
+        if branch.phase is BranchPhase.HEURISTIC
+        else advice.of_in_doubt(branch.xid, participant, state)
+    )
+    return InDoubt(participant, branch, state, told)
+
+
+def _write_token(place: _Place) -> str:
+    return f"{place.xid}/{place.participant}"
+
+
+def _read_token(token: str) -> _Place | None:
+    if not token:
+        return None
+    xid, _, participant = token.partition("/")
+    try:
+        return _Place(Xid.parse(xid), check_participant(participant))
+    except InvalidIdentifierError as error:
+        raise InvalidRequestError(
+            "not a page's token; leave it empty for the first page", field="page_token"
+        ) from error
