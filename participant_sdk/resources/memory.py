@@ -56,6 +56,8 @@ _CALL_OF_VOTE: Final = {
     VoteKind.ROLLED_BACK: BranchCall.VOTE_ROLLED_BACK,
 }
 
+_FINISHED: Final = (BranchPhase.COMMITTED, BranchPhase.ROLLED_BACK)
+
 
 @dataclass(slots=True)
 class _ActiveWork:
@@ -173,6 +175,25 @@ class MemoryResource(Participant):
             self._store.write(Change(epochs={log_id: epoch}))
         await self._store.flush()
         return max(epoch, held)
+
+    async def prune(self, log_id: str, below_unix_ms: int, limit: int) -> int:
+        """Drop finished branches, lowest xids first; their effects stay."""
+        floor, current = Xid.floor(below_unix_ms), self._store.current
+        finished = [
+            key
+            for key, stored in current.branches.items()
+            if key.log_id == log_id and key.xid < floor and stored.branch.phase in _FINISHED
+        ]
+        dropped = sorted(finished)[:limit]
+        claims = {
+            request: None
+            for request, xid in current.requests.items()
+            if xid is not None and BranchKey(request.log_id, xid) in dropped
+        }
+        if dropped:
+            self._store.write(Change(requests=claims, pruned=tuple(dropped)))
+        await self._store.flush()
+        return len(dropped)
 
     def invariants(self) -> list[str]:
         """Every broken invariant, in what is visible and in what a crash would leave; see ``violations``."""

@@ -86,7 +86,7 @@ def _wrong_effects(state: State) -> Iterator[str]:
     for key, times in happened.items():
         if times > 1:
             yield f"the effect of {key.xid} happened {times} times"
-        if not is_committed(state.branches[key].branch):
+        if key not in state.pruned and not is_committed(state.branches[key].branch):
             yield f"the effect of {key.xid} happened, and its branch is {state.branches[key].branch.phase.name}"
     for key, stored in state.branches.items():
         if _owes_effect(stored) and key not in happened:

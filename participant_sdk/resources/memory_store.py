@@ -76,6 +76,7 @@ class Change:
     watermarks: Mapping[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
     epochs: Mapping[str, int] = field(default_factory=dict[str, int])
     effect: Effect | None = None
+    pruned: tuple[BranchKey, ...] = ()
 
 
 @dataclass(slots=True)
@@ -88,6 +89,8 @@ class State:
     watermarks: dict[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
     epochs: dict[str, int] = field(default_factory=dict[str, int])
     effects: list[Effect] = field(default_factory=list[Effect])
+    # Branches that are not kept any more, because their transactions have ended everywhere.
+    pruned: dict[BranchKey, None] = field(default_factory=dict[BranchKey, None])
 
     def write(self, change: Change) -> None:
         """Make the change."""
@@ -98,6 +101,9 @@ class State:
         self.epochs.update(change.epochs)
         if change.effect is not None:
             self.effects.append(change.effect)
+        for key in change.pruned:
+            self.branches.pop(key, None)
+            self.pruned[key] = None
 
     def copy(self) -> State:
         """A state with the same rows, which changes apart from this one."""
@@ -108,6 +114,7 @@ class State:
             dict(self.watermarks),
             dict(self.epochs),
             list(self.effects),
+            dict(self.pruned),
         )
 
 

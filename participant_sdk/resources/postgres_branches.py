@@ -110,6 +110,19 @@ class BranchRows:
         """End a heuristic branch as what it was forced to."""
         await self._do("select pincex_xa.forget(%s, %s, %s::uuid)", log_id, str(xid))
 
+    async def restore(self, log_id: str, xid: Xid) -> None:
+        """Write the marker of a branch that was committed as decided and whose row was lost."""
+        await self._do("select pincex_xa.restore(%s, %s, %s::uuid)", log_id, str(xid))
+
+    async def prune(self, log_id: str, below: Xid, limit: int) -> int:
+        """Drop finished branches below an xid, with decisions and results; return how many. Not forced to disk."""
+        async with self._lane.session() as session:
+            cursor = await session.connection.execute(
+                "select pincex_xa.prune(%s, %s, %s::uuid, %s)", (self._participant, log_id, str(below), limit)
+            )
+            row = await cursor.fetchone()
+        return 0 if row is None else int(row[0])
+
     async def page(self, query: RecoverQuery) -> list[Xid]:
         """List the xids of a page."""
         parameters = (
@@ -134,9 +147,10 @@ class BranchRows:
     async def watermarks(self, log_id: str) -> Mapping[int, int]:
         """The highest sequence stored, per incarnation."""
         async with self._lane.session() as session:
-            cursor = await session.connection.execute(
-                "select * from pincex_xa.watermarks(%s, %s)", (self._participant, log_id)
-            )
+            with session.confirmed():
+                cursor = await session.connection.execute(
+                    "select * from pincex_xa.watermarks(%s, %s)", (self._participant, log_id)
+                )
             return {row[0]: row[1] for row in await cursor.fetchall()}
 
     async def adopt_epoch(self, log_id: str, epoch: int) -> int:

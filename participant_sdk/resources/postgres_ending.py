@@ -46,6 +46,10 @@ class Ending:
         acks = {branch.xid: _answer(branch, call, ended.get(branch.xid, Gone.GONE)) for branch in found}
         if outcome is Decision.ROLLBACK:
             await self._bury(found, acks)
+        for branch in prepared:
+            if outcome is Decision.COMMIT and ended[branch.xid] is None and not branch.prepared_unix_ms:
+                # Its row was lost, for every row has its time. Without a marker, a second Commit would be a hazard.
+                await self._rows.restore(branch.log_id, branch.xid)
         return acks
 
     async def _finish(self, branch: Branch, outcome: Decision) -> Ack | Gone | None:

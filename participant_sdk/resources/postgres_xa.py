@@ -253,6 +253,10 @@ class PostgresXaResource(Participant):
             await self._rows.forget(log_id, xid)
         return step(branch.phase, BranchCall.FORGET, branch.heuristic).ack or UNKNOWN_XID
 
+    async def prune(self, log_id: str, below_unix_ms: int, limit: int) -> int:
+        """Drop finished branches, their decisions and results; watermarks stay."""
+        return await self._rows.prune(log_id, Xid.floor(below_unix_ms), limit)
+
     async def log_ids(self) -> Sequence[str]:
         """Every log with branches that are not finished."""
         return await self._rows.log_ids()

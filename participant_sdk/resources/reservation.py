@@ -42,7 +42,7 @@ from participant_sdk.resources.admission import no_such_work, request_busy
 from participant_sdk.resources.postgres_errors import is_unreachable, is_worth_repeating, no_of
 from participant_sdk.resources.postgres_lane import Connection, Lane
 from participant_sdk.resources.reservation_batch import Batch, Found, Planned, ack_of, by_log
-from participant_sdk.resources.reservation_rows import StoredRow
+from participant_sdk.resources.reservation_reading import BranchReading
 from participant_sdk.xa import RETRY, Ack, Decision, Vote, XaCode, invalid, transient_no
 
 ATTEMPTS_MAX: Final = 3
@@ -76,9 +76,6 @@ def _statement(name: str) -> bytes:
 
 _APPLY_BATCH: Final = _statement("apply_batch")
 _ADOPT_EPOCH: Final = _statement("adopt_epoch")
-_BRANCH: Final = _statement("branch")
-_RECOVER: Final = _statement("recover")
-_RECOVER_FINISHED: Final = _statement("recover_finished")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +102,7 @@ class ReservationResource(Participant):
         self.operations = service.operations
         self._plan = service.plan
         self._lane = lane
+        self._reading = BranchReading(lane)
         self._clock = clock
         self._log_numbers: dict[str, int] = {}
 
@@ -168,30 +166,11 @@ class ReservationResource(Participant):
 
     async def recover(self, query: RecoverQuery) -> Sequence[Branch]:
         """List branches in doubt and ended by hand and, where asked, committed ones, by xid."""
-        parameters = {
-            "log": await self._log_number(query.log_id),
-            "after": None if query.after is None else str(query.after),
-            "limit": query.limit,
-            "incarnations": packed_arrays.bigints(list(query.above)),
-            "sequences": packed_arrays.bigints(list(query.above.values())),
-        }
-        statement = _RECOVER_FINISHED if query.finished else _RECOVER
-        async with (
-            self._lane.session() as session,
-            session.connection.cursor(row_factory=args_row(StoredRow)) as cursor,
-        ):
-            await cursor.execute(statement, parameters)
-            return [row.branch(query.log_id) for row in await cursor.fetchall()]
+        return await self._reading.recover(await self._log_number(query.log_id), query)
 
     async def branch(self, log_id: str, xid: Xid) -> Branch | None:
         """Show one branch; None where it is not known."""
-        parameters = {"log": await self._log_number(log_id), "xid": str(xid)}
-        async with (
-            self._lane.session() as session,
-            session.connection.cursor(row_factory=args_row(StoredRow)) as cursor,
-        ):
-            row = await (await cursor.execute(_BRANCH, parameters)).fetchone()
-            return None if row is None else row.branch(log_id)
+        return await self._reading.branch(await self._log_number(log_id), log_id, xid)
 
     async def resolve(self, log_id: str, xid: Xid, outcome: Decision, reason: str) -> Ack:
         """Force a branch in doubt, and keep the reason."""
@@ -211,18 +190,19 @@ class ReservationResource(Participant):
 
     async def log_ids(self) -> Sequence[str]:
         """Every log that has introduced itself, or whose branches came."""
-        async with self._lane.session() as session:
-            cursor = await session.connection.execute("select log_id from pincex.logs order by log")
-            return [log_id for (log_id,) in await cursor.fetchall()]
+        return await self._reading.log_ids()
 
     async def watermarks(self, log_id: str) -> Mapping[int, int]:
         """The highest sequence applied, per incarnation, over all workers."""
-        log = await self._log_number(log_id)
+        return await self._reading.watermarks(await self._log_number(log_id))
+
+    async def prune(self, log_id: str, below_unix_ms: int, limit: int) -> int:
+        """Drop finished branches, by the primary key; the service's own rows stay."""
+        parameters = (await self._log_number(log_id), str(Xid.floor(below_unix_ms)), limit)
         async with self._lane.session() as session:
-            cursor = await session.connection.execute(
-                "select incarnation, max(sequence) from pincex.watermarks where log = %s group by incarnation", [log]
-            )
-            return dict(await cursor.fetchall())
+            statement = "select pincex.prune(%s::smallint, %s::uuid, %s)"
+            row = await (await session.connection.execute(statement, parameters)).fetchone()
+            return 0 if row is None else int(row[0])
 
     async def adopt_epoch(self, log_id: str, epoch: int) -> int:
         """Adopt a higher epoch, durably."""

@@ -65,12 +65,14 @@ from bookkeeper.accounts as a
 where a.balance - a.locked < a.reserved or a.locked < a.releasing or a.reserved < 0 or a.releasing < 0
 
 union all
--- A reservation belongs to a branch in doubt, a posting to one that is committed, by decision or by hand.
+-- A reservation belongs to a branch in doubt, a posting to one that is committed, by decision or by hand, or that
+-- was dropped since.
 select 'ENTRY_WITHOUT_BRANCH', format('branch %s operation %s posted %s, phase %s', e.branch, e.operation, e.posted_at, b.phase)
 from bookkeeper.entries as e
 left join pincex.branches as b on b.branch = e.branch
 where case
     when e.posted_at is null then b.phase is distinct from 2
+    when b.phase is null then e.branch > (select coalesce(max(g.pruned_branch), 0) from pincex.logs as g)
     else b.phase is distinct from 3 and not (b.phase is not distinct from 5 and b.heuristic is not distinct from 1)
 end
 

@@ -8,11 +8,14 @@ left join pincex.branches as b on b.branch = o.branch
 where o.status = 1 and b.phase is distinct from 2
 
 union all
--- In a book, or once in it, is what a committed branch placed; rejected is what a rolled back one did.
+-- In a book, or once in it, is what a committed branch placed; rejected is what a rolled back one did. Either
+-- branch may have been dropped since.
 select 'STATUS_NOT_BRANCH', format('order %s, status %s, phase %s', o.order_id, o.status, b.phase)
 from trading.orders as o
 left join pincex.branches as b on b.branch = o.branch
 where case
+    when o.status in (2, 3, 4) and b.phase is null then
+        o.branch > (select coalesce(max(g.pruned_branch), 0) from pincex.logs as g)
     when o.status in (2, 3) then not coalesce(b.phase = 3 or (b.phase = 5 and b.heuristic = 1), false)
     when o.status = 4 then not coalesce(b.phase = 4 or (b.phase = 5 and b.heuristic = 2), false)
 end
