@@ -12,7 +12,7 @@ from coordinator.api import checks
 from coordinator.api import grpc_recovery_wire as wire
 from coordinator.api.gate import Gate
 from coordinator.api.grpc_errors import Refusals
-from coordinator.passes import Pass
+from coordinator.api.grpc_forwarding import at_owner
 from coordinator.telemetry import Telemetry
 
 SERVICE: Final = recovery_pb2.DESCRIPTOR.services_by_name["RecoveryService"]
@@ -34,7 +34,14 @@ class RecoveryService(RecoveryServiceServicer):
         """Run a pass now."""
         response = recovery_pb2.TriggerRecoveryResponse()
         async with Refusals(context, self._telemetry):
-            wire.write_pass(await self._trigger(request), wire.pass_of(response))
+            scope = wire.read_scope(request.scope)
+            xid, participant = checks.check_pass(scope, request.xid, request.participant)
+            if xid is not None:
+                told = await at_owner(self._gate, xid, context, lambda stubs: stubs.recovery.TriggerRecovery, request)
+                if told is not None:
+                    return told
+            ran = await self._gate.assembly.passes.trigger(scope, xid=xid, participant=participant)
+            wire.write_pass(ran, wire.pass_of(response))
         return response
 
     async def GetRecoveryStatus(  # noqa: N802
@@ -76,7 +83,11 @@ class RecoveryService(RecoveryServiceServicer):
         """Send a decided transaction's messages again."""
         response = recovery_pb2.RetryTransactionResponse()
         async with Refusals(context, self._telemetry):
-            phase = await self._gate.assembly.resolution.retry(checks.check_xid(request.xid))
+            xid = checks.check_xid(request.xid)
+            told = await at_owner(self._gate, xid, context, lambda stubs: stubs.recovery.RetryTransaction, request)
+            if told is not None:
+                return told
+            phase = await self._gate.assembly.resolution.retry(xid)
             response.phase = common_pb2.Phase.ValueType(phase)
         return response
 
@@ -91,12 +102,14 @@ class RecoveryService(RecoveryServiceServicer):
         response = recovery_pb2.RecoveryServiceResolveBranchResponse()
         async with Refusals(context, self._telemetry):
             xid = checks.check_xid(request.xid)
+            participant = checks.check_participant(request.participant)
+            outcome = wire.read_outcome(request.outcome)
+            reason = checks.check_given_reason(request.reason)
+            told = await at_owner(self._gate, xid, context, lambda stubs: stubs.recovery.ResolveBranch, request)
+            if told is not None:
+                return told
             forced = await self._gate.assembly.resolution.resolve(
-                xid,
-                checks.check_participant(request.participant),
-                wire.read_outcome(request.outcome),
-                checks.check_given_reason(request.reason),
-                preview=request.preview,
+                xid, participant, outcome, reason, preview=request.preview
             )
             wire.write_forced(forced, xid, response)
         return response
@@ -137,8 +150,3 @@ class RecoveryService(RecoveryServiceServicer):
             plan = await self._gate.assembly.holding.release(reason, preview=request.preview)
             wire.write_plan(plan, response)
         return response
-
-    async def _trigger(self, request: recovery_pb2.TriggerRecoveryRequest) -> Pass:
-        scope = wire.read_scope(request.scope)
-        xid, participant = checks.check_pass(scope, request.xid, request.participant)
-        return await self._gate.assembly.passes.trigger(scope, xid=xid, participant=participant)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pincex.tx.v1 import common_pb2, recovery_pb2, resource_pb2, transaction_pb2
 
+from coordinator.doubts import InDoubt
 from coordinator.errors import InvalidRequestError
+from coordinator.hold import ReleasePlan
 from coordinator.log.decision_log import Standing
 from coordinator.passes import Attention, ParticipantStatus, Pass, RecoveryStatus, Scope
-from coordinator.resolution import Forced, InDoubt
+from coordinator.resolution import Forced
 from participant_sdk.breaker import BreakerState
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Branch
 from participant_sdk.wire import write_ack
 from participant_sdk.wire_branches import write_branch
 from participant_sdk.xa import Decision, DecisionState
-
-if TYPE_CHECKING:
-    from coordinator.hold import ReleasePlan
 
 RESTORED_SHOWN_MAX: Final = 100
 
@@ -132,7 +131,7 @@ def write_plan(plan: ReleasePlan, response: recovery_pb2.ReleaseHoldResponse) ->
     response.commits_restored = len(plan.commits)
     response.rollbacks_presumed = plan.rollbacks_presumed
     response.sequences_raised = plan.sequences_raised
-    for stored in sorted(plan.commits, key=lambda each: each.record.xid)[:RESTORED_SHOWN_MAX]:
+    for stored in plan.commits[:RESTORED_SHOWN_MAX]:
         record = stored.record
         response.commits.add(
             xid=str(record.xid),

@@ -78,7 +78,9 @@ class RecoveryRoutes:
         """Send a decided transaction's messages again, now."""
         xid = _xid(transaction_id)
         await http_json.read_members(request, (), may_be_absent=True)
-        return _json(views.retried_json(xid, await self.gate.assembly.resolution.retry(xid)))
+        assembly = self.gate.assembly
+        phase = await assembly.peers.retry(xid) or await assembly.resolution.retry(xid)
+        return _json(views.retried_json(xid, phase))
 
     async def resolve(self, request: Request, transaction_id: str) -> Response:
         """Force one branch in doubt, or show what would be touched."""
@@ -106,7 +108,15 @@ class RecoveryRoutes:
         xid = _xid(transaction_id)
         body = await http_json.read_members(request, ("reason",), may_be_absent=True)
         reason = checks.check_reason(_text(body, "reason")) or _DEFAULT_REASON
-        return _json(http_views.ended_json(await self.gate.engine.rollback(xid, reason)))
+        assembly = self.gate.assembly
+        view = await assembly.peers.rollback(xid, reason)
+        if view is None:
+            if assembly.engine.find(xid) is None:
+                await assembly.aftermath.ended(xid)
+            else:
+                await assembly.engine.rollback(xid, reason)
+            view = await assembly.inquiries.transaction(xid)
+        return _json(http_views.view_json(view))
 
 
 def add_recovery_routes(router: APIRouter, routes: RecoveryRoutes, prefix: str) -> None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
+from coordinator.doubts import InDoubt, InDoubtPage
+from coordinator.hold import ReleasePlan
 from coordinator.log.decision_log import Standing
 from coordinator.passes import Attention, ParticipantStatus, Pass, RecoveryStatus
 from coordinator.protocol.effects import StoredDecision
 from coordinator.protocol.phases import Phase
-from coordinator.resolution import Forced, InDoubt, InDoubtPage
+from coordinator.resolution import Forced
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Branch
-
-if TYPE_CHECKING:
-    from coordinator.hold import ReleasePlan
 
 RESTORED_SHOWN_MAX: Final = 100
 
@@ -86,14 +85,13 @@ def held_json(standing: Standing) -> str:
 
 def plan_json(plan: ReleasePlan, *, preview: bool) -> str:
     """What the end of HOLD restored, or would; the oldest 100 commits by name."""
-    commits = sorted(plan.commits, key=lambda each: each.record.xid)
     return json.dumps(
         {
             "released": not preview,
-            "commits_restored": len(commits),
+            "commits_restored": len(plan.commits),
             "rollbacks_presumed": plan.rollbacks_presumed,
             "sequences_raised": plan.sequences_raised,
-            "commits": [_restored(stored) for stored in commits[:RESTORED_SHOWN_MAX]],
+            "commits": [_restored(stored) for stored in plan.commits[:RESTORED_SHOWN_MAX]],
         }
     )
 

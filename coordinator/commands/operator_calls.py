@@ -16,7 +16,7 @@ from pincex.tx.v1.recovery_pb2_grpc import RecoveryServiceStub
 from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
 
 from coordinator.commands.asking import REACH_WITHIN_S, addresses_of, answered
-from participant_sdk.client_errors import OutcomeUnknown, UnavailableError, error_of
+from participant_sdk.client_errors import OUTCOME_UNKNOWN, OutcomeUnknown, UnavailableError, error_of
 from participant_sdk.client_results import Ending
 from participant_sdk.client_wire import read_ending, read_status
 from participant_sdk.grpc_options import CHANNEL_OPTIONS
@@ -133,7 +133,7 @@ class OperatorCalls:
             failed = read_status(error)
             if (told := error_of(failed)) is not None:
                 raise told from error
-            if failed.reason:
+            if failed.reason not in {"", OUTCOME_UNKNOWN}:
                 # The coordinator itself says that it did nothing.
                 raise UnavailableError(f"{self._address}: {failed}", reason=failed.reason) from error
             raise OutcomeUnknown(

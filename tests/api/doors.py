@@ -28,7 +28,9 @@ from coordinator.api.http_app import HttpRoutes, make_app
 from coordinator.api.http_server import IDLE_S, HttpDoor
 from coordinator.assembly import Assembly, Settings, assemble
 from coordinator.health import Health, ParticipantHealth
-from coordinator.log.memory import MemoryLog
+from coordinator.log.decision_log import LogUnavailableError
+from coordinator.log.ended import IncarnationEndedError
+from coordinator.log.memory import MemoryLog, Moment, Statement
 from coordinator.protocol.timing import Timing
 from coordinator.telemetry import Telemetry
 from participant_sdk.clock import SystemClock
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub
 
 TIMEOUT_DEFAULT_S: Final = 10.0
+NOWHERE: Final = "127.0.0.1:1"
 _CLOCK: Final = SystemClock()
 _DETAILS: Final[tuple[type[Message], ...]] = (
     error_details_pb2.ErrorInfo,
@@ -52,11 +55,25 @@ _DETAILS: Final[tuple[type[Message], ...]] = (
 )
 
 
+class LogWire:
+    """The way to the log. Cut, no statement takes effect."""
+
+    def __init__(self) -> None:
+        self.is_cut = False
+
+    async def __call__(self, moment: Moment, statement: Statement[object], /) -> None:
+        """Let a statement pass, or refuse it while it has done nothing."""
+        if self.is_cut and moment is Moment.BEFORE:
+            raise LogUnavailableError(f"no connection for {statement.name}")
+
+
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """A coordinator's doors, and what is behind them."""
+    """A coordinator's doors, and what is behind them. ``ended`` is set when its incarnation may write no more."""
 
     around: System
+    ended: asyncio.Event
+    wire: LogWire
     assembly: Assembly
     gate: Gate
     channel: grpc.aio.Channel
@@ -82,8 +99,13 @@ class Doors:
 
 
 @asynccontextmanager
-async def doors(*, max_concurrent_txns: int = 1000, idle_s: int = IDLE_S) -> AsyncGenerator[Doors]:
-    """Open both doors for the time of the block."""
+async def doors(
+    *, max_concurrent_txns: int = 1000, idle_s: int = IDLE_S, held: str = "", absent: str = ""
+) -> AsyncGenerator[Doors]:
+    """Open both doors for the time of the block.
+
+    ``held`` is why the log has been in HOLD before; ``absent`` names one participant more, of which nothing is there.
+    """
     lines = io.StringIO()
     telemetry = Telemetry("info", lines)
     gate = Gate()
@@ -91,13 +113,16 @@ async def doors(*, max_concurrent_txns: int = 1000, idle_s: int = IDLE_S) -> Asy
     door = GrpcDoor(service, RecoveryService(gate, telemetry), telemetry)
     door.listen("127.0.0.1:0")
     async with system() as around, asyncio.TaskGroup() as tasks:
-        log = MemoryLog(around.log)
+        wire, ended = LogWire(), asyncio.Event()
+        log = MemoryLog(around.log, wire)
+        if held:
+            await log.hold(held)
         assembly = assemble(
             log,
             await log.open("coordinator", f"127.0.0.1:{door.port}", 3.0),
             {
                 name: Access(GrpcTransport(address), GrpcResourceCalls(address, clock=_CLOCK))
-                for name, address in around.addresses.items()
+                for name, address in {**around.addresses, **({absent: NOWHERE} if absent else {})}.items()
             },
             Settings(Timing(retry_initial_s=0.05, retry_max_s=0.2), Limits(max_concurrent_txns), batch_size=512),
             clock=_CLOCK,
@@ -105,7 +130,7 @@ async def doors(*, max_concurrent_txns: int = 1000, idle_s: int = IDLE_S) -> Asy
             telemetry=telemetry,
             on_finished=telemetry.finished,
         )
-        working = tasks.create_task(assembly.run())
+        working = tasks.create_task(_work(assembly, ended))
         app = make_app(HttpRoutes(gate, telemetry, lambda: _health(assembly), TIMEOUT_DEFAULT_S))
         http_door = HttpDoor(app, 1, idle_s=idle_s)
         http_door.listen("127.0.0.1:0")
@@ -113,7 +138,7 @@ async def doors(*, max_concurrent_txns: int = 1000, idle_s: int = IDLE_S) -> Asy
         await door.set_serving(serving=True)
         serving_http = tasks.create_task(http_door.run())
         gate.open(assembly)
-        while not all(link.is_up for link in assembly.links.values()):  # noqa: ASYNC110 - links have no event for us.
+        while not all(assembly.links[name].is_up for name in around.addresses):  # noqa: ASYNC110 - links have no event for us.
             await asyncio.sleep(0.001)
         try:
             async with (
@@ -122,13 +147,21 @@ async def doors(*, max_concurrent_txns: int = 1000, idle_s: int = IDLE_S) -> Asy
             ):
                 stub: TransactionServiceAsyncStub = TransactionServiceStub(channel)
                 ports = (door.port, http_door.port)
-                yield Doors(around, assembly, gate, channel, stub, http, lines, telemetry, *ports)
+                yield Doors(around, ended, wire, assembly, gate, channel, stub, http, lines, telemetry, *ports)
         finally:
             assembly.engine.stop("the test is over")
             await door.stop(0)
             http_door.stop()
             await serving_http
             working.cancel()
+
+
+async def _work(assembly: Assembly, ended: asyncio.Event) -> None:
+    """Run the parts as the process does; where that would end itself, the doors stay open."""
+    try:
+        await assembly.run()
+    except* IncarnationEndedError:
+        ended.set()
 
 
 def _health(assembly: Assembly) -> Health:

@@ -232,12 +232,3 @@ async def test_pages_and_filters_out_of_range(open_doors: Doors) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await stub.Rollback(transaction_pb2.TransactionServiceRollbackRequest(reason="no target"))
     assert read_refusal(raised.value).field == "which"
-
-
-async def test_recovery_calls_say_that_they_are_not_served(open_doors: Doors) -> None:
-    for method in ("TriggerRecovery", "ListInDoubt", "ReleaseHold"):
-        call = raw(open_doors, f"RecoveryService/{method}")
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await call(b"")
-        refused = read_refusal(raised.value)
-        assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_SERVED")

@@ -50,18 +50,28 @@ class Tap:
     def __init__(self) -> None:
         self._open = asyncio.Event()
         self._open.set()
+        self._left: int | None = None
 
     def shut(self) -> None:
         """Let nothing through from now on."""
         self._open.clear()
 
+    def shut_after(self, flushes: int) -> None:
+        """Let so many flushes through, and nothing from then on."""
+        self._left = flushes
+
     def open(self) -> None:
         """Let everything through, what waited too."""
+        self._left = None
         self._open.set()
 
     async def pass_(self) -> None:
         """Wait while it is shut."""
+        if self._left == 0:
+            self.shut()
         await self._open.wait()
+        if self._left:
+            self._left -= 1
 
 
 @dataclass(frozen=True, slots=True)
