@@ -54,6 +54,7 @@ from participant_sdk.resource_calls import Access
 
 LEASE_S: Final = 3.0
 STOP_WITHIN_S: Final = 10.0
+RESIGN_WITHIN_S: Final = 3.0
 DOORS_CLOSE_WITHIN_S: Final = 2
 
 
@@ -141,6 +142,8 @@ class Daemon:
             participants=tuple(
                 ParticipantHealth(name, addresses[name], link.is_up) for name, link in assembly.links.items()
             ),
+            held=assembly.passes.held,
+            needing_attention=assembly.passes.attention_count,
         )
 
     def _cannot_start(self, why: Exception) -> ExitCode:
@@ -191,7 +194,17 @@ class Daemon:
         except* IncarnationEndedError as group:
             ended = _first(group)
         assembly.engine.stop(str(ended) if ended else "the coordinator stopped")
+        if ended is None:
+            await self._resign(assembly)
         return ended
+
+    async def _resign(self, assembly: Assembly) -> None:
+        """End the incarnation in the log, so that the next one need not wait for its lease to expire."""
+        try:
+            async with asyncio.timeout(RESIGN_WITHIN_S):
+                await assembly.life.resign()
+        except (LogUnavailableError, LogUncertainError, TimeoutError) as error:
+            self.telemetry.logger.warning("Coordinator did not resign; its lease will expire", reason=str(error))
 
     async def _open_doors(self, assembly: Assembly) -> None:
         incarnation = assembly.engine.incarnation

@@ -395,6 +395,6 @@ class Engine:
         self.attention.pop(tx.xid, None)
         self._intents.remove(running)
         if tx.sequence:
-            self._life.finished(tx.incarnation, tx.sequence)
+            self._life.finished(tx.incarnation, tx.sequence, tx.branches.applied(tx.decision))
         self.history.add(running)
         self._on_finished(running.finished(now_s))

@@ -1,9 +1,10 @@
 """One incarnation's life in the log: its lease, the others it outlives, and its checkpoints.
 
 The lease is renewed every third of its length, by an empty batch where nothing else was
-written. Others whose lease expired are fenced only after this one's was renewed unbroken for
-a whole lease time (R6); their unfinished decisions are handed over for redo. What is finished
-is told to the log lazily, once a second (R14).
+written. As often it is looked how the log stands, and who left work behind: those who resigned
+are taken over at once, others whose lease expired are fenced, but only after this one's was
+renewed unbroken for a whole lease time (R6). Their unfinished decisions are handed over for redo.
+What is finished is told to the log lazily, once a second (R14).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 import structlog
 
 from coordinator.log.completion import Completion
-from coordinator.log.decision_log import DecisionLog, LogUnavailableError, LogUncertainError
+from coordinator.log.decision_log import DecisionLog, LogUnavailableError, LogUncertainError, Standing
 from coordinator.log.group_commit import GroupCommit
 from coordinator.protocol.effects import StoredDecision
 from participant_sdk.clock import Clock
@@ -31,9 +32,12 @@ class IncarnationLife:
     ``on_adopted`` gets the number of a fenced incarnation and its decisions that may be
     unfinished, by sequence; each must be driven to its end, and ``finished`` called. It comes again
     if the log still calls some of them unfinished after that: a checkpoint of the dead one, or one
-    whose answer was lost, may land on top of ours. It runs in the life's own task and must not
-    block. The incarnation's own decisions are counted by the
-    group commit; of them too, every one that was reported must be ``finished`` some day.
+    whose answer was lost, may land on top of ours; and with those that the end of HOLD put back. The
+    incarnation's own decisions are counted by the group commit; of them too, every one that was
+    reported must be ``finished`` some day.
+
+    ``on_standing`` gets the log's standing at first, and whenever HOLD, the horizon or the addresses of
+    those who live changed. Both run in the life's own tasks and must not block.
     """
 
     def __init__(
@@ -43,54 +47,93 @@ class IncarnationLife:
         *,
         clock: Clock,
         on_adopted: Callable[[int, Sequence[StoredDecision]], None],
+        on_standing: Callable[[Standing], None],
     ) -> None:
+        self.standing: Standing | None = None
         self._log = log
         self._group_commit = group_commit
         self._incarnation = group_commit.incarnation
         self._clock = clock
         self._on_adopted = on_adopted
+        self._on_standing = on_standing
+        self._turn = asyncio.Lock()
+        # Whether HOLD ended since all adopted ones were read: more may be theirs now.
+        self._restored = False
         # By incarnation, in order of adoption; an adopted one leaves when all of it is finished.
         self._completions: dict[int, Completion] = {self._incarnation.number: group_commit.completion}
 
-    def finished(self, incarnation: int, sequence: int) -> None:
-        """Count a decision as finished: every branch it concerns acknowledged durably. Idempotent."""
+    def finished(self, incarnation: int, sequence: int, applied_by: tuple[str, ...] = ()) -> None:
+        """Count a decision as finished, acknowledged durably as committed by these participants. Idempotent."""
         completion = self._completions.get(incarnation)
         if completion is not None:
-            completion.finished(sequence)
+            completion.finished(sequence, applied_by)
 
     async def run(self) -> None:
-        """Renew, fence and checkpoint until cancelled. Failures of the log are met by the next turn."""
+        """Renew, look, fence and checkpoint until cancelled. Failures of the log are met by the next turn."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._renew())
-            tasks.create_task(self._take_over())
+            tasks.create_task(self._watch())
             tasks.create_task(self._checkpoint())
+
+    async def take_over(self) -> int:
+        """Look how the log stands, and adopt what others left; return how many decisions were.
+
+        LogUnavailableError and LogUncertainError: what was done until then stays.
+        """
+        async with self._turn:
+            await self._look()
+            unbroken_s = self._group_commit.lease.unbroken_s(self._clock.monotonic_s())
+            may_fence = unbroken_s >= self._incarnation.lease_s
+            restored, count = self._restored, 0
+            for number in await self._log.fence_expired(self._incarnation, resigned_only=not may_fence):
+                if restored or number not in self._completions:
+                    count += await self._adopt(number)
+            if restored:
+                self._restored = False
+            return count
+
+    async def resign(self) -> None:
+        """Write the checkpoints, and end this incarnation: whoever comes next takes over at once.
+
+        ``run`` and the group commit's have ended before. LogUnavailableError, LogUncertainError.
+        """
+        await self.write_checkpoints()
+        await self._log.resign(self._incarnation)
 
     async def _renew(self) -> None:
         while True:
             self._group_commit.renew()
             await asyncio.sleep(self._incarnation.lease_s / 3)
 
-    async def _take_over(self) -> None:
+    async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(self._incarnation.lease_s / 3)
-            if self._group_commit.lease.unbroken_s(self._clock.monotonic_s()) < self._incarnation.lease_s:
-                continue
             try:
-                for number in await self._log.fence_expired(self._incarnation):
-                    if number not in self._completions:
-                        await self._adopt(number)
+                await self.take_over()
             except (LogUnavailableError, LogUncertainError) as error:
                 _LOG.warning("takeover_failed", incarnation=self._incarnation.number, error=str(error))
+            await asyncio.sleep(self._incarnation.lease_s / 3)
 
-    async def _adopt(self, number: int) -> None:
-        decisions = await self._log.unfinished(number)
+    async def _look(self) -> None:
+        before, now = self.standing, await self._log.standing()
+        self.standing = now
+        if before is not None and before.is_held and not now.is_held:
+            self._restored = True
+        if before is None or _told(before) != _told(now):
+            self._on_standing(now)
+
+    async def _adopt(self, number: int) -> int:
+        unfinished = await self._log.unfinished(number)
         # The fence may be one that was found, not made, just now: what was read is not known to be durable.
         await self._group_commit.confirm()
-        if not decisions:
-            return
-        self._completions[number] = Completion.taken_over(number, decisions)
-        _LOG.info("incarnation_adopted", incarnation=number, unfinished=len(decisions))
-        self._on_adopted(number, decisions)
+        completion = self._completions.get(number)
+        if completion is None:
+            completion = Completion(number)
+        decisions = completion.take_over(unfinished)
+        if decisions:
+            self._completions[number] = completion
+            _LOG.info("incarnation_adopted", incarnation=number, unfinished=len(decisions))
+            self._on_adopted(number, decisions)
+        return len(decisions)
 
     async def _checkpoint(self) -> None:
         while True:
@@ -111,3 +154,8 @@ class IncarnationLife:
             elif number != self._incarnation.number and not len(completion):
                 # Only when the checkpoint in the log says so too: some may have finished while it was written.
                 del self._completions[number]
+
+
+def _told(standing: Standing) -> tuple[object, ...]:
+    addresses = tuple([live.address for live in standing.live])
+    return standing.held_since_unix_ms, standing.pruned_below_unix_ms, addresses

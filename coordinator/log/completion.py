@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -21,23 +21,17 @@ class Completion:
     ``STRAGGLERS_MAX`` the next one does hold it back, and recovery reads more than it must.
     """
 
-    __slots__ = ("_incarnation", "_last", "_open", "_seen", "_written")
+    __slots__ = ("_acknowledged", "_applied", "_incarnation", "_last", "_open", "_seen", "_written")
 
     def __init__(self, incarnation: int) -> None:
         self._incarnation = incarnation
         self._open: dict[int, Xid] = {}
         self._last = 0
         self._seen = 0
+        # Since the last checkpoint, by the whole group of participants: one entry for many transactions.
+        self._acknowledged: dict[tuple[str, ...], int] = {}
+        self._applied: dict[str, int] = {}
         self._written: Checkpoint | None = None
-
-    @classmethod
-    def taken_over(cls, incarnation: int, unfinished: Iterable[StoredDecision]) -> Completion:
-        """Hold what another incarnation left unfinished, by sequence; all of it counts as straggling."""
-        completion = cls(incarnation)
-        for stored in unfinished:
-            completion.decided(stored.sequence, stored.record.xid)
-        completion._seen = completion._last
-        return completion
 
     def __len__(self) -> int:
         return len(self._open)
@@ -49,22 +43,44 @@ class Completion:
         self._open[sequence] = xid
         self._last = sequence
 
-    def finished(self, sequence: int) -> None:
-        """Count a decision as finished: every branch it concerns acknowledged durably. Idempotent."""
+    def take_over(self, unfinished: Iterable[StoredDecision]) -> Sequence[StoredDecision]:
+        """Hold what another incarnation left, by sequence, and return what was not held before.
+
+        All of it counts as straggling. What is not above all that was ever held is left out.
+        """
+        new = [stored for stored in unfinished if stored.sequence > self._last]
+        for stored in new:
+            self.decided(stored.sequence, stored.record.xid)
+        self._seen = self._last
+        return new
+
+    def finished(self, sequence: int, applied_by: tuple[str, ...] = ()) -> None:
+        """Count a decision as finished, acknowledged as committed by these participants. Idempotent."""
         self._open.pop(sequence, None)
+        if applied_by and self._acknowledged.get(applied_by, 0) < sequence:
+            self._acknowledged[applied_by] = sequence
 
     def checkpoint(self) -> Checkpoint | None:
         """The checkpoint to write now; None when the last one written still says it all."""
         stragglers = [xid for _, xid in self._stragglers()]
         rest = next(islice(self._open, len(stragglers), None), None)
         through = self._last if rest is None else rest - 1
-        checkpoint = Checkpoint(self._incarnation, through, frozenset(stragglers))
+        checkpoint = Checkpoint(self._incarnation, through, frozenset(stragglers), self._take_applied())
         self._seen = self._last
         return None if checkpoint == self._written else checkpoint
 
     def wrote(self, checkpoint: Checkpoint) -> None:
         """Remember what the log was told."""
         self._written = checkpoint
+
+    def _take_applied(self) -> dict[str, int]:
+        applied = dict(self._applied)
+        for participants, sequence in self._acknowledged.items():
+            for participant in participants:
+                applied[participant] = max(applied.get(participant, 0), sequence)
+        self._acknowledged.clear()
+        self._applied = applied
+        return applied
 
     def _stragglers(self) -> Iterable[tuple[int, Xid]]:
         for sequence, xid in islice(self._open.items(), STRAGGLERS_MAX):

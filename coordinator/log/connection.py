@@ -36,7 +36,7 @@ from participant_sdk.ids import Xid
 
 # A refusal that stays is told of this often.
 LOUD_EVERY_S: Final = 60.0
-# Classes of SQLSTATE that pass: standby (25), deadlock (40), resources (53), locks (55), shutdown and cancellation (57).
+# Classes of SQLSTATE that pass: standby (25), deadlock (40), resources (53), locks (55), shutdown, cancellation (57).
 _PASSING: Final = ("25", "40", "53", "55", "57")
 
 _LOG: Final = structlog.get_logger(__name__)

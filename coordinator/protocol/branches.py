@@ -95,6 +95,13 @@ class Branches(dict[str, BranchState]):
         """Those that voted PREPARED: the only ones that are told COMMIT (R2)."""
         return tuple([b.participant for b in self.values() if b.vote is not None and b.vote.kind is VoteKind.PREPARED])
 
+    def applied(self, decision: Decision | None) -> tuple[str, ...]:
+        """Those that acknowledged COMMIT of what they had prepared, and did not end against it; none at ROLLBACK."""
+        if decision is not Decision.COMMIT:
+            return ()
+        ends = [b for b in self.values() if b.done and b.heuristic is None]
+        return tuple([b.participant for b in ends if b.vote is not None and b.vote.kind is VoteKind.PREPARED])
+
     def outcomes(self) -> tuple[BranchOutcome, ...]:
         """The branches as they stand, for people and for the log."""
         return tuple([BranchOutcome(b.participant, b.vote, b.done, b.heuristic) for b in self.values()])

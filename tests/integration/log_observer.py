@@ -12,6 +12,7 @@ import psycopg
 from coordinator.log.connection import Timeouts
 from coordinator.log.decision_log import Appended, LogUncertainError
 from coordinator.log.group_commit import GroupCommit
+from coordinator.log.reported import Reported
 from coordinator.protocol.effects import DecisionRecord
 from coordinator.protocol.events import Recorded
 from participant_sdk.clock import SystemClock
@@ -65,6 +66,8 @@ class Commits:
             own.incarnation,
             clock=SystemClock(),
             random=Random(3),
+            reported=Reported(own.log, ()),
+            participants_of=lambda _: (),
             on_recorded=self._on_recorded,
             on_looked_up=lambda _: None,
             batch_size=64,

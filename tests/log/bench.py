@@ -11,11 +11,12 @@ from random import Random
 from typing import Any
 
 from coordinator.incarnation import IncarnationLife
-from coordinator.log.decision_log import LogUnavailableError, LogUncertainError
+from coordinator.log.decision_log import LogUnavailableError, LogUncertainError, Standing
 from coordinator.log.ended import IncarnationEndedError
 from coordinator.log.group_commit import GroupCommit
 from coordinator.log.memory import MemoryLog, Moment, Statement
 from coordinator.log.memory_store import MemoryLogStore
+from coordinator.log.reported import Reported
 from coordinator.protocol.effects import DecisionRecord, StoredDecision
 from coordinator.protocol.events import Recorded
 from participant_sdk.ids import RequestId, Xid, XidSource
@@ -102,23 +103,31 @@ class Coordinator:
         self.flushes: list[int] = []
         self.looked_up: list[tuple[RequestId, StoredDecision | None]] = []
         self.adopted: list[tuple[int, Sequence[StoredDecision]]] = []
+        self.standings: list[Standing] = []
         self.ended: IncarnationEndedError | None = None
 
     async def start(self, name: str, batch_size: int, queue_bound: int) -> None:
         incarnation = await self.log.open(name, f"{name}:50051", LEASE_S)
+        self.reported = Reported(self.log, self.bench.participants)
         self.number = incarnation.number
         self.commit = GroupCommit(
             self.log,
             incarnation,
             clock=self.bench.clock,
             random=Random(7),
+            reported=self.reported,
+            participants_of=lambda record: record.prepared,
             on_recorded=self._on_recorded,
             on_looked_up=self.looked_up.extend,
             batch_size=batch_size,
             queue_bound=queue_bound,
         )
         self.life = IncarnationLife(
-            self.log, self.commit, clock=self.bench.clock, on_adopted=lambda n, rows: self.adopted.append((n, rows))
+            self.log,
+            self.commit,
+            clock=self.bench.clock,
+            on_adopted=lambda number, rows: self.adopted.append((number, rows)),
+            on_standing=self.standings.append,
         )
         self._xids = XidSource(self.number)
         self.running = asyncio.get_running_loop().create_task(self._run())
@@ -166,6 +175,8 @@ class Bench:
         self.clock = SimulatedClock(loop)
         self.store = MemoryLogStore(self.clock, "0123456789abcdef")
         self.tasks: list[asyncio.Task[None]] = []
+        # Those whose reports the next coordinators wait for.
+        self.participants: tuple[str, ...] = ()
 
     async def coordinator(self, name: str = "one", *, batch_size: int = 512, queue_bound: int = 10_000) -> Coordinator:
         gate = ScriptedGate()
