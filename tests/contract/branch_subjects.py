@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, LiteralString, NamedTuple
 
 import psycopg
 
@@ -13,11 +13,23 @@ from participant_sdk.branch import BranchCall, BranchPhase
 from participant_sdk.clock import SystemClock
 from participant_sdk.ids import Xid, XidSource
 from participant_sdk.participant import Commit, Operation, Participant, Prepare, Rollback
+from participant_sdk.resources.invariants import violations
 from participant_sdk.resources.memory import MemoryResource
 from participant_sdk.resources.memory_store import MemoryStore
 from participant_sdk.resources.postgres_operations import Statement
 from participant_sdk.resources.postgres_xa import PostgresXaResource
+from participant_sdk.resources.reservation import ReservationResource
 from participant_sdk.xa import Ack, Decision, Vote
+from sidecars.trading import operations as trading
+
+
+class Business(NamedTuple):
+    """Operations that say yes, no, and "nothing changed"."""
+
+    yes: Operation
+    no: Operation
+    read: Operation
+
 
 LOG: Final = "0123456789abcdef"
 INCARNATION: Final = 7
@@ -28,6 +40,13 @@ _XIDS: Final = XidSource(INCARNATION)
 YES: Final = Operation("bank", "credit", '{"account":"alice","amount":"1"}')
 NO: Final = Operation("bank", "debit", '{"account":"alice","amount":"1000000"}')
 READ: Final = Operation("bank", "read", '{"account":"alice"}')
+BANK: Final = Business(YES, NO, READ)
+_ORDER: Final = '{"user_id":"alice","symbol":"BTC/USD","side":"buy","amount":"1","price":"100"}'
+TRADING: Final = Business(
+    Operation("trading", "place_order", _ORDER),
+    Operation("trading", "cancel_order", '{"order_id":"no-such-order"}'),
+    Operation("trading", "validate_order", _ORDER),
+)
 
 
 def an_xid() -> Xid:
@@ -43,13 +62,16 @@ def prepare_of(xid: Xid, *operations: Operation, request_id: str = "") -> Prepar
 class Subject:
     """One participant. ``enlist`` begins work under an xid, with number 1; ``expire`` ends what is late.
 
-    ``balance`` reads alice's account past the participant.
+    ``effects`` counts, past the participant, how often a yes took effect. Without ``has_work`` there is
+    none before Prepare.
     """
 
     participant: Participant
     enlist: Callable[[Xid, float], Awaitable[None]]
     expire: Callable[[], Awaitable[int]]
-    balance: Callable[[], Awaitable[int]]
+    effects: Callable[[], Awaitable[int]]
+    business: Business = BANK
+    has_work: bool = True
 
     async def vote(self, prepare: Prepare) -> Vote:
         (vote,) = await self.participant.prepare([prepare])
@@ -79,7 +101,7 @@ class Subject:
                 await self.rollback(xid)
                 return
             case _:
-                await self.vote(prepare_of(xid, YES))
+                await self.vote(prepare_of(xid, self.business.yes))
         if phase is BranchPhase.COMMITTED:
             await self.commit(xid)
         elif phase is BranchPhase.HEURISTIC:
@@ -87,7 +109,11 @@ class Subject:
 
     async def do(self, call: BranchCall, xid: Xid, *, ends_work: bool) -> Ack | Vote | None:
         """Make a call; None for those without an answer."""
-        operations = {BranchCall.VOTE_PREPARED: YES, BranchCall.VOTE_READ_ONLY: READ, BranchCall.VOTE_ROLLED_BACK: NO}
+        operations = {
+            BranchCall.VOTE_PREPARED: self.business.yes,
+            BranchCall.VOTE_READ_ONLY: self.business.read,
+            BranchCall.VOTE_ROLLED_BACK: self.business.no,
+        }
         match call:
             case BranchCall.ENLIST | BranchCall.EXPIRE:
                 raise AssertionError("has no answer of its own")
@@ -117,10 +143,10 @@ async def memory_bank() -> AsyncGenerator[Subject]:
         resource.begin(LOG, xid, 1, _CLOCK.monotonic_s() + remaining_s)
         resource.do(LOG, xid, YES)
 
-    async def balance() -> int:
-        return int(store.durable.accounts["alice"].balance)
+    async def effects() -> int:
+        return int(store.durable.accounts["alice"].balance) - 100
 
-    yield Subject(resource, enlist, resource.expire, balance)
+    yield Subject(resource, enlist, resource.expire, effects)
     assert resource.invariants() == []
 
 
@@ -153,11 +179,31 @@ async def xa_bank(dsn: str) -> AsyncGenerator[Subject]:
             async with work.operation() as connection:
                 await connection.execute("update accounts set balance = balance + 1 where name = 'alice'")
 
-        async def balance() -> int:
-            async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-                cursor = await connection.execute("select balance from accounts where name = 'alice'")
-                row = await cursor.fetchone()
-                assert row is not None
-                return int(row[0])
+        async def effects() -> int:
+            return await _number(dsn, "select balance::integer - 100 from accounts where name = 'alice'")
 
-        yield Subject(resource, enlist, resource.expire, balance)
+        yield Subject(resource, enlist, resource.expire, effects)
+
+
+@asynccontextmanager
+async def reservation_book(dsn: str) -> AsyncGenerator[Subject]:
+    async with ReservationResource.open("trading", trading.SERVICE, dsn, _CLOCK) as resource:
+
+        async def enlist(_xid: Xid, _remaining_s: float) -> None:
+            raise AssertionError("there is no work before Prepare")
+
+        async def expire() -> int:
+            return 0
+
+        async def effects() -> int:
+            return await _number(dsn, "select count(*)::integer from trading.orders where status = 2")
+
+        yield Subject(resource, enlist, expire, effects, TRADING, has_work=False)
+    assert await violations(dsn, trading.SERVICE.invariants) == []
+
+
+async def _number(dsn: str, query: LiteralString) -> int:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        row = await (await connection.execute(query)).fetchone()
+        assert row is not None
+        return int(row[0])

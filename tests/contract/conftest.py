@@ -9,6 +9,8 @@ import pytest
 
 from coordinator.log.decision_log import DecisionLog
 from coordinator.log.postgres import migrate_log
+from tests.conftest import MakeDatabase
+from tests.contract.branch_subjects import Subject, memory_bank, reservation_book, xa_bank
 from tests.contract.worlds import MemoryWorld, PostgresWorld, World
 
 
@@ -32,3 +34,17 @@ def world(request: pytest.FixtureRequest) -> World:
 @pytest.fixture
 def log(world: World) -> DecisionLog:
     return world.handle()
+
+
+@pytest.fixture(params=["memory", "postgres_xa", "reservation"])
+async def subject(request: pytest.FixtureRequest, databases: MakeDatabase) -> AsyncIterator[Subject]:
+    """Each kind of participant, for the contract that all of them keep."""
+    match request.param:
+        case "memory":
+            opened = memory_bank()
+        case "postgres_xa":
+            opened = xa_bank(await databases("bank"))
+        case _:
+            opened = reservation_book(await databases("book"))
+    async with opened as participating:
+        yield participating

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-
-import pytest
-
 from participant_sdk.branch import BranchCall, BranchPhase, step
 from participant_sdk.ids import Xid
 from participant_sdk.xa import Ack, Decision, Heuristic, Vote, VoteKind, XaCode
-from tests.conftest import MakeDatabase
-from tests.contract.branch_subjects import LOG, NO, YES, Subject, an_xid, memory_bank, prepare_of, xa_bank
+from tests.contract.branch_subjects import LOG, Subject, an_xid, prepare_of
 
 ANSWERED = [call for call in BranchCall if call not in (BranchCall.ENLIST, BranchCall.EXPIRE)]
 VOTES = {
@@ -21,25 +16,19 @@ VOTES = {
 EFFECT = {BranchPhase.COMMITTED, BranchPhase.HEURISTIC}
 
 
-@pytest.fixture(params=["memory", "postgres_xa"])
-async def subject(request: pytest.FixtureRequest, databases: MakeDatabase) -> AsyncGenerator[Subject]:
-    if request.param == "memory":
-        async with memory_bank() as bank:
-            yield bank
-        return
-    async with xa_bank(await databases("bank")) as bank:
-        yield bank
-
-
 async def test_every_call_in_every_phase_does_what_the_table_says(subject: Subject) -> None:
     """R10, R11, R12. Every pair in one database, each with a branch of its own."""
-    for phase in BranchPhase:
+    for phase in phases_of(subject):
         for forced in (Decision.COMMIT, Decision.ROLLBACK) if phase is BranchPhase.HEURISTIC else (Decision.COMMIT,):
             for call in ANSWERED:
                 xid = an_xid()
                 await check_pair(subject, xid, phase, call, forced)
                 # What is left prepared would keep alice's row locked.
                 await subject.rollback(xid)
+
+
+def phases_of(subject: Subject) -> list[BranchPhase]:
+    return [phase for phase in BranchPhase if subject.has_work or phase is not BranchPhase.ACTIVE]
 
 
 async def check_pair(subject: Subject, xid: Xid, phase: BranchPhase, call: BranchCall, forced: Decision) -> None:
@@ -81,25 +70,30 @@ async def test_each_branch_takes_effect_once_and_only_if_committed(subject: Subj
         (BranchPhase.HEURISTIC, Decision.COMMIT, 1),
         (BranchPhase.HEURISTIC, Decision.ROLLBACK, 0),
     ):
-        before, xid = await subject.balance(), an_xid()
+        before, xid = await subject.effects(), an_xid()
         await subject.bring_to(phase, xid, forced)
         for _ in range(2):
             if phase in EFFECT:
                 await subject.commit(xid)
-                await subject.vote(prepare_of(xid, YES))
-        assert await subject.balance() == before + effect
+                await subject.vote(prepare_of(xid, subject.business.yes))
+        assert await subject.effects() == before + effect
         await subject.rollback(xid)
-        assert await subject.balance() == before + effect
+        assert await subject.effects() == before + effect
 
 
 async def test_work_under_an_xid_is_prepared_only_by_an_exact_match(subject: Subject) -> None:
-    """R13."""
+    """R13. Where there is no work before Prepare, nothing matches."""
+    if not subject.has_work:
+        xid = an_xid()
+        ends = prepare_of(xid)._replace(ends_work=True, branch_number=1, operation_count=1)
+        assert (await subject.vote(ends)).xa_code == XaCode.XAER_NOTA
+        return
     for number, count, expected in (
         (1, 1, VoteKind.PREPARED),
         (1, 2, VoteKind.ROLLED_BACK),
         (2, 1, VoteKind.ROLLED_BACK),
     ):
-        xid, before = an_xid(), await subject.balance()
+        xid, before = an_xid(), await subject.effects()
         await subject.bring_to(BranchPhase.ACTIVE, xid)
         ends = prepare_of(xid)._replace(ends_work=True, branch_number=number, operation_count=count)
         vote = await subject.vote(ends)
@@ -107,11 +101,13 @@ async def test_work_under_an_xid_is_prepared_only_by_an_exact_match(subject: Sub
         assert await subject.vote(ends) == vote
         if expected is VoteKind.PREPARED:
             await subject.commit(xid)
-        assert await subject.balance() == before + (expected is VoteKind.PREPARED)
+        assert await subject.effects() == before + (expected is VoteKind.PREPARED)
 
 
 async def test_work_under_an_xid_expires_with_its_deadline(subject: Subject) -> None:
     """R13: late work is rolled back, and a Prepare of it is refused."""
+    if not subject.has_work:
+        return
     xid = an_xid()
     await subject.enlist(xid, 0.3)
     while await subject.phase(xid) is BranchPhase.ACTIVE:
@@ -124,9 +120,9 @@ async def test_work_under_an_xid_expires_with_its_deadline(subject: Subject) -> 
 async def test_one_bad_branch_fails_nothing_else(subject: Subject) -> None:
     """R17."""
     good, bad, other = an_xid(), an_xid(), an_xid()
-    malformed = YES._replace(parameters="{")
+    malformed = subject.business.yes._replace(parameters="{")
     votes = await subject.participant.prepare(
-        [prepare_of(good, YES), prepare_of(bad, NO), prepare_of(other, malformed)]
+        [prepare_of(good, subject.business.yes), prepare_of(bad, subject.business.no), prepare_of(other, malformed)]
     )
     assert [vote.kind for vote in votes] == [VoteKind.PREPARED, VoteKind.ROLLED_BACK, VoteKind.ROLLED_BACK]
     assert votes[1].is_business_no
@@ -137,16 +133,16 @@ async def test_one_bad_branch_fails_nothing_else(subject: Subject) -> None:
 async def test_a_second_branch_of_a_live_request_votes_transient(subject: Subject) -> None:
     """R3."""
     first, second, third = an_xid(), an_xid(), an_xid()
-    await subject.vote(prepare_of(first, YES, request_id="order-1"))
-    assert (await subject.vote(prepare_of(second, YES, request_id="order-1"))).transient
+    await subject.vote(prepare_of(first, subject.business.yes, request_id="order-1"))
+    assert (await subject.vote(prepare_of(second, subject.business.yes, request_id="order-1"))).transient
     await subject.rollback(first)
-    assert (await subject.vote(prepare_of(third, YES, request_id="order-1"))).kind is VoteKind.PREPARED
+    assert (await subject.vote(prepare_of(third, subject.business.yes, request_id="order-1"))).kind is VoteKind.PREPARED
     await subject.rollback(third)
 
 
 async def test_a_participant_knows_whose_branches_it_holds_without_being_told(subject: Subject) -> None:
     """R12: after a restart it asks before any coordinator has spoken to it."""
     xid = an_xid()
-    await subject.vote(prepare_of(xid, YES))
+    await subject.vote(prepare_of(xid, subject.business.yes))
     assert list(await subject.participant.log_ids()) == [LOG]
     await subject.rollback(xid)
