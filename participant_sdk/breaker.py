@@ -86,6 +86,7 @@ class Breaker:
             self._refused = True
             return False
         self._probe = xid
+        self._refused = False
         self._tried[xid] = None
         if len(self._tried) > TRIED_MAX:
             del self._tried[next(iter(self._tried))]

@@ -90,8 +90,10 @@ class Trust:
             self._wake.clear()
             while self._breaker.state is not BreakerState.CLOSED:
                 await asyncio.sleep(self._breaker.wait_s)
+                state = self._breaker.state
                 if self._breaker.time_up():
                     self._offer_again()
+                self._note(state)
 
     def _note(self, before: BreakerState) -> None:
         state = self._breaker.state

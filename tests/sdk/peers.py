@@ -21,6 +21,7 @@ from participant_sdk.link import Link
 from participant_sdk.participant import Operation, Prepare
 from participant_sdk.resources.memory import MemoryResource
 from participant_sdk.resources.memory_store import MemoryStore
+from participant_sdk.silence import SILENCE_S
 from participant_sdk.transport import FrameTransport
 from participant_sdk.xa import Ack, AckKind, Decision, Vote, VoteKind
 
@@ -133,6 +134,7 @@ async def linked(
     clock: Clock = CLOCK,
     batch_size: int = 512,
     timeout_s: float = 2.0,
+    silence_s: float = SILENCE_S,
 ) -> AsyncGenerator[Link]:
     """Run a link to a port, or over a transport, until the block ends."""
     if isinstance(transport, int):
@@ -146,6 +148,7 @@ async def linked(
         jitter=random.Random(1),
         batch_size=batch_size,
         connect_timeout_s=timeout_s,
+        silence_s=silence_s,
     )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(link.run())
