@@ -16,7 +16,10 @@ class ParticipantHealth:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """One look at a coordinator. ``log_is_open``: its lease was renewed within its length."""
+    """One look at a coordinator. ``log_is_open``: its lease was renewed within its length.
+
+    ``held``: why the log is in HOLD, empty when it is not. ``needing_attention`` counts transactions.
+    """
 
     coordinator: str
     incarnation: int
@@ -26,6 +29,8 @@ class Health:
     in_flight: int
     unfinished: int
     participants: tuple[ParticipantHealth, ...]
+    held: str = ""
+    needing_attention: int = 0
 
     @property
     def is_ready(self) -> bool:
@@ -34,7 +39,8 @@ class Health:
 
     @property
     def status(self) -> str:
-        """DOWN: not ready. DEGRADED: ready, but not every participant is up. UP: all is well."""
+        """DOWN: not ready. DEGRADED: ready, with a participant down, the log in HOLD, or an operator needed. UP."""
         if not self.is_ready:
             return "DOWN"
-        return "UP" if all(participant.is_up for participant in self.participants) else "DEGRADED"
+        is_well = all(each.is_up for each in self.participants) and not self.held and not self.needing_attention
+        return "UP" if is_well else "DEGRADED"

@@ -32,13 +32,12 @@ class _Left(NamedTuple):
 class Recovery:
     """Redoes decided transactions; undecided ones need nothing: their participants ask, and hear ROLLBACK (R7).
 
-    ``run`` must run: what was adopted waits for it. ``taken_over`` counts transactions since the start.
+    ``run`` must run: what was adopted waits for it.
     """
 
-    __slots__ = ("_batcher", "_engine", "_idle", "_life", "_timing", "taken_over")
+    __slots__ = ("_batcher", "_engine", "_idle", "_life", "_timing")
 
     def __init__(self, engine: Engine, timing: Timing) -> None:
-        self.taken_over = 0
         self._engine = engine
         self._timing = timing
         self._batcher: Batcher[_Left] = Batcher(self._drive, cap=SLICE_MAX, bound=QUEUE_MAX)
@@ -79,7 +78,6 @@ class Recovery:
         for transaction in driven:
             held = self._engine.find(transaction.xid)
             if held is None:
-                self.taken_over += 1
                 self._engine.drive(transaction, f"decided by incarnation {incarnation}")
             elif held.transaction.phase in FINISHED:
                 # Driven before, and a stale checkpoint has hidden it.

@@ -66,8 +66,16 @@ def health_json(health: Health) -> str:
             "coordinator": health.coordinator,
             "incarnation": health.incarnation,
             "stopping": health.stopping,
-            "decision_log": {"status": "UP" if health.log_is_open else "DOWN", "log_id": health.log_id},
-            "transactions": {"in_flight": health.in_flight, "unfinished": health.unfinished},
+            "decision_log": {
+                "status": "DOWN" if not health.log_is_open else "HELD" if health.held else "UP",
+                "log_id": health.log_id,
+                "held_reason": health.held or None,
+            },
+            "transactions": {
+                "in_flight": health.in_flight,
+                "unfinished": health.unfinished,
+                "needing_attention": health.needing_attention,
+            },
             "participants": [
                 {"name": each.name, "address": each.address, "status": "UP" if each.is_up else "DOWN"}
                 for each in health.participants
