@@ -188,8 +188,6 @@ class Peers:
             )
         if state is None or state.fenced:
             return None
-        if state.address == self._own.address:
-            raise _unreachable(xid, _Owner(state.number, state.address), "another incarnation is there by now")
         return _Owner(state.number, state.address)
 
     async def _read(self, xid: Xid) -> LogAnswer:

@@ -258,7 +258,8 @@ async def test_a_forwarded_call_names_the_incarnation_and_takes_the_deadline_alo
         (call,) = script.calls
         assert call["metadata"][FORWARDED_KEY] == str(Xid.parse(script.xid).incarnation)
         assert call["metadata"][LOG_ID_KEY] == world.log.log_id
-        assert 5 < call["left_s"] <= 7
+        # The wire rounds up.
+        assert 5 < call["left_s"] < 8
 
 
 async def test_a_client_that_leaves_takes_its_call_along(world: System, place: Fleet) -> None:
