@@ -37,12 +37,16 @@ class Inquiries:
         self._log = log
         self._commit = commit
 
-    async def decision(self, xid: Xid) -> DecisionAnswer:
-        """What became of this transaction (R7). Only COMMIT and ROLLBACK end a doubt."""
+    async def decision(self, xid: Xid, participants: Sequence[str] = ()) -> DecisionAnswer:
+        """What became of this transaction (R7). Only COMMIT and ROLLBACK end a doubt.
+
+        ``participants`` are the transaction's as the asker names them, itself among them: ROLLBACK of an
+        earlier incarnation's is presumed once they all have reported; without names, once everybody has (R15).
+        """
         running = self._engine.find(xid)
         if running is not None:
             return self._of_transaction(running.transaction)
-        answer = await self._read(xid)
+        answer = await self._read(xid, participants)
         own = self._engine.incarnation
         if answer.state is not DecisionState.PENDING or answer.held or xid.incarnation != own.number:
             return self._of_log(answer)
@@ -50,13 +54,16 @@ class Inquiries:
             return DecisionAnswer(DecisionState.FORGOTTEN, epoch=own.epoch)
         try:
             await self._engine.presume(xid)
-        except BusyError as error:
+        except (BusyError, UnavailableError) as error:
             raise UnavailableError(f"transaction {xid}: {error.message}", xid=xid) from error
         found = self._engine.find(xid)
         return self._of_transaction(found.transaction) if found else self._of_log(await self._read(xid))
 
     async def transaction(self, xid: Xid) -> TransactionView:
-        """Everything known of one transaction. UnknownTransactionError names its owner, if that lives."""
+        """Everything known of one transaction. UnknownTransactionError names its owner, if that lives.
+
+        UnavailableError while nothing may be presumed of it (R15).
+        """
         running = self._engine.find(xid)
         if running is not None:
             return running.view()
@@ -66,6 +73,7 @@ class Inquiries:
         gave = self._engine.gave(xid)
         if gave or (answer.state is DecisionState.ROLLBACK and answer.owner is not None):
             return _presumed(xid)
+        _check_presumable(xid, answer)
         owner = answer.owner
         is_elsewhere = owner and not owner.fenced and owner.address != self._engine.incarnation.address
         where = f"; ask its owner at {owner.address}" if owner and is_elsewhere else ""
@@ -98,9 +106,9 @@ class Inquiries:
             raise UnknownTransactionError(f"transaction {xid} is not held by this coordinator", xid=xid)
         return self._engine.watchers.follow(found.view())
 
-    async def _read(self, xid: Xid) -> Answer:
+    async def _read(self, xid: Xid, participants: Sequence[str] = ()) -> Answer:
         try:
-            return await self._commit.read(xid)
+            return await self._commit.read(xid, participants)
         except (LogUnavailableError, QueueFullError) as error:
             raise UnavailableError(f"transaction {xid}: the decision log cannot be read; ask again", xid=xid) from error
 
@@ -121,6 +129,22 @@ class Inquiries:
         owner = answer.owner
         address = owner.address if owner and not owner.fenced and answer.state is DecisionState.PENDING else ""
         return DecisionAnswer(answer.state, owner_address=address, epoch=epoch)
+
+
+def _check_presumable(xid: Xid, answer: Answer) -> None:
+    """UnavailableError where only a presumption would tell the outcome, and the log may have lost it."""
+    if answer.unreported and answer.owner is not None:
+        raise UnavailableError(
+            f"transaction {xid} is not in the log, and what it was cannot be told before every participant has"
+            f" reported: {', '.join(answer.unreported)} has not; ask again",
+            xid=xid,
+        )
+    if answer.held and answer.owner is not None and answer.owner.fenced:
+        raise UnavailableError(
+            f"transaction {xid} is not in the log, which is in HOLD because it may have lost its tail;"
+            " ask again after the release",
+            xid=xid,
+        )
 
 
 def _view_of(stored: StoredDecision) -> TransactionView:

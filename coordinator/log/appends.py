@@ -11,6 +11,21 @@ Each round is one append of the log (R4). What it answers:
 - a refused value (R17): the batch goes again in halves until the bad record is alone.
 - HELD (R15): the batch waits; empty batches renew the lease and confirm what was read.
 - anything else: this incarnation has ended, and ``run`` raises. Nothing more is reported.
+
+A COMMIT is written only once every participant of its transaction has reported since the log was
+connected to last (R15). Others wait aside, and what travels with them goes (R17):
+
+1. After any failure an empty batch goes first. If it finds a new connection, the reports are
+   forgotten before a record can be written over it, and the log's sequence is compared.
+2. A batch that was certainly not written is parted anew before each try: what may not go waits aside.
+3. A batch that may have been written (R5) and holds a COMMIT that may not go now cannot be written
+   again as it was, and must not stop the others for ever. Its other records go with the same expected
+   sequence; if it has no others, one sequence is burned in their place.
+4. Where that is WRITTEN, the sequence has moved past what the open write expects: it can never happen
+   any more, and what it held wants a report like any other. It waits aside.
+5. Where that is refused because the sequence has moved, the open write, or this one whose own answer
+   was lost, did happen: the rows present are the truth, reports or none, for they are in this very
+   log; the absent ones are parted anew.
 """
 
 from __future__ import annotations
@@ -41,10 +56,12 @@ from coordinator.log.ended import (
     SequenceBrokenError,
 )
 from coordinator.log.lease import Lease
+from coordinator.log.reported import Reported
 from coordinator.protocol.effects import DecisionRecord
 from participant_sdk.backoff import Backoff
 from participant_sdk.batching import QueueFullError
 from participant_sdk.clock import Clock
+from participant_sdk.xa import Decision
 
 HELD_PAUSE_S: Final = 0.25
 
@@ -58,8 +75,9 @@ class Appends:
 
     ``on_written`` gets the records that are durable under these sequences; ``on_conflicts`` the
     records that were not inserted because of a row that is there already; ``on_refused`` gets a
-    record that the database refuses with the reason, and returns the one to write in its place.
-    The callbacks run in the loop's own task and must not block.
+    record that the database refuses with the reason, and returns the one to write in its place;
+    ``participants_of`` names all participants of a COMMIT's transaction. The callbacks run in the
+    loop's own task and must not block.
     """
 
     def __init__(
@@ -71,6 +89,8 @@ class Appends:
         random: Random,
         batch_size: int,
         queue_bound: int,
+        reported: Reported,
+        participants_of: Callable[[DecisionRecord], Iterable[str]],
         on_written: Callable[[Sequence[Sequenced]], None],
         on_conflicts: Callable[[Sequence[DecisionRecord]], None],
         on_refused: Callable[[DecisionRecord, str], DecisionRecord],
@@ -84,6 +104,8 @@ class Appends:
         self._backoff = Backoff(random, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
         self._batch_size = batch_size
         self._queue_bound = queue_bound
+        self._reported = reported
+        self._participants_of = participants_of
         self._on_written = on_written
         self._on_conflicts = on_conflicts
         self._on_refused = on_refused
@@ -93,16 +115,22 @@ class Appends:
         self._taken: deque[list[DecisionRecord]] = deque()
         # Whether one of the taken batches may have been written, or may yet be (R5).
         self._uncertain = False
+        # COMMITs that were not written and want a report; they go again when one comes.
+        self._aside: list[DecisionRecord] = []
+        self._has_reports = False
+        # The last statement failed: an empty batch goes next.
+        self._is_shaken = False
         self._unconfirmed: list[Callable[[], None]] = []
         self._renewal_due = False
         self._wake = asyncio.Event()
+        reported.whenever_reported(self._take_reports)
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + len(self._aside)
 
     def put(self, record: DecisionRecord) -> None:
         """Queue a record. QueueFullError at the bound, with nothing queued."""
-        if len(self._queue) >= self._queue_bound:
+        if len(self._queue) + len(self._aside) >= self._queue_bound:
             raise QueueFullError(f"{self._queue_bound} records are queued for the decision log, the most allowed")
         self._queue.append(record)
         self._wake.set()
@@ -128,10 +156,39 @@ class Appends:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self._readmit()
             while self._taken or self._queue or self._unconfirmed or self._renewal_due:
-                if not self._taken and self._queue:
-                    self._taken.append(self._take())
-                await self._round(self._taken[0] if self._taken else [])
+                records, burned = self._next()
+                await self._round(records, burned)
+                self._readmit()
+
+    def _take_reports(self) -> None:
+        self._has_reports = True
+        self._wake.set()
+
+    def _readmit(self) -> None:
+        """Queue again, ahead of others, what waited aside and may go now."""
+        if not self._has_reports:
+            return
+        self._has_reports = False
+        going, self._aside = self._part(self._aside)
+        self._queue.extendleft(reversed(going))
+
+    def _next(self) -> tuple[list[DecisionRecord], int]:
+        """What the next round writes: records, and how many sequences it burns instead of some."""
+        self._reported.turn()
+        if self._is_shaken:
+            return [], 0
+        if self._taken and self._uncertain:
+            going, waiting = self._part(self._taken[0])
+            return going, 1 if waiting and not going else 0
+        while self._taken or self._queue:
+            going, waiting = self._part(self._taken.popleft() if self._taken else self._take())
+            self._set_aside(waiting)
+            if going:
+                self._taken.appendleft(going)
+                return going, 0
+        return [], 0
 
     def _take(self) -> list[DecisionRecord]:
         batch = [self._queue.popleft() for _ in range(min(self._batch_size, len(self._queue)))]
@@ -142,59 +199,92 @@ class Appends:
         self._queue.extendleft(reversed([record for record in batch if first[record.xid] is not record]))
         return [record for record in batch if first[record.xid] is record]
 
-    async def _round(self, batch: list[DecisionRecord]) -> None:
+    def _part(self, batch: list[DecisionRecord]) -> tuple[list[DecisionRecord], list[DecisionRecord]]:
+        """Part what may be written now from what wants a report (R15)."""
+        if self._reported.is_complete:
+            return batch, []
+        going: list[DecisionRecord] = []
+        waiting: list[DecisionRecord] = []
+        for record in batch:
+            (going if self._may_go(record) else waiting).append(record)
+        return going, waiting
+
+    def _may_go(self, record: DecisionRecord) -> bool:
+        if record.decision is not Decision.COMMIT:
+            return True
+        participants = tuple(self._participants_of(record))
+        return not participants or not self._reported.missing(participants)
+
+    def _set_aside(self, records: list[DecisionRecord]) -> None:
+        if records and not self._aside:
+            _LOG.warning("commits_wait_for_reports", participants=self._reported.missing())
+        self._aside += records
+
+    async def _round(self, records: list[DecisionRecord], burned: int = 0) -> None:
         confirming, self._unconfirmed = self._unconfirmed, []
         self._renewal_due = False
-        began_s = self._clock.monotonic_s()
+        began_s, generation = self._clock.monotonic_s(), self._reported.generation
         try:
-            appended = await self._log.append(self._incarnation, self._sequence, batch)
+            appended = await self._log.append(self._incarnation, self._sequence, records, burned=burned)
         except BadRecordError as error:
             self._unconfirmed[:0] = confirming
             self._split(str(error))
         except (LogUnavailableError, LogUncertainError) as error:
             self._unconfirmed[:0] = confirming
-            self._renewal_due = True
-            self._uncertain |= bool(batch) and isinstance(error, LogUncertainError)
-            _LOG.warning("decision_log_write_failed", uncertain=self._uncertain, records=len(batch), error=str(error))
-            await self._backoff.wait()
+            self._renewal_due = self._is_shaken = True
+            uncertain = isinstance(error, LogUncertainError)
+            self._uncertain |= bool(records) and uncertain
+            _LOG.warning("decision_log_write_failed", uncertain=self._uncertain, records=len(records), error=str(error))
+            # A new connection that wants an empty batch first is no outage.
+            if uncertain or self._reported.generation == generation:
+                await self._backoff.wait()
         else:
+            self._is_shaken = False
             if appended.status is AppendStatus.WRITTEN:
                 self.lease.renewed(began_s, self._clock.monotonic_s())
-                self._written(batch, appended, confirming)
+                self._written(records, burned, appended, confirming)
             else:
                 self._unconfirmed[:0] = confirming
-                await self._refused(batch, appended)
+                await self._refused(records, burned, appended)
 
-    def _written(self, batch: list[DecisionRecord], appended: Appended, confirming: list[Callable[[], None]]) -> None:
+    def _written(
+        self, records: list[DecisionRecord], burned: int, appended: Appended, confirming: list[Callable[[], None]]
+    ) -> None:
         self._backoff.reset()
         first = self._sequence + 1
-        if appended.last_sequence != self._sequence + len(batch):
+        if appended.last_sequence != self._sequence + len(records) + burned:
             raise SequenceBrokenError(
-                f"after {len(batch)} records from {first} the log's sequence is {appended.last_sequence}"
+                f"after {len(records) + burned} sequences from {first} the log's is {appended.last_sequence}"
             )
         self._sequence = appended.last_sequence
-        if batch:
-            self._taken.popleft()
-            self._uncertain = False
+        if records or burned:
+            self._settle_unwritten(self._taken.popleft(), records)
         for then in confirming:
             then()
         if not appended.conflicts:
-            self._on_written([(record, sequence) for sequence, record in enumerate(batch, first)])
+            self._on_written([(record, sequence) for sequence, record in enumerate(records, first)])
             return
         conflicts = appended.conflicts
-        self._on_written([(r, sequence) for sequence, r in enumerate(batch, first) if r.xid not in conflicts])
-        self._on_conflicts([record for record in batch if record.xid in conflicts])
+        self._on_written([(r, sequence) for sequence, r in enumerate(records, first) if r.xid not in conflicts])
+        self._on_conflicts([record for record in records if record.xid in conflicts])
 
-    async def _refused(self, batch: list[DecisionRecord], appended: Appended) -> None:
+    def _settle_unwritten(self, taken: list[DecisionRecord], records: list[DecisionRecord]) -> None:
+        """Put aside what the batch held back: now it is certain that no open write of it can happen."""
+        self._uncertain = False
+        if len(taken) > len(records):
+            written = {record.xid for record in records}
+            self._set_aside([record for record in taken if record.xid not in written])
+
+    async def _refused(self, records: list[DecisionRecord], burned: int, appended: Appended) -> None:
         match appended.status:
-            case AppendStatus.HELD if batch:
-                _LOG.warning("decision_log_held", records=len(batch), queued=len(self._queue))
+            case AppendStatus.HELD if records or burned:
+                _LOG.warning("decision_log_held", records=len(records), queued=len(self))
                 await asyncio.sleep(HELD_PAUSE_S)
                 await self._round([])
             case AppendStatus.SEQUENCE_AHEAD if self._uncertain:
                 await self._settle(appended.last_sequence)
             case AppendStatus.FENCED:
-                raise FencedError(f"incarnation {self._incarnation.number} was fenced")
+                raise FencedError(await self._why_fenced())
             case AppendStatus.TIMELINE_CHANGED:
                 raise FencedError(
                     f"incarnation {self._incarnation.number} ended with the log's timeline {self._incarnation.timeline}"
@@ -203,9 +293,19 @@ class Appends:
                 await self._hold(appended.last_sequence)
             case AppendStatus.SEQUENCE_AHEAD | AppendStatus.HELD | AppendStatus.WRITTEN:
                 raise SequenceBrokenError(
-                    f"the log answers {appended.status.name} at sequence {appended.last_sequence} to {len(batch)}"
+                    f"the log answers {appended.status.name} at sequence {appended.last_sequence} to {len(records)}"
                     f" records after {self._sequence}, and no write of ours is open"
                 )
+
+    async def _why_fenced(self) -> str:
+        message = f"incarnation {self._incarnation.number} was fenced"
+        try:
+            standing = await self._log.standing()
+        except LogUnavailableError:
+            return message
+        if not standing.is_held:
+            return message
+        return f"{message}: the log is in HOLD: {standing.held_reason}; see the runbook docs/runbooks/hold.md"
 
     async def _settle(self, last_sequence: int) -> None:
         """Find out what the unknown write did: the log's sequence says that it happened (R5)."""

@@ -8,14 +8,16 @@ answers come back in batches, once they are certain:
   then ``Recorded.stored`` is the answer (R3). If the database refuses the record's values, the
   own ROLLBACK row is the answer too, with the reason ``RECORD_REFUSED`` (R17).
 - a lookup's or an inquiry's answer after a later write of our own was confirmed (R7); only
-  answers that bind nobody (nothing found; PENDING; FORGOTTEN) come at once.
+  answers that bind nobody (nothing found; PENDING; FORGOTTEN) come at once. An inquiry's answer and
+  the write that confirms it are of one generation of the log, or it is asked again: the fence that it
+  rests on may be gone with the tail of a log that was restored in between (R15).
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Final, NamedTuple, TypeVar
 
@@ -27,6 +29,7 @@ from coordinator.log.decision_log import BACKOFF_CAP_S, BACKOFF_FIRST_S, Decisio
 from coordinator.log.ended import IncarnationEndedError
 from coordinator.log.inquiry import Answer, judge
 from coordinator.log.lease import Lease
+from coordinator.log.reported import Reported
 from coordinator.protocol.effects import DecisionRecord, StoredDecision
 from coordinator.protocol.events import Recorded
 from participant_sdk.backoff import Backoff
@@ -49,6 +52,7 @@ class _Lookup(NamedTuple):
 
 class _Inquiry(NamedTuple):
     xid: Xid
+    participants: tuple[str, ...]
     answer: asyncio.Future[Answer]
 
 
@@ -57,7 +61,8 @@ class GroupCommit:
 
     ``on_recorded`` gets each flush's records, in order of their sequence; the record is the row that
     was written, so it says ROLLBACK where ``Recorded.stored`` is set. ``on_looked_up`` gets each
-    round's lookups. Both run between the loop's steps, must not block, and may call ``append`` and
+    round's lookups. ``participants_of`` names every participant of a COMMIT record's transaction, not only
+    those that prepared. All run between the loop's steps, must not block, and may call ``append`` and
     ``lookup``. ``run`` must be running for anything to happen.
     """
 
@@ -68,6 +73,8 @@ class GroupCommit:
         *,
         clock: Clock,
         random: Random,
+        reported: Reported,
+        participants_of: Callable[[DecisionRecord], Iterable[str]],
         on_recorded: Callable[[list[tuple[DecisionRecord, Recorded]]], None],
         on_looked_up: Callable[[list[tuple[RequestId, StoredDecision | None]]], None],
         batch_size: int = BATCH_CAP_DEFAULT,
@@ -78,6 +85,7 @@ class GroupCommit:
         self._log = log
         self._clock = clock
         self._backoff = Backoff(random, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
+        self._reported = reported
         self._on_recorded = on_recorded
         self._on_looked_up = on_looked_up
         self._appends = Appends(
@@ -87,6 +95,8 @@ class GroupCommit:
             random=random,
             batch_size=batch_size,
             queue_bound=queue_bound,
+            reported=reported,
+            participants_of=participants_of,
             on_written=self._written,
             on_conflicts=self._conflicts,
             on_refused=self._refused,
@@ -107,7 +117,7 @@ class GroupCommit:
         return self._appends.lease
 
     def __len__(self) -> int:
-        """How many records are queued for the next flushes."""
+        """How many records are queued for the next flushes, or wait for reports."""
         return len(self._appends)
 
     def append(self, record: DecisionRecord) -> None:
@@ -120,14 +130,16 @@ class GroupCommit:
             raise QueueFullError(f"{self._queue_bound} lookups are queued for the decision log, the most allowed")
         self._lookups.put(_Lookup(request))
 
-    async def read(self, xid: Xid) -> Answer:
+    async def read(self, xid: Xid, participants: Sequence[str] = ()) -> Answer:
         """Ask the log of one xid (R7). LogUnavailableError when the read failed: that is no answer.
 
+        ``participants`` are the transaction's, as far as the asker knows them: ROLLBACK is presumed only
+        once all of them have reported, and without names, all that are configured (R15).
         QueueFullError at the bound. A cancelled caller leaves nothing behind.
         """
         self._check_running()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._inquiries.put(_Inquiry(xid, answer))
+        self._inquiries.put(_Inquiry(xid, tuple(participants), answer))
         self._waiting[answer] = None
         try:
             return await answer
@@ -249,6 +261,7 @@ class GroupCommit:
             self._appends.confirm(lambda: self._on_recorded(met))
 
     async def _inquire(self, items: list[_Inquiry]) -> None:
+        generation = self._reported.generation
         try:
             snapshot = await self._log.read(list(dict.fromkeys(item.xid for item in items)))
         except LogUnavailableError as error:
@@ -256,11 +269,33 @@ class GroupCommit:
                 if not item.answer.done():
                     item.answer.set_exception(LogUnavailableError(str(error)))
             return
-        answers = [(item.answer, judge(item.xid, snapshot, self.incarnation)) for item in items]
-        _tell([pair for pair in answers if not pair[1].is_final])
-        final = [pair for pair in answers if pair[1].is_final]
+        # A snapshot of an unknown generation proves nothing against the reports of this one.
+        is_same = generation == self._reported.generation
+        final: list[tuple[_Inquiry, Answer]] = []
+        for item in items:
+            missing = self._reported.missing(item.participants)
+            unreported = missing if is_same else item.participants or self._reported.participants
+            answer = judge(item.xid, snapshot, self.incarnation, unreported)
+            if answer.is_final:
+                final.append((item, answer))
+            else:
+                _tell(item, answer)
         if final:
-            self._appends.confirm(lambda: _tell(final))
+            self._appends.confirm(lambda: self._tell_confirmed(final, generation))
+
+    def _tell_confirmed(self, answers: list[tuple[_Inquiry, Answer]], generation: int) -> None:
+        is_same = generation == self._reported.generation
+        for item, answer in answers:
+            if is_same:
+                _tell(item, answer)
+            elif not item.answer.done():
+                self._ask_again(item)
+
+    def _ask_again(self, item: _Inquiry) -> None:
+        try:
+            self._inquiries.put(item)
+        except QueueFullError as error:
+            item.answer.set_exception(LogUnavailableError(f"the decision log was connected to anew: {error}"))
 
     async def _until_read(self, read: Callable[[], Awaitable[Rows]]) -> Rows:
         while True:
@@ -278,7 +313,6 @@ def _own_rollback(record: DecisionRecord, reason: str) -> DecisionRecord:
     return DecisionRecord(record.xid, Decision.ROLLBACK, record.prepared, reason=reason)
 
 
-def _tell(answers: list[tuple[asyncio.Future[Answer], Answer]]) -> None:
-    for future, answer in answers:
-        if not future.done():
-            future.set_result(answer)
+def _tell(item: _Inquiry, answer: Answer) -> None:
+    if not item.answer.done():
+        item.answer.set_result(answer)

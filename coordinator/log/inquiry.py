@@ -1,7 +1,8 @@
-"""What the log's rows say of a transaction's outcome (R7): a pure judgement of one snapshot."""
+"""What the log's rows say of a transaction's outcome (R7, R15): a pure judgement of one snapshot."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.log.decision_log import Incarnation, IncarnationState, Snapshot
@@ -17,13 +18,15 @@ class Answer:
     ``stored`` is the row, where there is one. ``owner`` is what the log knows of the incarnation
     that gave the xid out; PENDING points to it when it is live. PENDING about an xid of the asking
     incarnation's own means that there is no row, and that one may be inserted (``held`` aside).
-    ``held``: the log is in HOLD, so nothing was presumed.
+    ``held``: the log is in HOLD, so nothing was presumed. ``unreported`` kept ROLLBACK from being
+    presumed: participants that have not reported since the log was connected to last (R15).
     """
 
     state: DecisionState
     stored: StoredDecision | None = None
     owner: IncarnationState | None = None
     held: bool = False
+    unreported: tuple[str, ...] = ()
 
     @property
     def is_final(self) -> bool:
@@ -31,14 +34,21 @@ class Answer:
         return self.state in (DecisionState.COMMIT, DecisionState.ROLLBACK)
 
 
-def judge(xid: Xid, snapshot: Snapshot, own: Incarnation) -> Answer:
-    """Judge one xid by a snapshot read on the primary, in which it was asked for."""
+def judge(xid: Xid, snapshot: Snapshot, own: Incarnation, unreported: Sequence[str] = ()) -> Answer:
+    """Judge one xid by a snapshot read on the primary, in which it was asked for.
+
+    ``unreported`` are participants of the transaction that have not reported under the generation in
+    which the snapshot was read.
+    """
     stored = snapshot.decisions.get(xid)
     owner = snapshot.incarnations.get(xid.incarnation)
     if stored is not None:
         state = DecisionState.COMMIT if stored.record.decision is Decision.COMMIT else DecisionState.ROLLBACK
         return Answer(state, stored, owner, snapshot.held)
-    return Answer(_without_row(xid, owner, snapshot, own), None, owner, snapshot.held)
+    state = _without_row(xid, owner, snapshot, own)
+    if state is DecisionState.ROLLBACK and unreported:
+        return Answer(DecisionState.PENDING, None, owner, snapshot.held, tuple(unreported))
+    return Answer(state, None, owner, snapshot.held)
 
 
 def _without_row(xid: Xid, owner: IncarnationState | None, snapshot: Snapshot, own: Incarnation) -> DecisionState:

@@ -1,0 +1,261 @@
+"""Participants' reports, judged against the log (R15): is it as long as what they applied?
+
+Every welcome brings the highest sequences that a participant applied. They are compared with the log's,
+read after the welcome came and under one generation of the log:
+
+- none is above the log's: the participant has reported, and COMMITs of its transactions may be written;
+- one is: the log has lost its tail. It is put in HOLD, which ends this incarnation too. In HOLD already,
+  the participant stays unreported, and is asked again after the release;
+- one is below what the log's checkpoints say it acknowledged: the *participant* has lost its tail. That is
+  told once for each session, and the decisions above are driven again.
+
+When the log is connected to anew every report is forgotten, and every participant is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+from typing import Final, Never
+
+import structlog
+
+from coordinator.engine import Engine
+from coordinator.log.decision_log import (
+    BACKOFF_CAP_S,
+    BACKOFF_FIRST_S,
+    DecisionLog,
+    LogUnavailableError,
+    LogUncertainError,
+)
+from coordinator.log.reported import Reported
+from coordinator.protocol.recovery import redo
+from coordinator.protocol.timing import Timing
+from participant_sdk.backoff import Backoff
+from participant_sdk.hello import Welcome
+from participant_sdk.link import Link
+
+# How many decisions are read at once for a participant that lost its tail, and how many transactions the
+# engine may hold before the next are read.
+REDO_PAGE: Final = 500
+REDO_ROOM: Final = 5_000
+# While nothing but time can bring room or a release; both are rare.
+LOOK_AGAIN_S: Final = 1.0
+
+_LOG: Final = structlog.get_logger(__name__)
+
+
+class Reports:
+    """Judges welcomes. ``connect`` comes once, before the first; ``run`` must run for anything to happen."""
+
+    def __init__(self, log: DecisionLog, reported: Reported, engine: Engine, timing: Timing, *, random: Random) -> None:
+        self._log = log
+        self._reported = reported
+        self._engine = engine
+        self._timing = timing
+        self._backoff = Backoff(random, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
+        self._redo_backoff = Backoff(random, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
+        # Not judged yet, by participant: its last welcome under the present generation.
+        self._welcomes: dict[str, Welcome] = {}
+        self._wake = asyncio.Event()
+        # Participants ahead of a log that was in HOLD already.
+        self._ahead: dict[str, None] = {}
+        self._ahead_wake = asyncio.Event()
+        # What the log said a participant had acknowledged, before it was asked once more.
+        self._suspected: dict[str, Mapping[int, int]] = {}
+        self._alerted: dict[str, None] = {}
+        # What is to be driven again, by participant: above which sequences.
+        self._behind: dict[str, dict[int, int]] = {}
+        self._behind_wake = asyncio.Event()
+
+    def connect(self, links: Mapping[str, Link]) -> None:
+        """Attach the links that introduce this coordinator."""
+        self._links = links
+        self._reported.whenever_turned(self.ask_again)
+
+    @property
+    def is_complete(self) -> bool:
+        """Every configured participant has reported since the log was connected to last."""
+        return self._reported.is_complete
+
+    def all_in(self, participants: Sequence[str]) -> bool:
+        """All of these have reported since the log was connected to last."""
+        return all(self.reported(participant) for participant in participants)
+
+    def reported(self, participant: str) -> bool:
+        """This participant has reported since the log was connected to last."""
+        return not self._reported.missing((participant,))
+
+    def missing(self) -> tuple[str, ...]:
+        """The configured participants that have not."""
+        return self._reported.missing()
+
+    def welcomed(self, participant: str, welcome: Welcome) -> None:
+        """A participant answered an introduction that was sent since ``ask_again``."""
+        if not self._reported.turn():
+            self._welcomes[participant] = welcome
+            self._wake.set()
+
+    def lost(self, participant: str) -> None:
+        """The session with this participant ended: what it reported stands, and the next is another session."""
+        self._suspected.pop(participant, None)
+        self._alerted.pop(participant, None)
+
+    def ask_again(self) -> None:
+        """Have every participant that can be reached report anew. What has not been judged is forgotten."""
+        self._welcomes.clear()
+        self._suspected.clear()
+        for link in self._links.values():
+            link.introduce()
+
+    async def run(self) -> None:
+        """Judge what comes, until cancelled. Failures of the log are met by trying again."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._judge_all())
+            tasks.create_task(self._await_release())
+            tasks.create_task(self._redo_all())
+
+    async def _judge_all(self) -> Never:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._welcomes:
+                try:
+                    await self._judge_round()
+                except (LogUnavailableError, LogUncertainError) as error:
+                    _LOG.warning("reports_not_judged", participants=list(self._welcomes), error=str(error))
+                    await self._backoff.wait()
+                else:
+                    self._backoff.reset()
+
+    async def _judge_round(self) -> None:
+        """Judge all that came, against sequences that are read after it. On an error it is all there still."""
+        if self._reported.turn():
+            return
+        generation, welcomes = self._reported.generation, dict(self._welcomes)
+        sequences = await self._read_sequences(welcomes.values())
+        applied = {participant: await self._log.read_applied(participant) for participant in welcomes}
+        for participant, welcome in welcomes.items():
+            ahead = _ahead(welcome, sequences)
+            if ahead and generation == self._reported.generation:
+                await self._meet_ahead(participant, welcome)
+            elif self._reported.add(participant, generation):
+                self._look_behind(participant, welcome, applied[participant])
+            # Unless another one came meanwhile.
+            if self._welcomes.get(participant) is welcome:
+                del self._welcomes[participant]
+
+    async def _read_sequences(self, welcomes: Iterable[Welcome]) -> Mapping[int, int]:
+        return await self._log.read_sequences(sorted({number for each in welcomes for number in each.watermarks}))
+
+    async def _meet_ahead(self, participant: str, welcome: Welcome) -> None:
+        """Put the log in HOLD. Where it is held already, have the participant asked again after the release."""
+        self._reported.withdraw(participant)
+        standing = await self._log.standing()
+        # Read once more: a release between the two reads would have raised them.
+        ahead = _ahead(welcome, await self._read_sequences([welcome]))
+        if standing.is_held or not ahead:
+            _LOG.warning("participant_ahead_of_log_in_hold", participant=participant, ahead=len(ahead))
+            self._ahead[participant] = None
+            self._ahead_wake.set()
+            return
+        number, reported, known = ahead[0]
+        _LOG.critical(
+            "participant_ahead_of_log", participant=participant, incarnation=number, reported=reported, log=known
+        )
+        await self._log.hold(
+            f"the log lost its tail: {participant} has applied sequence {reported} of incarnation {number},"
+            f" and the log knows {known}"
+        )
+
+    async def _await_release(self) -> Never:
+        while True:
+            await self._ahead_wake.wait()
+            self._ahead_wake.clear()
+            while self._ahead:
+                await asyncio.sleep(LOOK_AGAIN_S)
+                try:
+                    is_held = (await self._log.standing()).is_held
+                except LogUnavailableError as error:
+                    _LOG.warning("standing_not_read", error=str(error))
+                    continue
+                if not is_held:
+                    asked, self._ahead = self._ahead, {}
+                    for participant in asked:
+                        self._links[participant].introduce()
+
+    def _look_behind(self, participant: str, welcome: Welcome, applied: Mapping[int, int]) -> None:
+        """Find whether the participant lost its tail.
+
+        1. A welcome is older than the checkpoints read after it: what it lacks may have come since.
+        2. So it is asked once more, and this answer is compared with the checkpoints read before it was asked.
+        """
+        if participant in self._alerted:
+            return
+        known = self._suspected.pop(participant, None)
+        behind = _behind(welcome, applied if known is None else known)
+        if not behind:
+            return
+        if known is None:
+            self._suspected[participant] = applied
+            self._links[participant].introduce()
+            return
+        self._alerted[participant] = None
+        for number, (reported, acknowledged) in behind.items():
+            _LOG.error(
+                "participant_behind",
+                participant=participant,
+                incarnation=number,
+                reported=reported,
+                acknowledged=acknowledged,
+            )
+        self._behind[participant] = {number: reported for number, (reported, _) in behind.items()}
+        self._behind_wake.set()
+
+    async def _redo_all(self) -> Never:
+        while True:
+            await self._behind_wake.wait()
+            self._behind_wake.clear()
+            while self._behind:
+                participant = next(iter(self._behind))
+                await self._redo(participant, self._behind.pop(participant))
+
+    async def _redo(self, participant: str, above: dict[int, int]) -> None:
+        """Drive again every retained COMMIT above these sequences, page by page."""
+        driven = 0
+        while True:
+            try:
+                rows = await self._log.commits_above(participant, above, REDO_PAGE)
+            except LogUnavailableError as error:
+                _LOG.warning("decision_log_read_failed", participant=participant, error=str(error))
+                await self._redo_backoff.wait()
+                continue
+            self._redo_backoff.reset()
+            for stored in rows:
+                above[stored.incarnation] = stored.sequence
+                self._engine.drive(redo(stored, self._timing), f"{participant} has lost what it had applied")
+            driven += len(rows)
+            if len(rows) < REDO_PAGE:
+                _LOG.info("redo", participant=participant, transactions=driven)
+                return
+            while self._engine.unfinished > REDO_ROOM:  # noqa: ASYNC110 - room comes bit by bit, with no event of its own
+                await asyncio.sleep(LOOK_AGAIN_S)
+
+
+def _ahead(welcome: Welcome, sequences: Mapping[int, int]) -> list[tuple[int, int, int]]:
+    """The incarnations of which more was applied than the log knows: number, reported, known; by number."""
+    return [
+        (number, reported, sequences.get(number, 0))
+        for number, reported in sorted(welcome.watermarks.items())
+        if reported > sequences.get(number, 0)
+    ]
+
+
+def _behind(welcome: Welcome, applied: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+    """The incarnations of which less was applied than was acknowledged: reported, acknowledged; by number."""
+    return {
+        number: (welcome.watermarks.get(number, 0), acknowledged)
+        for number, acknowledged in sorted(applied.items())
+        if welcome.watermarks.get(number, 0) < acknowledged
+    }
