@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import psycopg
 
-from participant_sdk.resources.postgres_operations import Statement
+from participant_sdk.resources.postgres_lane import Connection
+from participant_sdk.resources.postgres_operations import Parameters, Statement, XaOperation
 from participant_sdk.resources.postgres_xa import PostgresXaResource
 from participant_sdk.server import serving
 
@@ -22,7 +23,30 @@ _CREDIT: Final = (
 )
 # One that returns something goes to the server step by step, and keeps its result first.
 _TOLD: Final = f"{_CREDIT} returning request"
-OPERATIONS: Final = {"credit": Statement(_CREDIT), "credit_told": Statement(_TOLD, returns=True)}
+
+
+async def _raise(_connection: Connection, _parameters: Parameters) -> str:
+    raise RuntimeError("a service's own mistake")
+
+
+async def _return_what_nobody_keeps(connection: Connection, _parameters: Parameters) -> str:
+    await connection.execute("select pg_current_xact_id()")
+    return '"\0"'
+
+
+# The poisonous ones are told apart by how they spoil a batch.
+POISON: Final[Mapping[str, XaOperation]] = {
+    "raises": _raise,
+    "fails": Statement("select 1 / 0"),
+    "cannot_be_kept": _return_what_nobody_keeps,
+    "ends_the_transaction": Statement("commit"),
+    "kills_its_session": Statement("select pg_terminate_backend(pg_backend_pid())"),
+}
+OPERATIONS: Final[Mapping[str, XaOperation]] = {
+    "credit": Statement(_CREDIT),
+    "credit_told": Statement(_TOLD, returns=True),
+    **POISON,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -22,6 +22,7 @@ from participant_sdk.coordinators import Coordinators, client_backoff
 from participant_sdk.participant import Operation
 
 CLIENTS: Final = 16
+CHANNELS: Final = 8
 PAUSE_S: Final = 0.02
 # One try: the coordinator's own time-out, and how long a client listens for its answer.
 TRY_S: Final = 5.0
@@ -63,7 +64,8 @@ class Load:
     def __init__(self, addresses: Sequence[str], participants: Sequence[str], prefix: str, seed: int) -> None:
         self.intents: list[Intent] = []
         self.committed = 0
-        self._coordinators = Coordinators(addresses)
+        # Clients begin at one coordinator or the other, and stay with it while it answers.
+        self._coordinators = [Coordinators(addresses) for _ in range(CHANNELS)]
         self._participants = tuple(participants)
         self._prefix = prefix
         self._random = random.Random(seed)
@@ -73,7 +75,9 @@ class Load:
 
     def start(self, clients: int = CLIENTS) -> None:
         """Begin."""
-        self._tasks = [asyncio.create_task(self._client()) for _ in range(clients)]
+        self._tasks = [
+            asyncio.create_task(self._client(self._coordinators[number % CHANNELS])) for number in range(clients)
+        ]
 
     async def stop(self, within_s: float) -> None:
         """Begin nothing more, and wait until every client was told; those that are not in time give up."""
@@ -85,7 +89,8 @@ class Load:
         for task in self._tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
-        await self._coordinators.close()
+        for coordinators in self._coordinators:
+            await coordinators.close()
 
     async def until_committed(self, count: int, within_s: float) -> None:
         """Wait until so many were told COMMITTED. TimeoutError."""
@@ -117,15 +122,15 @@ class Load:
                 self._progress.clear()
                 await self._progress.wait()
 
-    async def _client(self) -> None:
+    async def _client(self, coordinators: Coordinators) -> None:
         while not self._stopping.is_set():
             intent = self._next()
             self.intents.append(intent)
             if self._random.random() < 0.05:
                 # Two callers of one intent: one effect, and both are told the same.
-                await asyncio.gather(self._insist(intent), self._insist(intent))
+                await asyncio.gather(*[self._insist(intent, each) for each in (coordinators, self._coordinators[0])])
             else:
-                await self._insist(intent)
+                await self._insist(intent, coordinators)
             await asyncio.sleep(PAUSE_S)
 
     def _next(self) -> Intent:
@@ -155,12 +160,12 @@ class Load:
                 name = self._random.choice(("credit", "credit_told"))
                 return Operation(participant, name, f'{{"request":"{request_id}","amount":"1"}}')
 
-    async def _insist(self, intent: Intent) -> None:
+    async def _insist(self, intent: Intent, coordinators: Coordinators) -> None:
         request = write_execute(intent.operations, intent.request_id, Wait.APPLIED)
         set_timeout(request.timeout, TRY_S)
         backoff = client_backoff()
         while True:
-            answer = await self._coordinators.ask(
+            answer = await coordinators.ask(
                 lambda stub: stub.Execute, request, REPLY_S, lambda reply: read_ending(reply.result, intent.request_id)
             )
             if isinstance(answer, Failed):

@@ -143,6 +143,12 @@ class Cluster:
         """All of them, participants first."""
         return (*self.sidecars.values(), *(each.process for each in self.coordinators))
 
+    def start_all(self) -> None:
+        """Start what is not running."""
+        for process in self.processes:
+            if not process.is_running:
+                process.start()
+
     async def execute(self, *operations: tuple[str, str, Mapping[str, str]], **more: object) -> httpx.Response:
         """POST a transaction of (service, operation, parameters) to the first coordinator."""
         listed = [{"service": s, "operation": o, "parameters": p} for s, o, p in operations]
@@ -186,11 +192,11 @@ async def cluster(
     *,
     coordinators: int = 1,
     bank: bool = False,
-    configuration: Mapping[str, object] | None = None,
+    others: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Cluster]:
     """Start all, ready for work, for the time of the block; kill what is left at its end.
 
-    ``bank`` adds the participant on XA; ``configuration`` goes over the coordinators' sections.
+    ``bank`` adds the participant on XA; ``others`` are further participants, by name, and where they serve.
     """
     names = (*SERVICES, BANK) if bank else SERVICES
     dsns = {name: await databases(name) for name in ("txlog", *names)}
@@ -198,13 +204,11 @@ async def cluster(
     async with AsyncExitStack() as stack:
         addresses = {name: f"127.0.0.1:{free_port()}" for name in names}
         proxies = {name: await stack.enter_async_context(proxying(addresses[name])) for name in names}
+        configured = {**{name: proxy.address for name, proxy in proxies.items()}, **(others or {})}
         known = ",".join(address for address, _ in doors)
         sidecars = {name: _sidecar(name, folder, dsns[name], addresses[name], known) for name in names}
         running = Cluster(
-            [
-                _coordinator(number, door, folder, dsns["txlog"], proxies, configuration or {})
-                for number, door in enumerate(doors, 1)
-            ],
+            [_coordinator(number, door, folder, dsns["txlog"], configured) for number, door in enumerate(doors, 1)],
             sidecars,
             addresses,
             proxies,
@@ -233,8 +237,7 @@ def _coordinator(
     door: tuple[str, str],
     folder: Path,
     log_dsn: str,
-    proxies: Mapping[str, FaultProxy],
-    more: Mapping[str, object],
+    participants: Mapping[str, str],
 ) -> Coordinator:
     name = f"coordinator-{number}"
     file = folder / f"{name}.yaml"
@@ -242,14 +245,13 @@ def _coordinator(
         "log": {"dsn": log_dsn},
         "server": {"grpc": door[0], "http": door[1]},
         "coordinator": {"name": name},
-        "participants": [{"name": each, "address": proxy.address} for each, proxy in proxies.items()],
+        "participants": [{"name": each, "address": address} for each, address in participants.items()],
         "security": {
             "enable_authentication": False,
             "enable_authorization": False,
             "api_key_required": False,
             "rate_limiting": {"enabled": False},
         },
-        **more,
     }
     file.write_text(yaml.safe_dump(settings))
     return Coordinator(Process(name, ("coordinator", "--config", str(file)), folder), *door)

@@ -6,21 +6,19 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Final
 
-from tests.crash.checks import bound_of, broken_invariants, everything, losses, unsettled
+from tests.crash.checks import bound_of
 from tests.crash.forcing import force_against_decision
 from tests.crash.load import Load
 from tests.crash.placing import Need, Part, Point
 from tests.crash.points import named
 from tests.crash.processes import Cluster, Process
+from tests.crash.trials import SETTLED_WITHIN_S, Findings, trial, until_settled
 
-WARM_COMMITS: Final = 12
 HIT_WITHIN_S: Final = 20.0
-SETTLED_WITHIN_S: Final = 60.0
 # A survivor has finished so long after the kill.
 SURVIVOR_WITHIN_S: Final = 10.0
 NTH_MAX: Final = 12
@@ -29,27 +27,19 @@ LOOP_LIFE_S: Final = (0.4, 6.0)
 
 
 @dataclass(slots=True)
-class Run:
-    """What came of one kill. Not frozen: it is filled as it happens.
+class Run(Findings):
+    """What came of one kill at a point, at its ``nth`` hit. Times are seconds after the kill."""
 
-    ``lost`` are disagreements between databases and clients, ``broken`` invariants that do not hold, ``late``
-    what took longer than it may. Times are seconds after the kill.
-    """
-
-    point: str
-    nth: int
+    point: str = ""
+    nth: int = 1
     was_hit: bool = False
-    intents: int = 0
-    lost: list[str] = field(default_factory=list[str])
-    broken: list[str] = field(default_factory=list[str])
-    late: list[str] = field(default_factory=list[str])
     first_commit_s: float | None = None
     settled_s: float | None = None
 
     @property
     def is_good(self) -> bool:
         """The point was hit, and nothing is wrong."""
-        return self.was_hit and not (self.lost or self.broken or self.late)
+        return self.was_hit and not self.complaints
 
 
 class Runner:
@@ -64,8 +54,10 @@ class Runner:
 
     async def run(self, point: Point) -> Run:
         """Kill at the point once, and judge. Never raises for what the product does."""
-        run = Run(point.name, 1 if point.first or point.need is not Need.LOAD else self._random.randint(1, NTH_MAX))
-        async with self._under_load(run) as load:
+        run = Run(
+            point=point.name, nth=1 if point.first or point.need is not Need.LOAD else self._random.randint(1, NTH_MAX)
+        )
+        async with self._trial(run) as load:
             killed_s, is_takeover = await self._kill(point, run)
             if run.was_hit:
                 await self._measure(load, run, killed_s, is_takeover=is_takeover)
@@ -74,8 +66,8 @@ class Runner:
     async def kill_anything(self) -> Run:
         """kill -9 any process at any moment under load."""
         victim = self._random.choice(self._up.processes)
-        run = Run(f"any moment: {victim.name.partition('-')[0]}", 1, was_hit=True)
-        async with self._under_load(run) as load:
+        run = Run(point=f"any moment: {victim.name.partition('-')[0]}", was_hit=True)
+        async with self._trial(run) as load:
             await asyncio.sleep(self._random.random())
             victim.kill()
             killed_s = time.monotonic()
@@ -85,9 +77,9 @@ class Runner:
 
     async def crash_loop(self, kills: int) -> Run:
         """Kill the coordinator in mid-commit, and then so many times while it recovers."""
-        run = Run("crash loop", kills)
+        run = Run(point="crash loop", nth=kills)
         victim = self._up.coordinator
-        async with self._under_load(run) as load:
+        async with self._trial(run) as load:
             victim.arm("COMMIT_FRAME_BEFORE", 3)
             killed_s = await victim.ended(HIT_WITHIN_S)
             run.was_hit = True
@@ -100,30 +92,13 @@ class Runner:
             await self._measure(load, run, killed_s, is_takeover=False)
         return run
 
-    @asynccontextmanager
-    async def _under_load(self, run: Run) -> AsyncGenerator[Load]:
-        """Load the cluster for the time of the block; then wait until it rests, and judge."""
+    def _trial(self, run: Run) -> AbstractAsyncContextManager[Load]:
         self._count += 1
-        prefix = f"{self._name}{self._count}"
-        addresses = [each.grpc for each in self._up.coordinators]
-        load = Load(addresses, list(self._up.sidecars), prefix, self._random.getrandbits(32))
-        load.start()
-        await load.until_committed(WARM_COMMITS, SETTLED_WITHIN_S)
-        try:
-            yield load
-        except TimeoutError:
-            run.late.append(f"work did not go on, or not all was settled, in {SETTLED_WITHIN_S:g} s")
-        finally:
-            self._start_all()
-            await load.stop(SETTLED_WITHIN_S)
-        try:
-            await self._up.until_ready()
-            await self._until_settled(everything())
-        except TimeoutError:
-            run.late.append(f"it did not come to rest in {SETTLED_WITHIN_S:g} s")
-        run.intents = len(load.intents)
-        run.lost = await losses(self._up, load.intents, prefix)
-        run.broken += await broken_invariants(self._up, heuristics=self._heuristics)
+        seed = self._random.getrandbits(32)
+        return trial(self._up, run, f"{self._name}{self._count}", seed, heuristics=self._heuristics_expected)
+
+    def _heuristics_expected(self) -> int:
+        return self._heuristics
 
     async def _kill(self, point: Point, run: Run) -> tuple[float, bool]:
         """Bring the process to the point; when it died, and whether another one takes over."""
@@ -160,7 +135,7 @@ class Runner:
             run.broken.append(f"{heir.name} ended by itself:\n{heir.log_end()}")
         is_takeover = point.part is Part.COORDINATOR and not point.first and self._other(victim) is not None
         if not is_takeover:
-            self._start_all()
+            self._up.start_all()
         return killed_s, is_takeover
 
     async def _kill_first(self, victim: Process, point: str) -> None:
@@ -180,11 +155,6 @@ class Runner:
         coordinators = [each.process for each in self._up.coordinators]
         return next((each for each in coordinators if each is not victim), None) if victim in coordinators else None
 
-    def _start_all(self) -> None:
-        for process in self._up.processes:
-            if not process.is_running:
-                process.start()
-
     async def _measure(self, load: Load, run: Run, killed_s: float, *, is_takeover: bool) -> None:
         """Wait until work goes on, and until nothing of before the kill is open."""
         below = bound_of(time.time_ns() // 1_000_000 - int((time.monotonic() - killed_s) * 1000))
@@ -198,11 +168,5 @@ class Runner:
 
     async def _settled(self, load: Load, below: str, killed_s: float) -> float:
         await load.until_told(killed_s, SETTLED_WITHIN_S)
-        await self._until_settled(below)
+        await until_settled(self._up, below)
         return time.monotonic()
-
-    async def _until_settled(self, below: str) -> None:
-        async def is_settled() -> bool:
-            return not await unsettled(self._up, below)
-
-        await self._up.until(is_settled, SETTLED_WITHIN_S)
