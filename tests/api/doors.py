@@ -31,6 +31,7 @@ from coordinator.health import Health, ParticipantHealth
 from coordinator.log.decision_log import LogUnavailableError
 from coordinator.log.ended import IncarnationEndedError
 from coordinator.log.memory import MemoryLog, Moment, Statement
+from coordinator.passes import PassSettings
 from coordinator.protocol.timing import Timing
 from coordinator.telemetry import Telemetry
 from participant_sdk.clock import SystemClock
@@ -104,7 +105,8 @@ async def doors(
 ) -> AsyncGenerator[Doors]:
     """Open both doors for the time of the block.
 
-    ``held`` is why the log has been in HOLD before; ``absent`` names one participant more, of which nothing is there.
+    Recovery runs when it is asked to, and not by itself. ``held`` is why the log has been in HOLD before;
+    ``absent`` names one participant more, of which nothing is there.
     """
     lines = io.StringIO()
     telemetry = Telemetry("info", lines)
@@ -124,7 +126,12 @@ async def doors(
                 name: Access(GrpcTransport(address), GrpcResourceCalls(address, clock=_CLOCK))
                 for name, address in {**around.addresses, **({absent: NOWHERE} if absent else {})}.items()
             },
-            Settings(Timing(retry_initial_s=0.05, retry_max_s=0.2), Limits(max_concurrent_txns), batch_size=512),
+            Settings(
+                Timing(retry_initial_s=0.05, retry_max_s=0.2),
+                Limits(max_concurrent_txns),
+                512,
+                passes=PassSettings(is_enabled=False),
+            ),
             clock=_CLOCK,
             random=random.Random(0),
             telemetry=telemetry,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 XID_UNKNOWN: Final = "01890000-0000-8000-8000-000000000001"
 # An incarnation that the log has never drawn, and below all that it has.
 LONG_GONE: Final = 7
+AGE_MS: Final = 1_000
 
 
 def recovery(opened: Doors) -> RecoveryServiceAsyncStub:
@@ -32,7 +33,7 @@ def recovery(opened: Doors) -> RecoveryServiceAsyncStub:
 
 async def prepared(opened: Doors, participant: str = LEFT, *, incarnation: int = LONG_GONE) -> Xid:
     """A branch that was prepared at a participant, by nobody who is there any more."""
-    xid = Xid.make(time.time_ns() // 1_000_000 - 1_000, incarnation, time.time_ns() % 1_000_000)
+    xid = Xid.make(time.time_ns() // 1_000_000 - AGE_MS, incarnation, time.time_ns() % 1_000_000)
     request = resource_pb2.PrepareRequest(
         xid=str(xid),
         log_id=LOG_ID,
@@ -50,9 +51,8 @@ async def prepared(opened: Doors, participant: str = LEFT, *, incarnation: int =
 
 async def forgotten(opened: Doors, participant: str = LEFT) -> Xid:
     """A branch in doubt that is older than all that the log remembers: nobody can say what was decided."""
-    xid = await prepared(opened, participant)
-    opened.around.log.tables.pruned_below_unix_ms = xid.unix_ms + 1
-    return xid
+    opened.around.log.tables.pruned_below_unix_ms = time.time_ns() // 1_000_000
+    return await prepared(opened, participant)
 
 
 async def owed(opened: Doors, participant: str = RIGHT) -> str:

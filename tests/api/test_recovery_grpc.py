@@ -114,13 +114,16 @@ async def test_a_pass_over_one_transaction_finishes_it(open_doors: Doors) -> Non
 
 
 async def test_status_tells_of_everything_at_once(open_doors: Doors) -> None:
-    await owed(open_doors)
+    xid = await owed(open_doors)
     await recovery(open_doors).TriggerRecovery(Trigger())
     status = await recovery(open_doors).GetRecoveryStatus(recovery_pb2.GetRecoveryStatusRequest())
     assert [each.participant for each in status.participants] == [LEFT, RIGHT]
     assert all(each.up and each.reported for each in status.participants)
     assert [each.owed for each in status.participants] == [0, 1]
     assert {each.breaker for each in status.participants} == {recovery_pb2.BREAKER_STATE_CLOSED}
+    (stuck,) = status.needs_attention
+    assert (stuck.xid, list(stuck.participants), status.needs_attention_count) == (xid, [RIGHT], 1)
+    assert f"pincex tx retry {xid}" in stuck.advice
     (live,) = status.coordinators
     assert (live.incarnation, live.self) == (open_doors.assembly.engine.incarnation.number, True)
     assert live.lease_left_ms > 0
@@ -171,8 +174,7 @@ async def test_retry_sends_a_decision_again(open_doors: Doors) -> None:
 
 
 async def test_branches_in_doubt_come_in_pages_oldest_first(open_doors: Doors) -> None:
-    xids = [str(await prepared(open_doors, participant)) for participant in (LEFT, RIGHT, LEFT, RIGHT, LEFT)]
-    open_doors.around.log.tables.pruned_below_unix_ms = 2**47
+    xids = [str(await forgotten(open_doors, participant)) for participant in (LEFT, RIGHT, LEFT, RIGHT, LEFT)]
     found: list[str] = []
     token = ""
     while True:
