@@ -10,14 +10,22 @@ from dataclasses import replace
 from typing import Protocol
 
 import psycopg
+from psycopg.rows import TupleRow
 
-from coordinator.log.decision_log import Appended, AppendStatus, DecisionLog, Incarnation, LogUnavailableError
+from coordinator.log.decision_log import (
+    Appended,
+    AppendStatus,
+    DecisionLog,
+    Incarnation,
+    LogUnavailableError,
+    OperatorAction,
+)
 from coordinator.log.memory import MemoryLog
 from coordinator.log.memory_store import MemoryLogStore
 from coordinator.log.postgres import PostgresLog
 from coordinator.protocol.effects import DecisionRecord
 from participant_sdk.clock import SystemClock
-from participant_sdk.ids import RequestId, XidSource
+from participant_sdk.ids import RequestId, Xid, XidSource
 from participant_sdk.xa import Decision
 
 LEASE_S = 30.0
@@ -37,6 +45,14 @@ class World(Protocol):
         """Make the incarnation one of a timeline that is over; return how it remembers itself."""
         ...
 
+    async def come_from_another_server(self, number: int) -> None:
+        """Make the incarnation one of a higher timeline: the log came from there in a dump."""
+        ...
+
+    async def actions(self) -> list[OperatorAction]:
+        """What operators did, in order."""
+        ...
+
 
 class MemoryWorld:
     def __init__(self) -> None:
@@ -54,6 +70,12 @@ class MemoryWorld:
     async def end_timeline(self, incarnation: Incarnation) -> Incarnation:
         self.store.restore(self.store.copy(), new_timeline=True)
         return incarnation
+
+    async def come_from_another_server(self, number: int) -> None:
+        self.store.tables.incarnations[number].timeline += 4
+
+    async def actions(self) -> list[OperatorAction]:
+        return self.store.tables.actions
 
 
 class PostgresWorld:
@@ -77,10 +99,19 @@ class PostgresWorld:
         await self._execute(query, [incarnation.number])
         return replace(incarnation, timeline=incarnation.timeline - 1)
 
-    async def _execute(self, query: bytes, parameters: Sequence[int]) -> None:
+    async def come_from_another_server(self, number: int) -> None:
+        await self._execute(b"UPDATE txlog.incarnations SET timeline = timeline + 4 WHERE incarnation = %s", [number])
+
+    async def actions(self) -> list[OperatorAction]:
+        query = b"SELECT action, reason, xid, participant, detail FROM txlog.operator_actions ORDER BY id"
+        rows = await self._execute(query, [])
+        return [OperatorAction(a, r, None if x is None else Xid(x.bytes), p, d) for a, r, x, p, d in rows]
+
+    async def _execute(self, query: bytes, parameters: Sequence[int]) -> list[TupleRow]:
         connection = await psycopg.AsyncConnection.connect(self.dsn, autocommit=True)
         async with connection:
-            await connection.execute(query, parameters)
+            cursor = await connection.execute(query, parameters)
+            return await cursor.fetchall() if cursor.description else []
 
 
 class Coordinator:
@@ -93,9 +124,15 @@ class Coordinator:
         self.sequence = 0
         self._xids = XidSource(incarnation.number)
 
-    def record(self, request: str = "", *, decision: Decision = Decision.COMMIT) -> DecisionRecord:
+    def record(
+        self, request: str = "", *, decision: Decision = Decision.COMMIT, unix_ms: int | None = None
+    ) -> DecisionRecord:
+        """Make a record with the next xid; of this moment, or with this one in it."""
         bound = RequestId("default", request) if request else None
-        return DecisionRecord(self._xids.next(time.time_ns() // 1_000_000), decision, ("bookkeeper",), bound)
+        xid = self._xids.next(time.time_ns() // 1_000_000)
+        if unix_ms is not None:
+            xid = Xid.make(unix_ms, self.number, xid.sequence)
+        return DecisionRecord(xid, decision, ("bookkeeper",), bound)
 
     async def append(self, *records: DecisionRecord) -> Appended:
         generation = self.log.generation
