@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from coordinator.errors import BusyError, InvalidRequestError, OutcomeUnknownError
+from coordinator.errors import BusyError, InvalidRequestError, OutcomeUnknownError, UnavailableError
+from coordinator.log.decision_log import Standing
 from coordinator.protocol.branches import BranchState
 from participant_sdk.participant import Operation
 
@@ -28,17 +29,24 @@ class Limits:
 class Admission:
     """Counts who is inside. A transaction leaves when its client has an answer, though branches may be owed."""
 
-    __slots__ = ("_limits", "_stopped", "inside")
+    __slots__ = ("_held", "_limits", "_stopped", "inside")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._stopped: str | None = None
+        # Why the log is in HOLD; None while it is not.
+        self._held: str | None = None
         self.inside = 0
 
     def enter(self, unfinished: int) -> None:
-        """Let one more in, or raise BusyError at a bound, OutcomeUnknownError once closed."""
+        """Let one more in, or raise BusyError at a bound, UnavailableError in HOLD, OutcomeUnknownError once closed."""
         if self._stopped is not None:
             raise OutcomeUnknownError(f"this coordinator has stopped: {self._stopped}; ask another")
+        if self._held is not None:
+            raise UnavailableError(
+                f"the decision log is in HOLD, and nothing new begins: {self._held}; an operator looks at it"
+                " (pincex recovery status) and ends it (pincex recovery release)"
+            )
         if self.inside >= self._limits.max_concurrent_txns or unfinished >= self._limits.max_unfinished:
             raise BusyError(
                 f"{self.inside} transactions are in flight and {unfinished} unfinished, "
@@ -50,6 +58,10 @@ class Admission:
     def leave(self) -> None:
         """One client has its answer."""
         self.inside -= 1
+
+    def heed(self, standing: Standing) -> None:
+        """Let nobody in while the log is in HOLD: what began could not be decided (R15)."""
+        self._held = standing.held_reason if standing.is_held else None
 
     def close(self, why: str) -> None:
         """Let nobody in any more."""

@@ -73,7 +73,7 @@ class Engine:
         self.watchers = Watchers()
         self._clock = clock
         self._timing = timing
-        self._admission = Admission(limits)
+        self.admission = Admission(limits)
         self._on_finished = on_finished
         self._xids = XidSource(incarnation.number)
         self._alarms = Alarms(clock, self._ring)
@@ -174,7 +174,7 @@ class Engine:
         """Record ROLLBACK of an xid that this incarnation gave out and that left no trace (R7)."""
         if (running := self.find(xid)) is not None:
             return running.waiter()
-        self._admission.enter(len(self._running))
+        self.admission.enter(len(self._running))
         now_s = self._clock.monotonic_s()
         running = Running(Transaction(xid, now_s, self._timing), now_s, xid.unix_ms)
         self._running[xid] = running
@@ -198,7 +198,7 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """Transactions whose client has no answer yet."""
-        return self._admission.inside
+        return self.admission.inside
 
     @property
     def unfinished(self) -> int:
@@ -263,7 +263,7 @@ class Engine:
 
     def drive(self, tx: Transaction, story: str) -> None:
         """Take over a decided transaction of another incarnation and bring it to its end; nothing if it is held."""
-        if self.find(tx.xid) is not None:
+        if tx.xid in self._running:
             return
         now_s = self._clock.monotonic_s()
         running = Running(tx, now_s, tx.xid.unix_ms)
@@ -276,7 +276,7 @@ class Engine:
 
     def stop(self, why: str) -> None:
         """Take nothing more, and tell everybody who waits that the outcome is unknown."""
-        self._admission.close(why)
+        self.admission.close(why)
         self._alarms.clear()
         for running in self._running.values():
             if running.ended is None:
@@ -286,7 +286,7 @@ class Engine:
     # Inside.
 
     def _open(self, timeout_s: float, request: RequestId | None, digest: bytes) -> Running:
-        self._admission.enter(len(self._running))
+        self.admission.enter(len(self._running))
         now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
         xid = self._xids.next(unix_ms)
         tx = Transaction(xid, now_s + timeout_s, self._timing, request=request, digest=digest)
@@ -380,7 +380,7 @@ class Engine:
 
     def _end(self, running: Running, ended: Ended | TransactionError) -> None:
         if running.ended is None:
-            self._admission.leave()
+            self.admission.leave()
             running.end(ended)
 
     def _known(self, reply: Outcome) -> Outcome:

@@ -82,7 +82,8 @@ class RefusedError(TransactionError):
     """What an operator asks for would be unsafe or is not so. Nothing was changed.
 
     ``code`` is the stable reason: DECISION_KNOWN, TRANSACTION_LIVE, ALREADY_FINISHED, NOT_IN_DOUBT, NOT_HEURISTIC,
-    NOT_HELD, PARTICIPANTS_MISSING, BINDING_CONFLICT, PASS_RUNNING.
+    NOT_HELD, PARTICIPANTS_MISSING, STILL_APPLYING, BRANCHES_DISAGREE, BINDING_CONFLICT, RELEASE_REFUSED,
+    PASS_RUNNING.
     """
 
     reason = "REFUSED"

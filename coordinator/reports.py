@@ -5,7 +5,7 @@ read after the welcome came and under one generation of the log:
 
 - none is above the log's: the participant has reported, and COMMITs of its transactions may be written;
 - one is: the log has lost its tail. It is put in HOLD, which ends this incarnation too. In HOLD already,
-  the participant stays unreported, and is asked again after the release;
+  the participant stays unreported; everybody is introduced to again when that ends;
 - one is below what the log's checkpoints say it acknowledged: the *participant* has lost its tail. That is
   told once for each session, and the decisions above are driven again.
 
@@ -40,8 +40,7 @@ from participant_sdk.link import Link
 # engine may hold before the next are read.
 REDO_PAGE: Final = 500
 REDO_ROOM: Final = 5_000
-# While nothing but time can bring room or a release; both are rare.
-LOOK_AGAIN_S: Final = 1.0
+ROOM_PAUSE_S: Final = 1.0
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -59,9 +58,6 @@ class Reports:
         # Not judged yet, by participant: its last welcome under the present generation.
         self._welcomes: dict[str, Welcome] = {}
         self._wake = asyncio.Event()
-        # Participants ahead of a log that was in HOLD already.
-        self._ahead: dict[str, None] = {}
-        self._ahead_wake = asyncio.Event()
         # What the log said a participant had acknowledged, before it was asked once more.
         self._suspected: dict[str, Mapping[int, int]] = {}
         self._alerted: dict[str, None] = {}
@@ -113,7 +109,6 @@ class Reports:
         """Judge what comes, until cancelled. Failures of the log are met by trying again."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._judge_all())
-            tasks.create_task(self._await_release())
             tasks.create_task(self._redo_all())
 
     async def _judge_all(self) -> Never:
@@ -150,15 +145,16 @@ class Reports:
         return await self._log.read_sequences(sorted({number for each in welcomes for number in each.watermarks}))
 
     async def _meet_ahead(self, participant: str, welcome: Welcome) -> None:
-        """Put the log in HOLD. Where it is held already, have the participant asked again after the release."""
+        """Put the log in HOLD, unless it is."""
         self._reported.withdraw(participant)
         standing = await self._log.standing()
         # Read once more: a release between the two reads would have raised them.
         ahead = _ahead(welcome, await self._read_sequences([welcome]))
-        if standing.is_held or not ahead:
-            _LOG.warning("participant_ahead_of_log_in_hold", participant=participant, ahead=len(ahead))
-            self._ahead[participant] = None
-            self._ahead_wake.set()
+        if standing.is_held:
+            _LOG.warning("participant_ahead_of_log_in_hold", participant=participant)
+            return
+        if not ahead:
+            self._links[participant].introduce()
             return
         number, reported, known = ahead[0]
         _LOG.critical(
@@ -168,22 +164,6 @@ class Reports:
             f"the log lost its tail: {participant} has applied sequence {reported} of incarnation {number},"
             f" and the log knows {known}"
         )
-
-    async def _await_release(self) -> Never:
-        while True:
-            await self._ahead_wake.wait()
-            self._ahead_wake.clear()
-            while self._ahead:
-                await asyncio.sleep(LOOK_AGAIN_S)
-                try:
-                    is_held = (await self._log.standing()).is_held
-                except LogUnavailableError as error:
-                    _LOG.warning("standing_not_read", error=str(error))
-                    continue
-                if not is_held:
-                    asked, self._ahead = self._ahead, {}
-                    for participant in asked:
-                        self._links[participant].introduce()
 
     def _look_behind(self, participant: str, welcome: Welcome, applied: Mapping[int, int]) -> None:
         """Find whether the participant lost its tail.
@@ -240,7 +220,7 @@ class Reports:
                 _LOG.info("redo", participant=participant, transactions=driven)
                 return
             while self._engine.unfinished > REDO_ROOM:  # noqa: ASYNC110 - room comes bit by bit, with no event of its own
-                await asyncio.sleep(LOOK_AGAIN_S)
+                await asyncio.sleep(ROOM_PAUSE_S)
 
 
 def _ahead(welcome: Welcome, sequences: Mapping[int, int]) -> list[tuple[int, int, int]]:
