@@ -92,6 +92,7 @@ def _call(point: Point) -> str:
 def _line_of(point: Point, tree: ast.Module, lines: Sequence[str]) -> tuple[int, int]:
     """After how many lines the call goes, and how far it is indented."""
     function = _function(point, tree)
+    _check_names(point, function)
     if point.where is Where.ENTRY:
         first = function.body[0]
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and len(function.body) > 1:
@@ -106,6 +107,19 @@ def _line_of(point: Point, tree: ast.Module, lines: Sequence[str]) -> tuple[int,
     if isinstance(statement, ast.Return | ast.Raise) or statement.end_lineno is None:
         raise PatchError(f"{point.name} does not apply: nothing comes after its statement")
     return statement.end_lineno, statement.col_offset
+
+
+def _check_names(point: Point, function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    """What the condition looks at must be the function's own."""
+    arguments = function.args
+    bound = {each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
+    condition = ast.parse(point.when or "True")
+    for node in (*ast.walk(function), *ast.walk(condition)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            bound.add(node.id)
+    names = {node.id for node in ast.walk(condition) if isinstance(node, ast.Name)} - bound - {"any"}
+    if names:
+        raise PatchError(f"{point.name} does not apply: {point.function} has no {', '.join(sorted(names))}")
 
 
 def _function(point: Point, tree: ast.Module) -> ast.FunctionDef | ast.AsyncFunctionDef:

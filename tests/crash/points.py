@@ -65,7 +65,7 @@ _redo = partial(
     anchor="self._engine.drive(",
     first="COMMIT_FRAME_BEFORE",
 )
-_ROLLBACKS: Final = "any(record.decision.name == 'ROLLBACK' for record in batch)"
+_ROLLBACKS: Final = "any(record.decision.name == 'ROLLBACK' for record in records)"
 
 _COORDINATOR: Final = (
     _coordinator("EXECUTE_BEGUN", module=_ENGINE, function="Engine.execute", where=_AFTER, anchor="self._take("),
@@ -73,9 +73,9 @@ _COORDINATOR: Final = (
     _sent("PREPARE_FRAME_AFTER", where=_AFTER, when="frame.HasField('prepares')"),
     _voted("VOTES_RECEIVED", where=_BEFORE),
     _voted("VOTES_COUNTED", where=_AFTER),
-    _append("APPEND_BEFORE", where=_BEFORE, when="batch"),
-    _append("APPEND_UNDER_WAY", where=_BEFORE, when="batch", delay_s=0.001),
-    _append("APPEND_ANSWERED", where=_AFTER, when="batch"),
+    _append("APPEND_BEFORE", where=_BEFORE, when="records"),
+    _append("APPEND_UNDER_WAY", where=_BEFORE, when="records", delay_s=0.001),
+    _append("APPEND_ANSWERED", where=_AFTER, when="records"),
     _append("BINDING_BEFORE", where=_BEFORE, when=_ROLLBACKS),
     _append("BINDING_ANSWERED", where=_AFTER, when=_ROLLBACKS),
     _coordinator(
