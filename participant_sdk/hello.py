@@ -26,6 +26,7 @@ class Introduction:
     """A coordinator: its log, itself, the life of it that speaks, and where to ask (all coordinators).
 
     ``pruned_below_unix_ms``: transactions with older xids have ended everywhere (R14); 0 for none.
+    ``number`` counts a session's introductions from 1; 0 outside of one.
     """
 
     log_id: str
@@ -34,6 +35,7 @@ class Introduction:
     epoch: int
     coordinator_addresses: tuple[str, ...] = ()
     pruned_below_unix_ms: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Welcome:
     """A participant: its name, clock, adopted epoch, and the highest sequence applied per incarnation.
 
     ``session`` says that it serves Session. ``refusal`` is a reason in capitals, or empty: welcome.
+    ``number`` is that of the introduction it answers; 0 where it is not said.
     """
 
     participant: str
@@ -50,6 +53,7 @@ class Welcome:
     operations: tuple[str, ...] = ()
     session: bool = True
     refusal: str = ""
+    number: int = 0
 
 
 def is_plausible(incarnation: int, unix_ms: int) -> bool:

@@ -116,7 +116,13 @@ class KnownLogs:
         if refusal:
             _log.warning("coordinator_refused", coordinator=introduction.coordinator, refusal=refusal)
         return Welcome(
-            self._participant.name, now_unix_ms, epoch, watermarks, self._participant.operations, refusal=refusal
+            self._participant.name,
+            now_unix_ms,
+            epoch,
+            watermarks,
+            self._participant.operations,
+            refusal=refusal,
+            number=introduction.number,
         )
 
     def _raise_horizon(self, introduction: Introduction, now_unix_ms: int) -> None:

@@ -18,8 +18,8 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final, NoReturn, Protocol
 
@@ -40,6 +40,7 @@ from participant_sdk.frames import (
     write_commits,
     write_prepares,
 )
+from participant_sdk.greetings import Greetings
 from participant_sdk.hello import CLOCKS_APART, Introduction, Welcome, clocks_apart
 from participant_sdk.ids import Xid
 from participant_sdk.outbox import Outbox
@@ -122,8 +123,7 @@ class Link:
         self._silence_s = silence_s
         self._silence = Silence(clock, silence_s)
         self._outbox = Outbox()
-        # Introductions without an answer yet; which of the answers the engine is to hear of.
-        self._greetings: deque[bool] = deque()
+        self._greetings = Greetings(clock)
         self._tell_next = False
         # Prepares, queued or sent, without a vote yet. A dictionary for its order.
         self._outstanding: dict[Xid, None] = {}
@@ -185,7 +185,7 @@ class Link:
 
         Answers to earlier introductions are not told any more: they may report what was before.
         """
-        self._greetings = deque(False for _ in self._greetings)
+        self._greetings.outdate()
         if self._is_up:
             self._tell_next = True
             self._outbox.introduce()
@@ -230,7 +230,12 @@ class Link:
         self._open(welcome)
         try:
             error = await converse(
-                (partial(self._send_all, stream), partial(self._receive_all, stream), self._watch),
+                (
+                    partial(self._send_all, stream),
+                    partial(self._receive_all, stream),
+                    self._watch,
+                    self._await_welcomes,
+                ),
                 StreamClosedError,
                 BadFrameError,
                 _RefusedError,
@@ -242,7 +247,7 @@ class Link:
         return True, str(error)
 
     async def _greet(self, stream: ClientStream) -> Welcome:
-        self._greetings.clear()
+        self._greetings.begin()
         self._tell_next = True
         await stream.send(self._introduce(resource_pb2.SessionRequest()))
         frame = await stream.receive()
@@ -251,10 +256,9 @@ class Link:
         return self._judge(frame.hello)
 
     def _introduce(self, frame: resource_pb2.SessionRequest) -> resource_pb2.SessionRequest:
-        introduction = self._introduction()
-        self._epoch = introduction.epoch
-        self._greetings.append(self._tell_next)
+        introduction = replace(self._introduction(), number=self._greetings.ask(is_told=self._tell_next))
         self._tell_next = False
+        self._epoch = introduction.epoch
         frame.epoch = introduction.epoch
         frame.hello.CopyFrom(write_introduction(introduction, self._clock.unix_ms()))
         return frame
@@ -277,7 +281,7 @@ class Link:
         self._outbox.clear()
         self._silence.begin()
         self._trust.opened()
-        if self._greetings.popleft():
+        if self._greetings.answered(welcome.number):
             self._events.link_up(self.name, welcome)
         else:
             # What it reports may be older than what it was last asked for.
@@ -339,7 +343,9 @@ class Link:
         commit_acks, rollback_acks = read_acks(frame.commit_acks), read_acks(frame.rollback_acks)
         self._silence.heard(len(votes) + len(commit_acks) + len(rollback_acks))
         if frame.HasField("hello"):
-            self._take_welcome(self._judge(frame.hello))
+            welcome = self._judge(frame.hello)
+            if self._greetings.answered(welcome.number):
+                self._events.link_up(self.name, welcome)
         if votes:
             for xid, _ in votes:
                 self._outstanding.pop(xid, None)
@@ -349,12 +355,6 @@ class Link:
         if rollback_acks:
             self._events.acknowledged(self.name, Decision.ROLLBACK, rollback_acks)
         self._trust.answered(votes, [*commit_acks, *rollback_acks])
-
-    def _take_welcome(self, welcome: Welcome) -> None:
-        if not self._greetings:
-            raise BadFrameError("a welcome that nobody asked for")
-        if self._greetings.popleft():
-            self._events.link_up(self.name, welcome)
 
     async def _watch(self) -> NoReturn:
         """Give the session up if the participant owes answers and does not even answer an introduction."""
@@ -367,6 +367,11 @@ class Link:
             except TimeoutError as error:
                 silent_s = self._silence_s + self._connect_timeout_s
                 raise _SilentError(f"it owes answers, and nothing came for {silent_s:g} s") from error
+
+    async def _await_welcomes(self) -> NoReturn:
+        """Give the session up if an introduction is not answered: what the engine waits for would never come."""
+        await self._greetings.overdue(self._connect_timeout_s)
+        raise _SilentError(f"no answer to an introduction within {self._connect_timeout_s:g} s")
 
     def _unreachable(self, reason: str) -> Vote:
         return transient_no("PARTICIPANT_UNREACHABLE", f"{self.name} cannot be reached: {reason}")

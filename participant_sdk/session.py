@@ -169,7 +169,7 @@ class _Session:
     async def _greet(self, hello: resource_pb2.HelloRequest) -> bool:
         introduction = _read_hello(hello)
         if introduction.log_id != self._introduction.log_id:
-            welcome = Welcome(self._name, self._clock.unix_ms(), 0, refusal=LOG_MISMATCH)
+            welcome = Welcome(self._name, self._clock.unix_ms(), 0, refusal=LOG_MISMATCH, number=introduction.number)
         else:
             welcome = await self._logs.greet(introduction, hello.clock_unix_ms)
         self._answers.welcomed(welcome)

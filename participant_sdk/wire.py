@@ -223,6 +223,7 @@ def write_introduction(introduction: Introduction, clock_unix_ms: int) -> resour
         coordinator_addresses=introduction.coordinator_addresses,
         clock_unix_ms=clock_unix_ms,
         pruned_below_unix_ms=introduction.pruned_below_unix_ms,
+        number=introduction.number,
     )
 
 
@@ -246,6 +247,7 @@ def read_introduction(message: resource_pb2.HelloRequest) -> Introduction:
         message.epoch,
         addresses,
         message.pruned_below_unix_ms,
+        message.number,
     )
 
 
@@ -262,6 +264,7 @@ def write_welcome(welcome: Welcome) -> resource_pb2.HelloResponse:
         operations=welcome.operations,
         session=welcome.session,
         refusal=welcome.refusal,
+        number=welcome.number,
     )
 
 
@@ -275,6 +278,7 @@ def read_welcome(message: resource_pb2.HelloResponse) -> Welcome:
         tuple(message.operations),
         message.session,
         _plain(message.refusal, REASON_MAX_CHARS),
+        message.number,
     )
 
 

@@ -36,6 +36,7 @@ class HelloRequest(_message.Message):
     COORDINATOR_ADDRESSES_FIELD_NUMBER: _builtins.int
     CLOCK_UNIX_MS_FIELD_NUMBER: _builtins.int
     PRUNED_BELOW_UNIX_MS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     log_id: _builtins.str
     """The decision log's id: branches are named by it, and no other log's are touched."""
     coordinator: _builtins.str
@@ -52,6 +53,10 @@ class HelloRequest(_message.Message):
     """The log's pruning horizon, Unix milliseconds: every transaction whose xid is older has ended
     everywhere, and finished branches of it may be forgotten. 0: none yet.
     """
+    number: _builtins.int
+    """The introduction's number within its session, from 1. The answer repeats it, so that what an
+    earlier one reports is not taken for what a later one asked.
+    """
     @_builtins.property
     def coordinator_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Every coordinator's address, host:port, for inquiries."""
@@ -66,10 +71,11 @@ class HelloRequest(_message.Message):
         coordinator_addresses: _abc.Iterable[_builtins.str] | None = ...,
         clock_unix_ms: _builtins.int = ...,
         pruned_below_unix_ms: _builtins.int = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_unix_ms", b"clock_unix_ms", "coordinator", b"coordinator", "coordinator_addresses", b"coordinator_addresses", "epoch", b"epoch", "incarnation", b"incarnation", "log_id", b"log_id", "pruned_below_unix_ms", b"pruned_below_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_unix_ms", b"clock_unix_ms", "coordinator", b"coordinator", "coordinator_addresses", b"coordinator_addresses", "epoch", b"epoch", "incarnation", b"incarnation", "log_id", b"log_id", "number", b"number", "pruned_below_unix_ms", b"pruned_below_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -88,6 +94,7 @@ class HelloResponse(_message.Message):
     OPERATIONS_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     participant: _builtins.str
     """The participant's own name; it must be the one it is configured under."""
     clock_unix_ms: _builtins.int
@@ -98,6 +105,8 @@ class HelloResponse(_message.Message):
     """Session is served."""
     refusal: _builtins.str
     """A reason for refusal, in capitals (CLOCKS_APART, EPOCH_STALE, LOG_MISMATCH); empty: welcome."""
+    number: _builtins.int
+    """The number of the introduction that this answers."""
     @_builtins.property
     def watermarks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Watermark]:
         """The highest decision sequence applied, per incarnation."""
@@ -116,10 +125,11 @@ class HelloResponse(_message.Message):
         operations: _abc.Iterable[_builtins.str] | None = ...,
         session: _builtins.bool = ...,
         refusal: _builtins.str = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_unix_ms", b"clock_unix_ms", "epoch", b"epoch", "operations", b"operations", "participant", b"participant", "refusal", b"refusal", "session", b"session", "watermarks", b"watermarks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_unix_ms", b"clock_unix_ms", "epoch", b"epoch", "number", b"number", "operations", b"operations", "participant", b"participant", "refusal", b"refusal", "session", b"session", "watermarks", b"watermarks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
