@@ -123,11 +123,12 @@ def assemble(
     )
     recovery = Recovery(engine, settings.timing)
 
-    def introduce_again(_: Standing) -> None:
+    def take_standing(standing: Standing) -> None:
+        engine.admission.heed(standing)
         for link in links.values():
             link.introduce()
 
-    life = IncarnationLife(log, commit, clock=clock, on_adopted=recovery.adopt, on_standing=introduce_again)
+    life = IncarnationLife(log, commit, clock=clock, on_adopted=recovery.adopt, on_standing=take_standing)
     recovery.connect(life)
     heuristics = HeuristicKeeper(log, random=random, on_recorded=engine.heuristics_recorded)
     reports = Reports(log, reported, engine, settings.timing, random=random)
@@ -151,8 +152,9 @@ def assemble(
     calls = {name: access.calls for name, access in participants.items()}
     holding = Holding(log, incarnation, calls, lambda: _introduction(incarnation, life.standing), reports, clock=clock)
     inquiries = Inquiries(engine, log, commit)
-    peers, aftermath = Peers(engine, commit), Aftermath(engine, inquiries)
-    visits = Visits(engine, links, calls, Sweep(engine, inquiries, log, heuristics), heuristics, awaited)
+    peers, aftermath = Peers(engine, commit, life), Aftermath(engine, inquiries)
+    sweep = Sweep(engine, inquiries, log, heuristics)
+    visits = Visits(engine, links, calls, sweep, heuristics, awaited, settings.passes.acknowledged_within_s)
     redriving = Redriving(engine, commit, visits, calls)
     passes = RecoveryPasses(
         engine,

@@ -20,6 +20,7 @@ from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
 
 from coordinator.engine import Engine
 from coordinator.errors import UnavailableError, UnknownTransactionError
+from coordinator.incarnation import IncarnationLife
 from coordinator.log.decision_log import LogUnavailableError
 from coordinator.log.group_commit import GroupCommit
 from coordinator.log.inquiry import Answer as LogAnswer
@@ -81,10 +82,11 @@ class _Owner(NamedTuple):
 class Peers:
     """The way to the owners of xids. ``close`` comes at the end; nothing is connected before a call needs it."""
 
-    def __init__(self, engine: Engine, commit: GroupCommit) -> None:
+    def __init__(self, engine: Engine, commit: GroupCommit, life: IncarnationLife) -> None:
         self._engine = engine
         self._own = engine.incarnation
         self._commit = commit
+        self._life = life
         self._channels: dict[str, tuple[grpc.aio.Channel, Stubs]] = {}
         self._closed = False
 
@@ -134,7 +136,10 @@ class Peers:
     async def watch(
         self, xid: Xid, timeout_s: float | None = None
     ) -> AsyncIterator[transaction_pb2.WatchTransactionsResponse] | None:
-        """The owner's stream of a transaction's changes; None and errors as for ``ask``, errors at any time."""
+        """The owner's stream of a transaction's changes; None and errors as for ``ask``, errors at any time.
+
+        It ends before the transaction does where the owner is over: what follows is told here.
+        """
         owner = await self._owner(xid)
         return None if owner is None else self._stream(owner, xid, timeout_s)
 
@@ -178,9 +183,15 @@ class Peers:
             await channel.close()
 
     async def _owner(self, xid: Xid) -> _Owner | None:
-        """The live incarnation elsewhere that owns an xid; None where there is none."""
+        """The live incarnation elsewhere that owns an xid; None where there is none.
+
+        One that lived at the last look is taken at its word; if it has ended since, its silence shows.
+        """
         if xid.incarnation == self._own.number or self._engine.find(xid) is not None:
             return None
+        for live in self._life.standing.live if self._life.standing else ():
+            if live.number == xid.incarnation:
+                return _Owner(live.number, live.address)
         state = (await self._read(xid)).owner
         if state is None and xid.incarnation > self._own.number:
             raise UnknownTransactionError(
@@ -240,7 +251,6 @@ class Peers:
                 yield change
         except grpc.aio.AioRpcError as error:
             await self._meet(error, owner, xid)
-            raise _unreachable(xid, owner, "it is over; watch again, or ask for its end") from error
         finally:
             call.cancel()
 

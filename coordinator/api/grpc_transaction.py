@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 import grpc
-from pincex.tx.v1 import transaction_pb2
+from pincex.tx.v1 import common_pb2, transaction_pb2
 from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceServicer
 
 from coordinator.api import checks, grpc_wire
@@ -18,6 +18,7 @@ from coordinator.api.grpc_stream import ClientStream
 from coordinator.api.rejection import rejection
 from coordinator.engine import Engine
 from coordinator.errors import InvalidRequestError, WrongPhaseError
+from coordinator.protocol.phases import FINISHED
 from coordinator.requests import TENANT_DEFAULT, Ended, TransactionView
 from coordinator.telemetry import Telemetry
 from participant_sdk.ids import Xid
@@ -211,9 +212,12 @@ class TransactionService(TransactionServiceServicer):
             xid = checks.check_xid(request.xid) if request.xid else None
             told = None if xid is None else await watched_at_owner(self._gate, xid, context)
             if told is not None:
+                phase = common_pb2.PHASE_UNSPECIFIED
                 async for change in told:
                     yield change
-                return
+                    phase = change.transaction.result.phase
+                if phase in FINISHED:
+                    return
             async for view in self._views(xid):
                 response = transaction_pb2.WatchTransactionsResponse()
                 grpc_wire.write_view(view, response.transaction)

@@ -19,7 +19,7 @@ from participant_sdk.clock import SystemClock
 from participant_sdk.context import LOG_ID_KEY
 from participant_sdk.ids import Xid, XidSource
 from tests.api.doors import operation, read_refusal
-from tests.api.fleet import Fleet, LogTap, Node, fleet
+from tests.api.fleet import LEASE_S, Fleet, LogTap, Node, fleet
 from tests.sdk.small_system import LEFT, OPENING, RIGHT, System, system
 
 CommitRequest = transaction_pb2.TransactionServiceCommitRequest
@@ -147,6 +147,16 @@ async def test_the_clients_deadline_ends_the_wait_and_not_the_transaction(place:
     assert (await b.stub.Commit(CommitRequest(xid=xid))).result.outcome == transaction_pb2.OUTCOME_COMMITTED
 
 
+async def test_forwarding_needs_no_log_while_the_owner_lived_at_the_last_look(place: Fleet) -> None:
+    tap = LogTap()
+    a = await place.start("a")
+    b = await place.start("b", place.memory(tap))
+    xid = await begin(a)
+    tap.shut()
+    assert (await b.stub.Enlist(enlistment(xid), timeout=LEASE_S / 2)).branch_number == 1
+    tap.open()
+
+
 # -- Who takes a forwarded call.
 
 
@@ -186,9 +196,8 @@ async def test_three_coordinators_never_pass_a_call_around(place: Fleet) -> None
     """Each of two is announced at the other's address; the third asks, and is refused there."""
     a = await place.start("a")
     b = await place.start("b", advertise=a.address)
+    place.around.log.tables.incarnations[a.incarnation.number].address = b.address
     c = await place.start("c")
-    rows = place.around.log.tables.incarnations
-    rows[a.incarnation.number].address = b.address
     xids = [await begin(a), await begin(b)]
     for xid in xids:
         error = await refusal(c.stub.Commit(CommitRequest(xid=xid), timeout=10))
