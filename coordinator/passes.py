@@ -22,13 +22,18 @@ class Scope(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PassSettings:
-    """How passes run. ``is_enabled``: by themselves too. ``within_s`` bounds one; ``retention_s`` is for pruning."""
+    """How passes run. ``is_enabled``: by themselves too. ``within_s`` bounds one; ``retention_s`` is for pruning.
+
+    What was told and is not acknowledged within ``acknowledged_within_s`` counts as failed; it goes on being told
+    all the same.
+    """
 
     is_enabled: bool = True
     interval_s: float = 30.0
     within_s: float = 120.0
     is_parallel: bool = True
     retention_s: float = 7 * 86_400.0
+    acknowledged_within_s: float = 5.0
 
 
 DEFAULT_PASSES: Final = PassSettings()

@@ -21,9 +21,6 @@ from participant_sdk.link import Link
 from participant_sdk.participant import Branch
 from participant_sdk.resource_calls import CallFailedError, ResourceCalls
 
-# What was told and is not acknowledged by then counts as not reached; it goes on being told all the same.
-ACKNOWLEDGED_WITHIN_S: Final = 5.0
-
 _LOG: Final = structlog.get_logger(__name__)
 
 
@@ -63,7 +60,9 @@ class Visits:
         sweep: Sweep,
         heuristics: HeuristicKeeper,
         awaited: Awaited,
+        acknowledged_within_s: float,
     ) -> None:
+        self._acknowledged_within_s = acknowledged_within_s
         self._awaited = awaited
         self._engine = engine
         self._links = links
@@ -82,7 +81,7 @@ class Visits:
                 if not orphans_only:
                     await self._engine.resending.to(visit.participant, lambda running: _told(running, visit, round_))
                 await self._sweep.walk(link, self._calls[visit.participant], visit.swept, round_)
-                await round_.settled(ACKNOWLEDGED_WITHIN_S)
+                await round_.settled(self._acknowledged_within_s)
             except CallFailedError as error:
                 self._fail(visit, str(error))
             finally:
@@ -94,7 +93,7 @@ class Visits:
             try:
                 _told(running, visit, round_)
                 self._engine.resending.one(running, visit.participant)
-                await round_.settled(ACKNOWLEDGED_WITHIN_S)
+                await round_.settled(self._acknowledged_within_s)
             finally:
                 self._account(visit, round_)
 
@@ -103,7 +102,7 @@ class Visits:
         with self._awaited.round(visit.participant) as round_:
             try:
                 await self._sweep.settle(self._links[visit.participant], branches, visit.swept, round_)
-                await round_.settled(ACKNOWLEDGED_WITHIN_S)
+                await round_.settled(self._acknowledged_within_s)
             finally:
                 self._account(visit, round_)
 
