@@ -106,7 +106,12 @@ def assemble(
     on_finished: Callable[[Finished], None],
 ) -> Assembly:
     """Wire one incarnation's parts. ``on_finished`` is told of each transaction that owes nothing any more."""
-    engine = Engine(incarnation, clock, timing=settings.timing, limits=settings.limits, on_finished=on_finished)
+
+    def finished(each: Finished) -> None:
+        recovery.finished(each.outcome.xid)
+        on_finished(each)
+
+    engine = Engine(incarnation, clock, timing=settings.timing, limits=settings.limits, on_finished=finished)
     reported = Reported(log, participants)
     commit = GroupCommit(
         log,

@@ -15,8 +15,8 @@ Each round is one append of the log (R4). What it answers:
 A COMMIT is written only once every participant of its transaction has reported since the log was
 connected to last (R15). Others wait aside, and what travels with them goes (R17):
 
-1. After any failure an empty batch goes first. If it finds a new connection, the reports are
-   forgotten before a record can be written over it, and the log's sequence is compared.
+1. A new connection takes no records as its first statement: that write fails, having connected. The
+   reports are forgotten then, before anything can be written over it, and what may go goes at once.
 2. A batch that was certainly not written is parted anew before each try: what may not go waits aside.
 3. A batch that may have been written (R5) and holds a COMMIT that may not go now cannot be written
    again as it was, and must not stop the others for ever. Its other records go with the same expected
@@ -118,8 +118,6 @@ class Appends:
         # COMMITs that were not written and want a report; they go again when one comes.
         self._aside: list[DecisionRecord] = []
         self._has_reports = False
-        # The last statement failed: an empty batch goes next.
-        self._is_shaken = False
         self._unconfirmed: list[Callable[[], None]] = []
         self._renewal_due = False
         self._wake = asyncio.Event()
@@ -177,8 +175,6 @@ class Appends:
     def _next(self) -> tuple[list[DecisionRecord], int]:
         """What the next round writes: records, and how many sequences it burns instead of some."""
         self._reported.turn()
-        if self._is_shaken:
-            return [], 0
         if self._taken and self._uncertain:
             going, waiting = self._part(self._taken[0])
             return going, 1 if waiting and not going else 0
@@ -231,15 +227,14 @@ class Appends:
             self._split(str(error))
         except (LogUnavailableError, LogUncertainError) as error:
             self._unconfirmed[:0] = confirming
-            self._renewal_due = self._is_shaken = True
+            self._renewal_due = True
             uncertain = isinstance(error, LogUncertainError)
             self._uncertain |= bool(records) and uncertain
             _LOG.warning("decision_log_write_failed", uncertain=self._uncertain, records=len(records), error=str(error))
-            # A new connection that wants an empty batch first is no outage.
+            # A new connection that takes no records yet is no outage.
             if uncertain or self._reported.generation == generation:
                 await self._backoff.wait()
         else:
-            self._is_shaken = False
             if appended.status is AppendStatus.WRITTEN:
                 self.lease.renewed(began_s, self._clock.monotonic_s())
                 self._written(records, burned, appended, confirming)
