@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -20,8 +21,8 @@ from tests.engine.test_engine import call, credit, debit
 pytestmark = pytest.mark.timeout(120)
 
 MANY = 10_000
-# What the loop may be held up by one step; generous, for a machine that has other work.
-STEP_MAX_S = 0.5
+# What the loop may be held up by one step, the participants' in this very process among them.
+STEP_MAX_S = 0.25
 
 
 @pytest.fixture
@@ -49,12 +50,15 @@ async def _append(log: MemoryLog, incarnation: Incarnation, xids: list[Xid]) -> 
 
 
 async def longest_step_s() -> float:
-    """The longest time that the loop spent on anything between two of its turns, until cancelled."""
-    longest_s, last_s = 0.0, CLOCK.monotonic_s()
+    """The most of the processor's time that the loop spent between two of its turns, until cancelled.
+
+    Not by the clock on the wall: other work on the machine must not count.
+    """
+    longest_s, last_s = 0.0, time.thread_time()
     try:
         while True:
             await asyncio.sleep(0)
-            now_s = CLOCK.monotonic_s()
+            now_s = time.thread_time()
             longest_s, last_s = max(longest_s, now_s - last_s), now_s
     except asyncio.CancelledError:
         return longest_s
