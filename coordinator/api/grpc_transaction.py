@@ -240,7 +240,8 @@ class TransactionService(TransactionServiceServicer):
                     code="LOG_MISMATCH",
                     xid=xid,
                 )
-            grpc_wire.write_decision(await self._gate.inquiries.decision(xid), response)
+            answer = await self._gate.inquiries.decision(xid, tuple(request.participants))
+            grpc_wire.write_decision(answer, response)
         return response
 
     async def _views(self, xid: Xid | None) -> AsyncIterator[TransactionView]:

@@ -135,7 +135,7 @@ class CoordinatorHost(Host):
         """Answer a participant in doubt."""
         if self._inquiries is None:
             raise UnavailableError("not open yet")
-        return await self._inquiries.decision(query.xid)
+        return await self._inquiries.decision(query.xid, query.participants)
 
     async def _tell(self, intent: Intent, ask: Callable[[Engine], asyncio.Future[Ended]]) -> Ended:
         asked_s = self._around.loop.time()
