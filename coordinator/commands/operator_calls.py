@@ -31,6 +31,7 @@ LOOK_WITHIN_S: Final = 30.0
 # A pass, or a release, asks every participant for all that it holds.
 CHANGE_WITHIN_S: Final = 300.0
 PAGE_MAX: Final = 1000
+LOOK_AT_MAX: Final = 10_000
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -71,6 +72,12 @@ class OperatorCalls:
             found.unreachable_participants[:] = sorted(unreachable)
             if not page.next_page_token or len(found.branches) >= limit:
                 return found
+
+    async def in_doubt_of(self, xid: str) -> recovery_pb2.ListInDoubtResponse:
+        """List one transaction's branches among the oldest 10,000 that are in doubt or ended by hand."""
+        found = await self.in_doubt("", LOOK_AT_MAX)
+        kept = [each for each in found.branches if each.branch.xid == xid]
+        return recovery_pb2.ListInDoubtResponse(branches=kept, unreachable_participants=found.unreachable_participants)
 
     async def retry(self, xid: str) -> str:
         """Drive a decided transaction again; its phase afterwards."""

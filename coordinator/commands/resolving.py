@@ -122,12 +122,11 @@ def forget(
     Exit codes: 0 forgotten, 2 refused or not confirmed, 3 no answer came, 4 nobody to be reached.
     """
     from coordinator.commands import recovery_outputs
-    from coordinator.commands.asking import ask
     from coordinator.commands.operator_calls import ask_operator
-    from coordinator.commands.outputs import show_state
 
     if not yes and not as_json:
-        show_state(ask(address, lambda client: client.get_transaction(transaction_id), as_json=False), as_json=False)
+        found = ask_operator(address, lambda calls: calls.in_doubt_of(transaction_id), as_json=False)
+        recovery_outputs.show_in_doubt(found, as_json=False)
     confirm("Is this put right everywhere, and may its heuristic end be forgotten?", yes=yes, as_json=as_json)
     participants = ask_operator(address, lambda calls: calls.forget(transaction_id, reason), as_json=as_json)
     recovery_outputs.show_forgotten(transaction_id, participants, as_json=as_json)
