@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from pincex.tx.v1 import common_pb2, transaction_pb2
 
+from coordinator.running import History
 from tests.api.doors import Doors, operation, read_refusal, transfer
 from tests.sdk.small_system import LEFT, OPENING
 
@@ -79,6 +80,28 @@ async def test_rollback_by_xid_and_by_request_id(open_doors: Doors) -> None:
     late = (await open_doors.stub.Execute(transfer(request_id="given-up"))).result
     assert late.outcome == transaction_pb2.OUTCOME_ROLLED_BACK
     assert open_doors.around.balance(LEFT, "a") == OPENING
+
+
+async def test_what_is_held_no_more_is_told_from_the_log(open_doors: Doors) -> None:
+    """A rollback that left no record bound nothing, so the same work may be sent again (R3)."""
+    xids = [await begin(open_doors) for _ in range(2)]
+    for xid in xids:
+        await enlist(open_doors, xid, operation())
+    await open_doors.stub.Commit(CommitRequest(xid=xids[0]))
+    await open_doors.stub.Rollback(RollbackRequest(xid=xids[1]))
+    open_doors.assembly.engine.history = History()
+    stub = open_doors.stub
+    for ended in (
+        [(await stub.Commit(CommitRequest(xid=xid))).result for xid in xids],
+        [(await stub.Rollback(RollbackRequest(xid=xid))).result for xid in xids],
+    ):
+        committed, rolled_back = ended
+        assert (committed.xid, committed.outcome) == (xids[0], transaction_pb2.OUTCOME_COMMITTED)
+        assert (rolled_back.outcome, rolled_back.retry) == (transaction_pb2.OUTCOME_ROLLED_BACK, True)
+    for xid in xids:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await enlist(open_doors, xid, operation())
+        assert read_refusal(raised.value).info.reason == "NOT_ACTIVE"
 
 
 async def test_enlist_takes_work_of_one_kind_for_one_participant(open_doors: Doors) -> None:

@@ -18,7 +18,7 @@ from coordinator.peers import FORWARDED_KEY
 from participant_sdk.clock import SystemClock
 from participant_sdk.context import LOG_ID_KEY
 from participant_sdk.ids import Xid, XidSource
-from tests.api.doors import operation, read_refusal
+from tests.api.doors import operation, read_refusal, transfer
 from tests.api.fleet import LEASE_S, Fleet, LogTap, Node, fleet
 from tests.sdk.small_system import LEFT, OPENING, RIGHT, System, system
 
@@ -122,6 +122,21 @@ async def test_watching_follows_the_owner_to_the_end(place: Fleet) -> None:
     while isinstance(change := await watch.read(), transaction_pb2.WatchTransactionsResponse):
         phases.append(change.transaction.result.phase)
     assert (phases[0], phases[-1]) == (common_pb2.PHASE_PREPARING, common_pb2.PHASE_COMMITTED)
+
+
+async def test_over_http_too_every_route_that_names_an_xid_is_the_owners_to_answer(place: Fleet) -> None:
+    a, b = await place.start("a"), await place.start("b")
+    xid = await begin(a)
+    await a.stub.Enlist(enlistment(xid))
+    prefix = f"/api/v1/transactions/{xid}"
+    there, here = await a.http.post(f"{prefix}/retry"), await b.http.post(f"{prefix}/retry")
+    assert (here.status_code, here.json()) == (there.status_code, there.json())
+    assert (here.status_code, here.json()["code"]) == (409, "NOT_DECIDED")
+    assert (await b.http.post(f"{prefix}/rollback")).json()["state"] == "ROLLED_BACK"
+    assert (await a.stub.GetTransaction(shown(xid))).transaction.result.phase == common_pb2.PHASE_ROLLED_BACK
+    committed = (await a.stub.Execute(transfer())).result.xid
+    retried = await b.http.post(f"/api/v1/transactions/{committed}/retry")
+    assert (retried.status_code, retried.json()["phase"]) == (200, "COMMITTED")
 
 
 async def test_the_owners_error_comes_back_unchanged(place: Fleet) -> None:

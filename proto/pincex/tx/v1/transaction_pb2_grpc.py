@@ -26,7 +26,12 @@ if _version_not_supported:
 
 
 class TransactionServiceStub:
-    """Runs transactions. Any coordinator takes any call.
+    """Runs transactions. Any coordinator takes any call. One that names a transaction which
+    another coordinator runs is passed on to that one, with what is left of the deadline, and
+    its answer or error comes back as it is. While that one cannot be reached and may yet
+    decide, the call is UNAVAILABLE, which tells no outcome: ask again. Once it is known to be
+    over, within seconds, any coordinator answers: with the decision recorded, or with ROLLED_BACK
+    marked retry where there is none.
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
     PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
@@ -98,7 +103,12 @@ class TransactionServiceStub:
 
 
 class TransactionServiceServicer:
-    """Runs transactions. Any coordinator takes any call.
+    """Runs transactions. Any coordinator takes any call. One that names a transaction which
+    another coordinator runs is passed on to that one, with what is left of the deadline, and
+    its answer or error comes back as it is. While that one cannot be reached and may yet
+    decide, the call is UNAVAILABLE, which tells no outcome: ask again. Once it is known to be
+    over, within seconds, any coordinator answers: with the decision recorded, or with ROLLED_BACK
+    marked retry where there is none.
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
     PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
@@ -169,7 +179,8 @@ class TransactionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTransactions(self, request, context):
-        """ListTransactions lists transactions, newest first.
+        """ListTransactions lists transactions, newest first: what this coordinator holds, and every
+        decision in the log. What other coordinators hold undecided is missing: ask them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -256,7 +267,12 @@ def add_TransactionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TransactionService:
-    """Runs transactions. Any coordinator takes any call.
+    """Runs transactions. Any coordinator takes any call. One that names a transaction which
+    another coordinator runs is passed on to that one, with what is left of the deadline, and
+    its answer or error comes back as it is. While that one cannot be reached and may yet
+    decide, the call is UNAVAILABLE, which tells no outcome: ask again. Once it is known to be
+    over, within seconds, any coordinator answers: with the decision recorded, or with ROLLED_BACK
+    marked retry where there is none.
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
     PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses

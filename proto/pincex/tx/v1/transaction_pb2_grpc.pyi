@@ -27,7 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TransactionServiceStub:
-    """Runs transactions. Any coordinator takes any call.
+    """Runs transactions. Any coordinator takes any call. One that names a transaction which
+    another coordinator runs is passed on to that one, with what is left of the deadline, and
+    its answer or error comes back as it is. While that one cannot be reached and may yet
+    decide, the call is UNAVAILABLE, which tells no outcome: ask again. Once it is known to be
+    over, within seconds, any coordinator answers: with the decision recorded, or with ROLLED_BACK
+    marked retry where there is none.
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
     PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
@@ -65,7 +70,9 @@ class TransactionServiceStub:
     GetTransaction: _grpc.UnaryUnaryMultiCallable[_transaction_pb2.GetTransactionRequest, _transaction_pb2.GetTransactionResponse]
     """GetTransaction shows one transaction."""
     ListTransactions: _grpc.UnaryUnaryMultiCallable[_transaction_pb2.ListTransactionsRequest, _transaction_pb2.ListTransactionsResponse]
-    """ListTransactions lists transactions, newest first."""
+    """ListTransactions lists transactions, newest first: what this coordinator holds, and every
+    decision in the log. What other coordinators hold undecided is missing: ask them.
+    """
     WatchTransactions: _grpc.UnaryStreamMultiCallable[_transaction_pb2.WatchTransactionsRequest, _transaction_pb2.WatchTransactionsResponse]
     """WatchTransactions streams changes of phase as they happen."""
     GetDecision: _grpc.UnaryUnaryMultiCallable[_transaction_pb2.GetDecisionRequest, _transaction_pb2.GetDecisionResponse]
@@ -73,7 +80,12 @@ class TransactionServiceStub:
 
 @_typing.type_check_only
 class TransactionServiceAsyncStub(TransactionServiceStub):
-    """Runs transactions. Any coordinator takes any call.
+    """Runs transactions. Any coordinator takes any call. One that names a transaction which
+    another coordinator runs is passed on to that one, with what is left of the deadline, and
+    its answer or error comes back as it is. While that one cannot be reached and may yet
+    decide, the call is UNAVAILABLE, which tells no outcome: ask again. Once it is known to be
+    over, within seconds, any coordinator answers: with the decision recorded, or with ROLLED_BACK
+    marked retry where there is none.
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
     PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
@@ -108,14 +120,21 @@ class TransactionServiceAsyncStub(TransactionServiceStub):
     GetTransaction: _aio.UnaryUnaryMultiCallable[_transaction_pb2.GetTransactionRequest, _transaction_pb2.GetTransactionResponse]  # type: ignore[assignment]
     """GetTransaction shows one transaction."""
     ListTransactions: _aio.UnaryUnaryMultiCallable[_transaction_pb2.ListTransactionsRequest, _transaction_pb2.ListTransactionsResponse]  # type: ignore[assignment]
-    """ListTransactions lists transactions, newest first."""
+    """ListTransactions lists transactions, newest first: what this coordinator holds, and every
+    decision in the log. What other coordinators hold undecided is missing: ask them.
+    """
     WatchTransactions: _aio.UnaryStreamMultiCallable[_transaction_pb2.WatchTransactionsRequest, _transaction_pb2.WatchTransactionsResponse]  # type: ignore[assignment]
     """WatchTransactions streams changes of phase as they happen."""
     GetDecision: _aio.UnaryUnaryMultiCallable[_transaction_pb2.GetDecisionRequest, _transaction_pb2.GetDecisionResponse]  # type: ignore[assignment]
     """GetDecision answers a participant in doubt. Only COMMIT and ROLLBACK end the doubt."""
 
 class TransactionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs transactions. Any coordinator takes any call.
+    """Runs transactions. Any coordinator takes any call. One that names a transaction which
+    another coordinator runs is passed on to that one, with what is left of the deadline, and
+    its answer or error comes back as it is. While that one cannot be reached and may yet
+    decide, the call is UNAVAILABLE, which tells no outcome: ask again. Once it is known to be
+    over, within seconds, any coordinator answers: with the decision recorded, or with ROLLED_BACK
+    marked retry where there is none.
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
     PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
@@ -202,7 +221,9 @@ class TransactionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _transaction_pb2.ListTransactionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_transaction_pb2.ListTransactionsResponse, _abc.Awaitable[_transaction_pb2.ListTransactionsResponse]]:
-        """ListTransactions lists transactions, newest first."""
+        """ListTransactions lists transactions, newest first: what this coordinator holds, and every
+        decision in the log. What other coordinators hold undecided is missing: ask them.
+        """
 
     @_abc_1.abstractmethod
     def WatchTransactions(
