@@ -1,0 +1,212 @@
+"""R15: a log that lost its tail is noticed, held and released, over real links and participants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import grpc
+import pytest
+from pincex.tx.v1 import common_pb2, resource_pb2
+from pincex.tx.v1.resource_pb2_grpc import ResourceServiceStub
+
+from coordinator import canonical
+from coordinator.errors import InvalidRequestError, RefusedError, UnavailableError
+from coordinator.log.ended import FencedError
+from coordinator.protocol.phases import Phase
+from coordinator.requests import ExecuteCall
+from participant_sdk.branch import BranchPhase
+from participant_sdk.ids import Xid
+from participant_sdk.xa import DecisionState
+from tests.engine.lost_tail import BOTH, Life, Predecessor, life, operations, predecessor
+from tests.engine.recovering import LEFT, LOG_ID, RIGHT, World, until, world
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+async def around() -> AsyncGenerator[World]:
+    async with world() as found:
+        yield found
+
+
+async def lose_tail(around: World, request_id: str = "order-1") -> tuple[Predecessor, Xid]:
+    """COMMIT is written, one participant applies it, the other is in doubt; then the log forgets it."""
+    gone = await predecessor(around)
+    backup = around.log.copy()
+    xid = await gone.prepare(request_id)
+    await gone.decide(xid, request_id)
+    await gone.tell(xid, LEFT)
+    around.log.restore(backup, new_timeline=False)
+    return gone, xid
+
+
+async def in_hold(around: World) -> None:
+    """Have a coordinator come upon the loss."""
+    async with life(around) as first:
+        await first.ended()
+    assert around.log.tables.held
+
+
+def call(request_id: str = "") -> ExecuteCall:
+    digest = canonical.digest(operations()) if request_id else b""
+    return ExecuteCall(operations(), 30.0, request_id=request_id, digest=digest)
+
+
+async def looked(node: Life) -> None:
+    """Wait until the coordinator has seen how the log stands, and both participants have welcomed it."""
+    await until(lambda: node.assembly.life.standing is not None)
+    await until(lambda: all(link.is_up for link in node.assembly.links.values()))
+
+
+async def test_a_participant_ahead_of_the_log_puts_it_in_hold(around: World) -> None:
+    """An unannounced restore: nothing but the watermark shows it."""
+    gone, _ = await lose_tail(around)
+    async with life(around) as first:
+        ended = await first.ended()
+    assert isinstance(ended, FencedError)
+    assert "HOLD" in str(ended)
+    assert "runbook" in str(ended)
+    reason = around.log.tables.held
+    assert LEFT in reason
+    assert str(gone.incarnation.number) in reason
+    assert all(not row.is_live for row in around.log.tables.incarnations.values())
+
+
+async def test_in_hold_nothing_is_presumed_and_nothing_begins(around: World) -> None:
+    _, xid = await lose_tail(around)
+    await in_hold(around)
+    async with life(around) as node:
+        await looked(node)
+        assembly = node.assembly
+        await until(lambda: assembly.reports.reported(RIGHT))
+        with pytest.raises(UnavailableError, match=r"HOLD.*release"):
+            assembly.engine.execute(call())
+        with pytest.raises(UnavailableError, match="HOLD"):
+            assembly.engine.begin(30.0, "default", "")
+        assert (await assembly.inquiries.decision(xid, BOTH)).state is DecisionState.PENDING
+        with pytest.raises(UnavailableError, match="HOLD"):
+            await assembly.inquiries.transaction(xid)
+        assert not assembly.reports.reported(LEFT)
+        assert assembly.reports.missing() == (LEFT,)
+        assert around.phase(RIGHT, xid) is BranchPhase.PREPARED
+
+
+async def test_the_release_restores_the_commit_and_its_binding(around: World) -> None:
+    gone, xid = await lose_tail(around)
+    undecided = await gone.prepare()
+    await in_hold(around)
+    async with life(around) as node:
+        await looked(node)
+        assembly = node.assembly
+        preview = await assembly.holding.release("shown first", preview=True)
+        assert around.log.tables.held
+        assert xid not in around.log.tables.decisions
+        plan = await assembly.holding.release("the disk was replaced", preview=False)
+        assert plan.commits[0].record == preview.commits[0].record
+        (stored,) = plan.commits
+        assert (stored.record.xid, stored.record.prepared) == (xid, BOTH)
+        assert (stored.incarnation, stored.sequence) == (gone.incarnation.number, 1)
+        assert (plan.rollbacks_presumed, plan.sequences_raised) == (2, 1)
+        assert not around.log.tables.held
+        await until(lambda: around.phase(RIGHT, xid) is BranchPhase.COMMITTED)
+        assert (around.effects(LEFT), around.effects(RIGHT)) == (1, 1)
+        await until(lambda: assembly.reports.is_complete)
+        assert (await assembly.inquiries.decision(undecided, BOTH)).state is DecisionState.ROLLBACK
+        await until(lambda: not assembly.life.standing or not assembly.life.standing.is_held)
+        again = await assembly.engine.execute(call("order-1"))
+        assert (again.outcome.xid, again.outcome.phase) == (xid, Phase.COMMITTED)
+        assert (await assembly.engine.execute(call("order-2"))).outcome.phase is Phase.COMMITTED
+    assert (around.effects(LEFT), around.effects(RIGHT)) == (2, 2)
+    assert [action.action for action in around.log.tables.actions] == ["RELEASE"]
+
+
+async def test_a_loss_that_nobody_had_applied_is_presumed_rolled_back(around: World) -> None:
+    """It cannot be recovered, and the documents say so: run the log with a synchronous standby."""
+    gone = await predecessor(around)
+    backup = around.log.copy()
+    xid = await gone.prepare()
+    await gone.decide(xid)
+    around.log.restore(backup, new_timeline=False)
+    async with life(around) as node:
+        await until(lambda: node.assembly.reports.is_complete)
+        # The dead one's lease is over, and it is fenced once ours has lasted.
+        await until(lambda: not around.log.tables.incarnations[gone.incarnation.number].is_live)
+        assert (await node.assembly.inquiries.decision(xid, BOTH)).state is DecisionState.ROLLBACK
+    assert not around.log.tables.held
+
+
+async def test_what_an_older_coordinator_still_says_is_not_believed(around: World) -> None:
+    """A Commit that was under way all the time arrives after the release: its epoch is over."""
+    gone, xid = await lose_tail(around)
+    late = await gone.prepare()
+    await in_hold(around)
+    async with life(around) as node:
+        await looked(node)
+        await node.assembly.holding.release("restored", preview=False)
+        assert node.assembly.engine.incarnation.epoch > gone.incarnation.epoch
+        async with grpc.aio.insecure_channel(around.addresses[RIGHT]) as channel:
+            request = resource_pb2.CommitRequest(
+                xid=str(late), log_id=LOG_ID, incarnation=gone.incarnation.number, sequence=2
+            )
+            request.epoch = gone.incarnation.epoch
+            response = await ResourceServiceStub(channel).Commit(request)
+    assert response.ack.kind == common_pb2.ACK_KIND_RETRY
+    assert around.phase(RIGHT, late) is BranchPhase.PREPARED
+    assert xid in around.log.tables.decisions
+
+
+async def test_the_release_wants_every_participant(around: World) -> None:
+    _, xid = await lose_tail(around)
+    await in_hold(around)
+    async with life(around) as node:
+        await looked(node)
+        around.wires[RIGHT].is_cut = True
+        with pytest.raises(RefusedError, match=f"{RIGHT}: the wire is cut") as refused:
+            await node.assembly.holding.release("restored", preview=False)
+        assert refused.value.code == "PARTICIPANTS_MISSING"
+        assert around.log.tables.held
+        assert xid not in around.log.tables.decisions
+
+
+async def test_there_is_nothing_to_release_without_hold_and_nothing_is_done_without_a_reason(around: World) -> None:
+    async with life(around) as node:
+        await looked(node)
+        with pytest.raises(RefusedError, match="not in HOLD") as refused:
+            await node.assembly.holding.release("why not", preview=False)
+        assert refused.value.code == "NOT_HELD"
+        for reason in ("", "  ", "x" * 1_001):
+            with pytest.raises(InvalidRequestError) as invalid:
+                await node.assembly.holding.hold(reason)
+            assert invalid.value.field == "reason"
+            with pytest.raises(InvalidRequestError):
+                await node.assembly.holding.release(reason, preview=True)
+    assert not around.log.tables.held
+
+
+async def test_an_operator_puts_the_log_in_hold_and_hears_so_before_the_coordinator_ends(around: World) -> None:
+    async with life(around) as node:
+        await looked(node)
+        standing = await node.assembly.holding.hold("the backup is being looked at")
+        assert standing.is_held
+        assert standing.held_reason == "the backup is being looked at"
+        assert standing.live == ()
+        with pytest.raises(UnavailableError, match="restarts"):
+            await node.assembly.holding.release("at once", preview=False)
+        assert "the backup is being looked at" in str(await node.ended())
+    (action,) = around.log.tables.actions
+    assert (action.action, action.reason) == ("HOLD", "the backup is being looked at")
+
+
+async def test_a_hold_that_nothing_was_lost_in_is_released_with_nothing_to_restore(around: World) -> None:
+    async with life(around) as first:
+        await looked(first)
+        assert (await first.assembly.engine.execute(call("order-1"))).outcome.phase is Phase.COMMITTED
+        await first.assembly.holding.hold("a drill")
+        await first.ended()
+    async with life(around) as second:
+        await looked(second)
+        await until(lambda: second.assembly.reports.is_complete)
+        plan = await second.assembly.holding.release("the drill is over", preview=False)
+        assert (plan.commits, plan.rollbacks_presumed, plan.sequences_raised) == ((), 0, 0)
+        await until(lambda: not second.assembly.life.standing or not second.assembly.life.standing.is_held)
+        assert (await second.assembly.engine.execute(call("order-1"))).outcome.replayed
