@@ -56,7 +56,7 @@ async def test_json_is_what_http_says(open_doors: Doors) -> None:
         # What goes on between the two looks.
         assert max(stuck.pop("attempts") for stuck in each["needs_attention"]) >= ATTENTION_AFTER
         assert each["coordinators"][0].pop("lease_left_ms") > 0
-        assert each["participants"][0].pop("oldest_in_doubt_ms") > 0
+        assert max(participant.pop("oldest_in_doubt_ms") for participant in each["participants"]) > 0
     assert status == by_http
     in_doubt = await told(open_doors, "recovery", "in-doubt", "--participant", LEFT)
     assert in_doubt == await get(open_doors, f"recovery/in-doubt?participant={LEFT}")
