@@ -73,9 +73,9 @@ class Transaction:
         )
 
     async def set_rollback_only(self, reason: str) -> None:
-        """Leave the transaction no end but rollback. Errors as for ``enlist``; it may be repeated."""
+        """Leave the transaction no end but rollback; asked of the coordinators in turn. Errors as for ``enlist``."""
         request = transaction_pb2.SetRollbackOnlyRequest(xid=str(self.xid), reason=reason)
-        await self._call(lambda stub: stub.SetRollbackOnly, request, lambda _: None)
+        await self._coordinators.insist(lambda stub: stub.SetRollbackOnly, request, self._left_s, lambda _: None)
 
     async def commit(self, wait: Wait = Wait.APPLIED) -> Ending:
         """Ask for commit; the votes may still say no. OutcomeUnknown where nobody would say."""
