@@ -7,16 +7,16 @@ run the same parts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Final
 
 from coordinator.admission import Limits
 from coordinator.aftermath import Aftermath
 from coordinator.awaited import Awaited
 from coordinator.doubts import Doubts
 from coordinator.engine import Engine
+from coordinator.gauges import expose
 from coordinator.heuristic_keeper import HeuristicKeeper
 from coordinator.hold import Holding
 from coordinator.incarnation import IncarnationLife
@@ -24,10 +24,10 @@ from coordinator.inquiries import Inquiries
 from coordinator.log.decision_log import DecisionLog, Incarnation, Standing
 from coordinator.log.group_commit import GroupCommit
 from coordinator.log.reported import Reported
-from coordinator.metrics import Level
+from coordinator.measured_events import MeasuredEvents
 from coordinator.passes import DEFAULT_PASSES, PassSettings
 from coordinator.peers import Peers
-from coordinator.protocol.effects import DecisionRecord, Verb
+from coordinator.protocol.effects import DecisionRecord
 from coordinator.protocol.timing import Timing
 from coordinator.recovery import Recovery
 from coordinator.recovery_passes import RecoveryPasses
@@ -38,13 +38,10 @@ from coordinator.running import Finished
 from coordinator.sweep import Sweep
 from coordinator.telemetry import Telemetry
 from coordinator.visits import Visits
-from participant_sdk.breaker import BreakerState
 from participant_sdk.clock import Clock
-from participant_sdk.hello import Introduction, Welcome
-from participant_sdk.ids import Xid
+from participant_sdk.hello import Introduction
 from participant_sdk.link import Link
 from participant_sdk.resource_calls import Access
-from participant_sdk.xa import Ack, Decision, Vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +91,21 @@ class Assembly:
             await self.peers.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What decides and drives transactions; the other parts stand on it."""
+
+    engine: Engine
+    reported: Reported
+    commit: GroupCommit
+    life: IncarnationLife
+    recovery: Recovery
+    heuristics: HeuristicKeeper
+    reports: Reports
+    awaited: Awaited
+    links: Mapping[str, Link]
+
+
 def assemble(
     log: DecisionLog,
     incarnation: Incarnation,
@@ -106,7 +118,55 @@ def assemble(
     on_finished: Callable[[Finished], None],
 ) -> Assembly:
     """Wire one incarnation's parts. ``on_finished`` is told of each transaction that owes nothing any more."""
+    core = _core(log, incarnation, participants, settings, clock, random, telemetry, on_finished)
+    engine, commit, life = core.engine, core.commit, core.life
+    calls = {name: access.calls for name, access in participants.items()}
+    inquiries = Inquiries(engine, log, commit)
+    sweep = Sweep(engine, inquiries, log, core.heuristics)
+    within_s = settings.passes.acknowledged_within_s
+    visits = Visits(engine, core.links, calls, sweep, core.heuristics, core.awaited, within_s)
+    redriving = Redriving(engine, commit, visits, calls)
+    passes = RecoveryPasses(
+        engine,
+        log,
+        life,
+        core.recovery,
+        links=core.links,
+        visits=visits,
+        redriving=redriving,
+        reported=core.reported,
+        settings=settings.passes,
+        clock=clock,
+        on_ended=telemetry.passed,
+    )
+    expose(engine, commit, core.links, passes, telemetry)
+    return Assembly(
+        engine,
+        inquiries,
+        commit,
+        life,
+        core.heuristics,
+        core.links,
+        Peers(engine, commit, life),
+        Aftermath(engine, inquiries),
+        core.reports,
+        Holding(log, incarnation, calls, lambda: _introduction(incarnation, life.standing), core.reports, clock=clock),
+        core.recovery,
+        passes,
+        Resolution(engine, inquiries, log, calls, redriving, Doubts(engine, inquiries, calls)),
+    )
 
+
+def _core(
+    log: DecisionLog,
+    incarnation: Incarnation,
+    participants: Mapping[str, Access],
+    settings: Settings,
+    clock: Clock,
+    random: Random,
+    telemetry: Telemetry,
+    on_finished: Callable[[Finished], None],
+) -> _Core:
     def finished(each: Finished) -> None:
         recovery.finished(each.outcome.xid)
         on_finished(each)
@@ -138,9 +198,10 @@ def assemble(
     heuristics = HeuristicKeeper(log, random=random, on_recorded=engine.heuristics_recorded)
     reports = Reports(log, reported, engine, settings.timing, random=random)
     awaited = Awaited()
-    events = _MeasuredEvents(engine, reports, awaited, clock, telemetry)
-    links = {
-        name: Link(
+    events = MeasuredEvents(engine, reports, awaited, clock, telemetry)
+
+    def link_to(name: str, access: Access) -> Link:
+        return Link(
             name,
             access.transport,
             lambda: _introduction(incarnation, life.standing),
@@ -150,48 +211,11 @@ def assemble(
             batch_size=settings.batch_size,
             breaker_enabled=settings.breaker_enabled,
         )
-        for name, access in participants.items()
-    }
+
+    links = {name: link_to(name, access) for name, access in participants.items()}
     engine.connect(links, commit, life, heuristics)
     reports.connect(links)
-    calls = {name: access.calls for name, access in participants.items()}
-    holding = Holding(log, incarnation, calls, lambda: _introduction(incarnation, life.standing), reports, clock=clock)
-    inquiries = Inquiries(engine, log, commit)
-    peers, aftermath = Peers(engine, commit, life), Aftermath(engine, inquiries)
-    sweep = Sweep(engine, inquiries, log, heuristics)
-    visits = Visits(engine, links, calls, sweep, heuristics, awaited, settings.passes.acknowledged_within_s)
-    redriving = Redriving(engine, commit, visits, calls)
-    passes = RecoveryPasses(
-        engine,
-        log,
-        life,
-        recovery,
-        links=links,
-        visits=visits,
-        redriving=redriving,
-        reported=reported,
-        settings=settings.passes,
-        clock=clock,
-        on_ended=telemetry.passed,
-    )
-    resolution = Resolution(engine, inquiries, log, calls, redriving, Doubts(engine, inquiries, calls))
-    assembly = Assembly(
-        engine,
-        inquiries,
-        commit,
-        life,
-        heuristics,
-        links,
-        peers,
-        aftermath,
-        reports,
-        holding,
-        recovery,
-        passes,
-        resolution,
-    )
-    _expose(assembly, telemetry)
-    return assembly
+    return _Core(engine, reported, commit, life, recovery, heuristics, reports, awaited, links)
 
 
 def _introduction(own: Incarnation, standing: Standing | None) -> Introduction:
@@ -210,83 +234,3 @@ def _participants_of(engine: Engine) -> Callable[[DecisionRecord], Iterable[str]
         return record.prepared if running is None else running.transaction.branches
 
     return participants
-
-
-class _MeasuredEvents:
-    """Times every answer of a participant on its way to the engine, and has its welcomes judged.
-
-    A Prepare is counted from the transaction's begin, which sends it; phase two from the decision.
-    """
-
-    __slots__ = ("_awaited", "_clock", "_engine", "_reports", "_telemetry")
-
-    def __init__(self, engine: Engine, reports: Reports, awaited: Awaited, clock: Clock, telemetry: Telemetry) -> None:
-        self._awaited = awaited
-        self._engine = engine
-        self._reports = reports
-        self._clock = clock
-        self._telemetry = telemetry
-
-    def voted(self, participant: str, votes: Sequence[tuple[Xid, Vote]]) -> None:
-        now_s = self._clock.monotonic_s()
-        observe = self._telemetry.phase(Verb.PREPARE, participant).observe
-        for xid, _ in votes:
-            running = self._engine.find(xid)
-            if running is not None:
-                observe(now_s - running.began_s)
-        self._telemetry.batch("votes", len(votes), participant)
-        self._engine.voted(participant, votes)
-
-    def acknowledged(self, participant: str, verb: Decision, acks: Sequence[tuple[Xid, Ack]]) -> None:
-        now_s = self._clock.monotonic_s()
-        phase = Verb.COMMIT if verb is Decision.COMMIT else Verb.ROLLBACK
-        observe = self._telemetry.phase(phase, participant).observe
-        for xid, _ in acks:
-            running = self._engine.find(xid)
-            if running is not None:
-                observe(now_s - running.decided_s)
-        self._telemetry.batch("acknowledgements", len(acks), participant)
-        self._engine.acknowledged(participant, verb, acks)
-        self._awaited.acknowledged(participant, verb, acks)
-
-    def link_up(self, participant: str, welcome: Welcome) -> None:
-        self._reports.welcomed(participant, welcome)
-        self._engine.link_up(participant, welcome)
-
-    def link_down(self, participant: str, reason: str) -> None:
-        self._reports.lost(participant)
-        self._engine.link_down(participant, reason)
-
-
-def _expose(assembly: Assembly, telemetry: Telemetry) -> None:
-    """Have the gauges read from these parts."""
-    engine, commit = assembly.engine, assembly.commit
-    telemetry.level(Level.IN_FLIGHT, lambda: engine.in_flight)
-    telemetry.level(Level.OWED, lambda: max(0, engine.unfinished - engine.in_flight))
-    telemetry.level(Level.QUEUE, lambda: len(commit), "log", "")
-    for name, link in assembly.links.items():
-        telemetry.level(Level.LINK_UP, _is_up(link), name)
-        telemetry.level(Level.BREAKER, _breaker(link), name)
-        telemetry.level(Level.IN_DOUBT, _in_doubt(assembly.passes, name), name)
-        telemetry.level(Level.IN_DOUBT_AGE, _in_doubt_age(assembly.passes, name), name)
-    telemetry.level(Level.ATTENTION, lambda: assembly.passes.attention_count)
-    telemetry.level(Level.HELD, lambda: float(bool(assembly.passes.held)))
-
-
-def _is_up(link: Link) -> Callable[[], float]:
-    return lambda: float(link.is_up)
-
-
-def _breaker(link: Link) -> Callable[[], float]:
-    return lambda: _BREAKER_LEVELS[link.breaker_state]
-
-
-def _in_doubt(passes: RecoveryPasses, participant: str) -> Callable[[], float]:
-    return lambda: passes.in_doubt(participant).count
-
-
-def _in_doubt_age(passes: RecoveryPasses, participant: str) -> Callable[[], float]:
-    return lambda: passes.in_doubt(participant).oldest_ms / 1000
-
-
-_BREAKER_LEVELS: Final = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 1.0, BreakerState.OPEN: 2.0}

@@ -1,0 +1,48 @@
+"""What is read from the coordinator's parts whenever its metrics are scraped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from coordinator.engine import Engine
+from coordinator.log.group_commit import GroupCommit
+from coordinator.metrics import Level
+from coordinator.recovery_passes import RecoveryPasses
+from coordinator.telemetry import Telemetry
+from participant_sdk.breaker import BreakerState
+from participant_sdk.link import Link
+
+_BREAKER_LEVELS: Final = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 1.0, BreakerState.OPEN: 2.0}
+
+
+def expose(
+    engine: Engine, commit: GroupCommit, links: Mapping[str, Link], passes: RecoveryPasses, telemetry: Telemetry
+) -> None:
+    """Have the gauges read from these parts."""
+    telemetry.level(Level.IN_FLIGHT, lambda: engine.in_flight)
+    telemetry.level(Level.OWED, lambda: max(0, engine.unfinished - engine.in_flight))
+    telemetry.level(Level.QUEUE, lambda: len(commit), "log", "")
+    for name, link in links.items():
+        telemetry.level(Level.LINK_UP, _is_up(link), name)
+        telemetry.level(Level.BREAKER, _breaker(link), name)
+        telemetry.level(Level.IN_DOUBT, _in_doubt(passes, name), name)
+        telemetry.level(Level.IN_DOUBT_AGE, _in_doubt_age(passes, name), name)
+    telemetry.level(Level.ATTENTION, lambda: passes.attention_count)
+    telemetry.level(Level.HELD, lambda: float(bool(passes.held)))
+
+
+def _is_up(link: Link) -> Callable[[], float]:
+    return lambda: float(link.is_up)
+
+
+def _breaker(link: Link) -> Callable[[], float]:
+    return lambda: _BREAKER_LEVELS[link.breaker_state]
+
+
+def _in_doubt(passes: RecoveryPasses, participant: str) -> Callable[[], float]:
+    return lambda: passes.in_doubt(participant).count
+
+
+def _in_doubt_age(passes: RecoveryPasses, participant: str) -> Callable[[], float]:
+    return lambda: passes.in_doubt(participant).oldest_ms / 1000
