@@ -118,5 +118,5 @@ def _judge(intent: Intent, effects: Mapping[str, Sequence[str]]) -> Iterable[str
                 yield f"{name}: told ROLLED_BACK for good ({told.reason}); there: {sorted(there)}"
             case _:
                 pass
-    if intent.ending is None:
+    if intent.insists and intent.ending is None:
         yield f"{name}: never told; last heard: {intent.heard}; there: {sorted(there) or 'nothing'}"

@@ -37,7 +37,10 @@ STOCK: Final = "100000000"
 
 @dataclass(slots=True)
 class Intent:
-    """One thing that a client wants, and all that it was told of it. Not frozen: it is told several times."""
+    """One thing that a client wants, and all that it was told of it. Not frozen: it is told several times.
+
+    ``insists``: it sends until it is told for good.
+    """
 
     request_id: str
     participants: tuple[str, ...]
@@ -46,6 +49,7 @@ class Intent:
     told: list[Ending] = field(default_factory=list[Ending])
     heard: str = ""
     ended_s: float = 0.0
+    insists: bool = True
 
     @property
     def ending(self) -> Ending | None:

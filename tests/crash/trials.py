@@ -64,7 +64,7 @@ async def trial(
         await load.stop(SETTLED_WITHIN_S)
     try:
         await up.until_ready()
-        await until_settled(up, everything())
+        await until_all_settled(up)
     except (TimeoutError, AssertionError) as error:
         left = await unsettled(up, everything())
         findings.late.append(f"it did not come to rest in {SETTLED_WITHIN_S:g} s: {left} {error}")
@@ -106,6 +106,11 @@ async def commits_of(load: Load, participants: Sequence[str]) -> None:
             await load.until_committed(load.committed + 1, WITHIN_S)
             since = load.intents[start:]
             found = sum(isinstance(i.ending, Committed) and set(i.participants) == set(participants) for i in since)
+
+
+async def until_all_settled(up: Cluster) -> None:
+    """Wait until nothing at all is in doubt or unfinished. TimeoutError."""
+    await until_settled(up, everything())
 
 
 @asynccontextmanager
