@@ -93,11 +93,13 @@ class Life:
 
     async def ended(self) -> IncarnationEndedError:
         """Wait until its incarnation may write no more, and tell why."""
+        ended: list[BaseException] = []
         async with asyncio.timeout(20):
-            await asyncio.wait([self.running])
-        group = self.running.exception()
-        assert isinstance(group, BaseExceptionGroup)
-        (error,) = group.exceptions
+            try:
+                await self.running
+            except* IncarnationEndedError as group:
+                ended += group.exceptions
+        (error,) = ended
         assert isinstance(error, IncarnationEndedError)
         return error
 
@@ -105,7 +107,7 @@ class Life:
 @asynccontextmanager
 async def life(world: World, name: str = "coordinator") -> AsyncGenerator[Life]:
     """Run a coordinator's parts for the time of the block, or until it ends by itself."""
-    log = MemoryLog(world.log)
+    log = MemoryLog(world.log, world.log_tap.statement)
     lines = StringIO()
     telemetry = Telemetry("error", lines)
     assembly = assemble(

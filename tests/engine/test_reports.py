@@ -1,0 +1,158 @@
+"""R15: participants' reports, over real links, and what a participant that lost its tail is sent again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import pytest
+from structlog.testing import capture_logs
+
+from coordinator.log.decision_log import Checkpoint
+from coordinator.protocol.phases import Phase
+from coordinator.requests import ExecuteCall
+from participant_sdk.branch import BranchPhase
+from participant_sdk.hello import Welcome
+from participant_sdk.ids import Xid
+from participant_sdk.participant import Operation
+from participant_sdk.xa import DecisionState
+from tests.engine.lost_tail import BOTH, Life, life, operations, predecessor
+from tests.engine.recovering import CLOCK, LEFT, RIGHT, World, until, world
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+async def around() -> AsyncGenerator[World]:
+    async with world() as found:
+        yield found
+
+
+@pytest.fixture
+async def node(around: World) -> AsyncGenerator[Life]:
+    async with life(around) as running:
+        await until(lambda: running.assembly.reports.is_complete)
+        yield running
+
+
+def call(*chosen: Operation) -> ExecuteCall:
+    return ExecuteCall(chosen or operations(), 30.0)
+
+
+async def committed(node: Life, *chosen: Operation) -> Xid:
+    ended = await node.assembly.engine.execute(call(*chosen))
+    assert ended.outcome.phase is Phase.COMMITTED
+    return ended.outcome.xid
+
+
+async def test_work_goes_on_after_every_connection_to_the_log_was_lost(around: World, node: Life) -> None:
+    for _ in range(3):
+        await committed(node)
+        around.log.drop_connections()
+    assert not around.log.tables.held
+
+
+async def test_a_commit_waits_for_the_reports_and_rollbacks_do_not(around: World, node: Life) -> None:
+    """Here the log cannot tell its sequences, so that nobody's report can be judged."""
+    engine = node.assembly.engine
+    around.log_tap.fails = lambda name: name == "read_sequences"
+    around.log.drop_connections()
+    waiting = engine.execute(call())
+    ended = await engine.execute(call(*operations("2000000")))
+    assert ended.outcome.phase is Phase.ROLLED_BACK
+    xid = engine.views()[0].xid
+    await until(lambda: [view.phase for view in engine.views() if view.xid == xid] == [Phase.DECIDING])
+    assert node.assembly.reports.missing() == BOTH
+    around.log_tap.fails = lambda _: False
+    assert (await waiting).outcome.phase is Phase.COMMITTED
+    assert node.assembly.reports.all_in(BOTH)
+
+
+async def test_rollback_is_presumed_once_the_named_participants_have_reported(around: World) -> None:
+    """A transaction that concerns others need not wait for one that is away."""
+    gone = await predecessor(around)
+    xid = await gone.prepare()
+    around.taps[LEFT].shut()
+    async with life(around) as running:
+        assembly = running.assembly
+        await until(lambda: assembly.reports.reported(RIGHT))
+        await until(lambda: not around.log.tables.incarnations[gone.incarnation.number].is_live)
+        inquiries = assembly.inquiries
+        assert (await inquiries.decision(xid, (RIGHT,))).state is DecisionState.ROLLBACK
+        for names in (BOTH, (), (RIGHT, "nobody")):
+            answer = await inquiries.decision(xid, names)
+            assert (answer.state, answer.owner_address) == (DecisionState.PENDING, "")
+        with pytest.raises(Exception, match=f"{LEFT} has not"):
+            await inquiries.transaction(xid)
+        around.taps[LEFT].open()
+        await until(lambda: assembly.reports.is_complete)
+        assert (await inquiries.decision(xid, BOTH)).state is DecisionState.ROLLBACK
+        assert (await inquiries.transaction(xid)).phase is Phase.ROLLED_BACK
+
+
+async def restored_participant(around: World) -> Xid:
+    """Three transactions committed everywhere and checkpointed; then one participant goes back to the first."""
+    gone = await predecessor(around)
+    xids = [await gone.prepare() for _ in range(3)]
+    backup = None
+    for xid in xids:
+        await gone.decide(xid)
+        await gone.tell(xid, LEFT)
+        await gone.tell(xid, RIGHT)
+        backup = backup or around.stores[LEFT].durable.copy()
+    assert backup is not None
+    await gone.log.checkpoint(Checkpoint(gone.incarnation.number, 3, applied=dict.fromkeys(BOTH, 3)))
+    around.stores[LEFT].durable, around.stores[LEFT].current = backup, backup.copy()
+    return xids[2]
+
+
+async def test_a_participant_behind_what_it_acknowledged_is_told_of_and_sent_it_again(around: World) -> None:
+    last = await restored_participant(around)
+    with capture_logs() as lines:
+        async with life(around) as running:
+            await until(lambda: around.phase(LEFT, last) is BranchPhase.COMMITTED)
+            await until(lambda: running.assembly.reports.is_complete)
+            # Whatever it is asked again in this session, it is told once.
+            running.assembly.reports.ask_again()
+            await committed(running)
+    assert around.effects(LEFT) == 4
+    (alert,) = [line for line in lines if line["event"] == "participant_behind"]
+    assert (alert["log_level"], alert["participant"], alert["reported"], alert["acknowledged"]) == ("error", LEFT, 1, 3)
+    assert not around.log.tables.held
+
+
+async def test_a_welcome_older_than_the_checkpoint_is_no_alarm(around: World, node: Life) -> None:
+    """It was on its way while the participant went on, acknowledged, and was checkpointed."""
+    await committed(node)
+    number = node.assembly.engine.incarnation.number
+    await until(
+        lambda: number in around.log.tables.checkpoints and LEFT in around.log.tables.checkpoints[number].applied
+    )
+    welcomes = 0
+
+    def came(_: str) -> bool:
+        nonlocal welcomes
+        welcomes += _ == "read_applied"
+        return False
+
+    around.log_tap.fails = came
+    with capture_logs() as lines:
+        node.assembly.reports.welcomed(LEFT, Welcome(LEFT, CLOCK.unix_ms(), node.assembly.engine.incarnation.epoch))
+        await until(lambda: welcomes >= 2)
+        await committed(node)
+    assert [line["event"] for line in lines if line["event"] == "participant_behind"] == []
+
+
+async def test_a_report_is_judged_however_often_the_log_fails(around: World) -> None:
+    """A participant ahead of the log is found after an outage too."""
+    gone = await predecessor(around)
+    backup = around.log.copy()
+    xid = await gone.prepare()
+    await gone.decide(xid)
+    await gone.tell(xid, LEFT)
+    around.log.restore(backup, new_timeline=False)
+    failures = ["read_sequences", "read_sequences", "standing", "hold", "read_sequences", "hold"]
+    around.log_tap.fails = lambda name: name == (failures[:1] or [""])[0] and bool(failures.pop(0))
+    async with life(around) as running:
+        await running.ended()
+    assert not failures
+    assert LEFT in around.log.tables.held
