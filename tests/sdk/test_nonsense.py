@@ -163,6 +163,16 @@ async def test_unknown_votes_and_acknowledgements_promise_nothing() -> None:
         assert link.is_up
 
 
+async def test_a_session_whose_introduction_is_not_answered_is_given_up() -> None:
+    """What waits for the report would wait for ever (R15). A welcome without a number answers the oldest question."""
+    told, silence = Told(), resource_pb2.SessionResponse().SerializeToString()
+    async with scripted(lambda _: silence) as port, linked(port, told, timeout_s=0.3) as link:
+        assert (await told.up()).number == 0
+        link.introduce()
+        assert "introduction" in await told.down()
+        await told.up(times=2)
+
+
 async def test_votes_of_strangers_are_passed_on_for_the_engine_to_ignore() -> None:
     """A late vote, of a transaction long forgotten, is nothing wrong."""
     told, stranger = Told(), new_xid()
