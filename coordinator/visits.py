@@ -14,9 +14,11 @@ from coordinator.engine import Engine
 from coordinator.heuristic_keeper import HeuristicKeeper
 from coordinator.protocol import heuristics
 from coordinator.protocol.effects import HeuristicRecord
+from coordinator.protocol.phases import FINISHED
 from coordinator.running import Running
 from coordinator.sweep import Sweep, Swept
 from participant_sdk.breaker import BreakerState
+from participant_sdk.ids import Xid
 from participant_sdk.link import Link
 from participant_sdk.participant import Branch
 from participant_sdk.resource_calls import CallFailedError, ResourceCalls
@@ -136,13 +138,17 @@ class Visits:
     def _account(self, visit: Visit, round_: Round) -> None:
         visit.ended += round_.ended
         visit.failed += round_.refused + len(round_)
-        # The engine keeps the ends of what it holds; of the rest nobody else would know.
+        # The engine keeps the ends of what it drives; of the rest nobody else would know.
         ends = [
             HeuristicRecord(xid, visit.participant, heuristic, ack.message)
             for xid, outcome, ack in round_.ends
-            if (heuristic := heuristics.of_ack(ack.kind, outcome)) is not None and self._engine.find(xid) is None
+            if (heuristic := heuristics.of_ack(ack.kind, outcome)) is not None and not self._is_driven(xid)
         ]
         self._heuristics.put(ends)
+
+    def _is_driven(self, xid: Xid) -> bool:
+        running = self._engine.find(xid)
+        return running is not None and running.transaction.phase not in FINISHED
 
 
 def _told(running: Running, visit: Visit, round_: Round) -> None:

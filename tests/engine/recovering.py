@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
 from coordinator.admission import Limits
 from coordinator.assembly import Assembly, Settings, assemble
 from coordinator.log.decision_log import Incarnation, LogUnavailableError
-from coordinator.log.memory import Gate, MemoryLog, Moment, Statement
+from coordinator.log.memory import MemoryLog, Moment, Statement
 from coordinator.log.memory_store import MemoryLogStore
 from coordinator.passes import PassSettings
 from coordinator.protocol.effects import DecisionRecord
@@ -115,6 +115,35 @@ class Tap:
             raise LogUnavailableError("the log is cut off")
 
 
+class Host:
+    """Serves one participant; it can be stopped and started, at the same port."""
+
+    def __init__(self, resource: MemoryResource, tasks: asyncio.TaskGroup) -> None:
+        self.address = "127.0.0.1:0"
+        self._resource = resource
+        self._tasks = tasks
+        self._up = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._stopping.clear()
+        self._task = self._tasks.create_task(self._serve())
+        await self._up.wait()
+
+    async def stop(self) -> None:
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+
+    async def _serve(self) -> None:
+        async with serving(self._resource, self.address, patience_s=3600, grace_s=0.0) as served:
+            self.address = f"127.0.0.1:{served.port}"
+            self._up.set()
+            await self._stopping.wait()
+        self._up.clear()
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What outlives coordinators. ``log_tap`` fails the log's statements, ``taps`` hold up participants' flushes."""
@@ -124,8 +153,12 @@ class World:
     stores: Mapping[str, MemoryStore]
     taps: Mapping[str, Tap]
     wires: Mapping[str, Wire]
-    addresses: Mapping[str, str]
-    lines: list[str] = field(default_factory=list[str])
+    hosts: Mapping[str, Host]
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """Where the participants are served."""
+        return {name: host.address for name, host in self.hosts.items()}
 
     def phase(self, participant: str, xid: Xid) -> BranchPhase:
         """Where a branch stands, durably."""
@@ -168,16 +201,16 @@ async def world() -> AsyncGenerator[World]:
     """Keep a log and serve two participants for the time of the block."""
     taps = {name: Tap() for name in (LEFT, RIGHT)}
     stores = {name: MemoryStore(dict.fromkeys("abcdef", OPENING), gate=tap.flush) for name, tap in taps.items()}
-    addresses: dict[str, str] = {}
-    async with AsyncExitStack() as stack:
-        for name, store in stores.items():
-            resource = MemoryResource(name, store, CLOCK)
-            served = await stack.enter_async_context(serving(resource, "127.0.0.1:0", patience_s=3600, grace_s=0.0))
-            addresses[name] = f"127.0.0.1:{served.port}"
-        wires = {name: Wire(GrpcResourceCalls(address, clock=CLOCK)) for name, address in addresses.items()}
-        yield World(MemoryLogStore(CLOCK, LOG_ID), Tap(), stores, taps, wires, addresses)
+    async with asyncio.TaskGroup() as tasks:
+        hosts = {name: Host(MemoryResource(name, store, CLOCK), tasks) for name, store in stores.items()}
+        for host in hosts.values():
+            await host.start()
+        wires = {name: Wire(GrpcResourceCalls(host.address, clock=CLOCK)) for name, host in hosts.items()}
+        yield World(MemoryLogStore(CLOCK, LOG_ID), Tap(), stores, taps, wires, hosts)
         for tap in taps.values():
             tap.open()
+        for host in hosts.values():
+            await host.stop()
 
 
 @asynccontextmanager
@@ -187,17 +220,16 @@ async def node(
     *,
     timing: Timing = SOON,
     name: str = "coordinator",
-    gate: Gate | None = None,
-    max_unfinished: int = 100_000,
+    lease_s: float = LEASE_S,
 ) -> AsyncGenerator[Assembly]:
     """Run a coordinator's parts for the time of the block, from when every participant has reported."""
-    log = MemoryLog(around.log, gate or around.log_tap.statement)
+    log = MemoryLog(around.log, around.log_tap.statement)
     telemetry = Telemetry("error")
     assembly = assemble(
         log,
-        await log.open(name, f"{name}:1", LEASE_S),
-        {each: Access(GrpcTransport(address), around.wires[each]) for each, address in around.addresses.items()},
-        Settings(timing, Limits(max_unfinished=max_unfinished), 512, passes),
+        await log.open(name, f"{name}:1", lease_s),
+        {each: Access(GrpcTransport(host.address), around.wires[each]) for each, host in around.hosts.items()},
+        Settings(timing, Limits(), 512, passes),
         clock=CLOCK,
         random=random.Random(0),
         telemetry=telemetry,

@@ -217,7 +217,7 @@ async def test_an_unknown_transaction_is_an_error(around: World) -> None:
 
 async def test_a_transaction_of_another_that_lives_is_said_to_be_there(around: World) -> None:
     """R19."""
-    async with node(around, name="other") as other, node(around) as assembly:
+    async with node(around, name="other", lease_s=30.0) as other, node(around) as assembly:
         xid = other.engine.begin(30.0, "default", "")
         with pytest.raises(UnavailableError) as elsewhere:
             await assembly.passes.trigger(Scope.TRANSACTION, xid=xid)

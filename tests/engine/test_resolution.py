@@ -100,7 +100,7 @@ async def test_without_a_reason_or_a_known_participant_nothing_is_asked(around: 
 
 
 async def test_a_transaction_that_runs_is_not_forced_nor_one_that_has_ended(around: World) -> None:
-    async with node(around, name="other") as other, node(around) as assembly:
+    async with node(around, name="other", lease_s=30.0) as other, node(around) as assembly:
         xid = assembly.engine.begin(30.0, "default", "")
         assert (await refusal(assembly, xid)).code == "TRANSACTION_LIVE"
         with pytest.raises(WrongPhaseError) as undecided:

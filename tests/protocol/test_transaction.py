@@ -34,6 +34,36 @@ def test_what_is_sent_again_is_counted() -> None:
     assert tx.resends.attempts == 1
 
 
+def test_after_so_many_repetitions_it_asks_for_attention_once_and_goes_on_slowly() -> None:
+    timing = Timing(retry_initial_s=1, retry_max_s=30, attempts_max=3)
+    tx = Transaction(XID, 100.0, timing)
+    tx.step(events.Enlist("a", carried=1), 0.0)
+    tx.step(events.RollbackAsked("enough"), 0.0)
+    flags, waits, now_s = list[bool](), list[float](), 0.0
+    for _ in range(5):
+        now_s = tx.resends.at_s
+        step = tx.step(events.Woken(), now_s)
+        assert step.messages
+        flags.append(step.attention)
+        waits.append(tx.resends.at_s - now_s)
+    assert flags == [False, False, True, False, False]
+    assert waits[1] < 6
+    assert min(waits[2:]) > 20
+
+
+def test_what_would_reach_nobody_is_not_sent_nor_counted() -> None:
+    """A breaker that is open for an hour does not make a transaction one that needs attention."""
+    tx = Transaction(XID, 100.0, TIMING)
+    tx.step(events.Enlist("a", carried=1), 0.0)
+    tx.step(events.RollbackAsked("enough"), 0.0)
+    for _ in range(10):
+        step = tx.step(events.Woken(blocked=True), tx.resends.at_s)
+        assert not step.messages
+        assert not step.attention
+    assert tx.resends.attempts == 0
+    assert tx.step(events.Reachable("a"), 1000.0).messages
+
+
 def test_retries_slow_down_to_the_cap_and_spread_by_the_xid() -> None:
     timing = Timing(retry_initial_s=1.0, retry_max_s=30.0)
     for last in range(256):

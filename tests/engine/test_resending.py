@@ -1,0 +1,61 @@
+"""What is owed is told again when a participant comes back, and not while its breaker keeps from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from coordinator.passes import Scope
+from coordinator.protocol.phases import Phase
+from coordinator.protocol.timing import Timing
+from participant_sdk.branch import BranchPhase
+from participant_sdk.breaker import BreakerState
+from tests.engine.recovering import LEFT, RIGHT, World, node, until, world
+from tests.engine.test_engine import call, credit, debit
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+async def around() -> AsyncGenerator[World]:
+    async with world() as each:
+        yield each
+
+
+async def test_while_the_breaker_is_open_nothing_is_counted_and_afterwards_all_is_told(around: World) -> None:
+    """A participant that is away is one thing to look at, not ten thousand."""
+    xid = await around.leave(decided=True, prepared=(LEFT,))
+    around.log_tap.fails = lambda statement: statement == "fence_expired"
+    timing = Timing(retry_initial_s=0.01, retry_max_s=0.02, attempts_max=3)
+    async with node(around, timing=timing) as assembly:
+        await around.hosts[RIGHT].stop()
+        await until(lambda: assembly.links[RIGHT].breaker_state is BreakerState.OPEN)
+        around.log_tap.fails = lambda _: False
+        await until(lambda: around.phase(LEFT, xid) is BranchPhase.COMMITTED)
+        found = assembly.engine.find(xid)
+        assert found is not None
+        attempts = found.transaction.resends.attempts
+        await until(lambda: found.transaction.branches.owed == [RIGHT])
+        ran = await assembly.passes.trigger(Scope.GLOBAL)
+        assert ran.unreachable == (RIGHT,)
+        assert ran.failed == 1, "what it is owed"
+        assert assembly.passes.status().participants[1].breaker is not BreakerState.CLOSED
+        assert found.transaction.resends.attempts <= attempts + 1
+        assert assembly.passes.attention_count == 0
+        await around.prepare(RIGHT, xid)
+        await around.hosts[RIGHT].start()
+        await until(lambda: found.transaction.phase is Phase.COMMITTED)
+        assert around.effects(RIGHT) == 1
+
+
+async def test_a_new_transaction_runs_on_when_the_participant_is_back(around: World) -> None:
+    async with node(around) as assembly:
+        await around.hosts[RIGHT].stop()
+        await until(lambda: not assembly.links[RIGHT].is_up)
+        ended = await assembly.engine.execute(call(debit(LEFT), credit(RIGHT)))
+        assert ended.outcome.retry
+        await around.hosts[RIGHT].start()
+        await until(lambda: assembly.links[RIGHT].is_up)
+        await until(lambda: not assembly.engine.unfinished)
+        assert around.stores[LEFT].durable.accounts["a"].held == 0
