@@ -49,6 +49,10 @@ class World(Protocol):
         """Make the incarnation one of a higher timeline: the log came from there in a dump."""
         ...
 
+    async def grow_old(self) -> None:
+        """Make every incarnation one that was drawn a thousand seconds earlier."""
+        ...
+
     async def actions(self) -> list[OperatorAction]:
         """What operators did, in order."""
         ...
@@ -73,6 +77,13 @@ class MemoryWorld:
 
     async def come_from_another_server(self, number: int) -> None:
         self.store.tables.incarnations[number].timeline += 4
+
+    async def grow_old(self) -> None:
+        rows = self.store.tables.incarnations
+        for number in list(rows):
+            row = rows.pop(number)
+            row.number -= 1000
+            rows[row.number] = row
 
     async def actions(self) -> list[OperatorAction]:
         return self.store.tables.actions
@@ -101,6 +112,9 @@ class PostgresWorld:
 
     async def come_from_another_server(self, number: int) -> None:
         await self._execute(b"UPDATE txlog.incarnations SET timeline = timeline + 4 WHERE incarnation = %s", [number])
+
+    async def grow_old(self) -> None:
+        await self._execute(b"UPDATE txlog.incarnations SET incarnation = incarnation - 1000", [])
 
     async def actions(self) -> list[OperatorAction]:
         query = b"SELECT action, reason, xid, participant, detail FROM txlog.operator_actions ORDER BY id"

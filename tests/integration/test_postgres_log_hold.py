@@ -137,6 +137,23 @@ class TestHold:
         await log.release(own.incarnation, Release((), {old.number: 9}, "checked"))
         assert await log.read_sequences([old.number]) == {old.number: 9}
 
+    async def test_who_fences_and_who_holds_take_turns(
+        self, log: PostgresLog, rival: PostgresLog, observer: Observer, blocker: Observer
+    ) -> None:
+        """Each locks several incarnations: without the log's row first, each would have what the other wants next."""
+        await started(log, "expired", 0.0)
+        own = await started(log)
+        await blocker.ask(b"BEGIN")
+        await blocker.ask(b"SELECT FROM txlog.incarnations WHERE incarnation = %s FOR UPDATE", own.number)
+        async with asyncio.TaskGroup() as tasks:
+            fence = tasks.create_task(log.fence_expired(own.incarnation))
+            await observer.backend("one-upkeep", "Lock")
+            hold = tasks.create_task(rival.hold("participants are ahead"))
+            await observer.backend("rival-upkeep", "Lock")
+            await blocker.ask(b"ROLLBACK")
+        assert not fence.result()
+        assert hold.result() is None
+
     async def test_all_that_lock_rows_at_once_never_deadlock(self, database: str, observer: Observer) -> None:
         """Appends lock their own incarnation; all others the log's row first."""
         until = time.monotonic() + 3
