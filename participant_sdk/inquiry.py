@@ -222,10 +222,12 @@ class Inquiry:
                 continue
             if answer.state is not DecisionState.PENDING:
                 return answer
-            if not answer.owner_address or answer.owner_address in asked:
+            if answer.owner_address in asked:
                 # The owner lives and has not decided: the others would say the same.
                 return None
-            addresses.insert(0, answer.owner_address)
+            if answer.owner_address:
+                addresses.insert(0, answer.owner_address)
+            # Without an owner it is this coordinator that cannot say yet; another one may.
         return None
 
     def _turn(self, doubt: _Doubt) -> list[str]:

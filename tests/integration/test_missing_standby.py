@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from participant_sdk.participant import Participant, Prepare, Work
+from participant_sdk.participant import Participant, Prepare, RecoverQuery, Work
 from participant_sdk.resources.postgres_finish import finish
 from participant_sdk.resources.postgres_lane import Connection, DoubtfulError, Lane
 from participant_sdk.resources.postgres_operations import Parameters
@@ -129,6 +129,51 @@ async def test_epochs_and_an_operators_hand_are_told_of_only_when_a_standby_has_
                     await cancel_wait(database)
                     with pytest.raises(DoubtfulError):
                         await asking
+
+
+@pytest.mark.parametrize("asked", ["watermarks", "finished"])
+async def test_what_was_applied_is_told_of_only_when_a_standby_has_it(database: str, asked: str) -> None:
+    """R15: a watermark that a failover takes back would look like a participant that lost its tail.
+
+    A cancelled wait leaves the branch visibly committed, and in no standby.
+    """
+    async with participating(database, "trading") as trading:
+        branch = trading.branch(ORDER)
+        await trading.prepare(branch)
+        commit_of = trading.decided(branch)
+        query = RecoverQuery(LOG_ID, finished=True)
+        async with missing_standby(database):
+            committing = asyncio.ensure_future(trading.resource.commit([commit_of]))
+            await wait_until_waiting(database, committing)
+            await cancel_wait(database)
+            await wait_until_waiting(database, committing)
+            asking = asyncio.ensure_future(
+                trading.resource.watermarks(LOG_ID) if asked == "watermarks" else trading.resource.recover(query)
+            )
+            await wait_until_waiting(database, committing, asking)
+        await committing
+        told = await asking
+        if isinstance(told, Mapping):
+            assert dict(told) == {commit_of.incarnation: commit_of.sequence}
+        else:
+            assert [found.xid for found in told] == [branch.xid]
+
+
+async def test_a_stored_decision_is_told_of_only_when_a_standby_has_it(database: str) -> None:
+    """R15, for prepared transactions: the decision is stored before COMMIT PREPARED, and is the watermark."""
+    await fill_bank(database)
+    async with bank(database) as resource:
+        xid = an_xid()
+        await vote(resource, prepare_of(xid, credit()))
+        async with missing_standby(database):
+            committing = asyncio.ensure_future(commit(resource, xid, 3))
+            await wait_until_waiting(database, committing)
+            await cancel_wait(database)
+            with pytest.raises(DoubtfulError):
+                await committing
+            asking = asyncio.ensure_future(resource.watermarks(LOG))
+            await wait_until_waiting(database, asking)
+        assert dict(await asking) == {7: 3}
 
 
 class Losing:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import psycopg
 import pytest
 
 from participant_sdk.branch import BranchCall, BranchPhase, step
+from participant_sdk.ids import Xid
 from participant_sdk.participant import Commit, Prepare, RecoverQuery, Rollback, Work
+from participant_sdk.resources import packed_arrays
+from participant_sdk.resources.postgres_lane import Connection, Lane
+from participant_sdk.resources.reservation_reading import BranchReading
 from participant_sdk.resources.stored_votes import TOMBSTONE_VOTE
 from participant_sdk.xa import Ack, AckKind, Decision, Heuristic, Vote, VoteKind, XaCode
 from tests.integration.participations import INCARNATION, LOG_ID, OTHER_LOG_ID, Participation, participating
 
 ORDER = ("place_order", '{"user_id":"u","symbol":"BTC/USD","side":"sell","amount":0.5,"price":50000}')
 CHECK = ("validate_order", ORDER[1])
+CREDIT = '{"user_id":"u","currency":"USD","amount":"1.00"}'
 BAD = ("place_order", ORDER[1].replace("BTC/USD", "BTC/XYZ"))
 
 OPERATION = {
@@ -226,3 +233,46 @@ async def test_an_operators_hand_is_kept_until_forgotten(trading: Participation)
     await trading.resource.forget(LOG_ID, prepare.xid)
     assert (await trading.commit(prepare))[0].kind is AckKind.HEURISTIC_ROLLBACK
     assert await trading.resource.recover(RecoverQuery(LOG_ID)) == []
+
+
+async def test_pages_of_committed_branches_are_read_in_windows(database: str) -> None:
+    """R15: whatever lies between those asked for, no statement reads more than a window; nothing is left out."""
+    async with participating(database, "bookkeeper") as bookkeeper:
+        await bookkeeper.do(("open_account", '{"user_id":"u","currency":"USD"}'))
+        committed = [bookkeeper.branch(("credit_account", CREDIT)) for _ in range(23)]
+        await bookkeeper.prepare(*committed)
+        # Every third is decided last, so that what is asked for lies far apart.
+        late = committed[::3]
+        await bookkeeper.commit(*[branch for branch in committed if branch not in late])
+        above = bookkeeper.sequence
+        await bookkeeper.commit(*late)
+        await bookkeeper.rollback(*[bookkeeper.branch() for _ in range(9)])
+        doubtful = bookkeeper.branch(("credit_account", CREDIT))
+        await bookkeeper.prepare(doubtful)
+        lane = Lane(database, 1, opening=_register, cursor_factory=psycopg.AsyncCursor)
+        reading = BranchReading(lane, window_rows=4)
+        ((log,),) = await bookkeeper.rows("select log from pincex.logs")
+        found: list[Xid] = []
+        for _ in range(6):
+            after = found[-1] if found else None
+            query = RecoverQuery(LOG_ID, finished=True, above={INCARNATION: above}, after=after, limit=2)
+            found += [branch.xid for branch in await reading.recover(log, query)]
+        await lane.close()
+        assert found == sorted(branch.xid for branch in [*late, doubtful])
+
+
+async def _register(connection: Connection) -> None:
+    packed_arrays.register(connection)
+
+
+async def test_a_service_without_its_dropped_branches_is_sound_and_misses_any_other(database: str) -> None:
+    """R14: postings outlive their branches; one that lost a branch above what was dropped is still noticed."""
+    async with participating(database, "bookkeeper") as bookkeeper:
+        await bookkeeper.do(("open_account", '{"user_id":"u","currency":"USD"}'))
+        await bookkeeper.do(("credit_account", CREDIT))
+        horizon_ms = time.time_ns() // 1_000_000 + 1
+        assert await bookkeeper.resource.prune(LOG_ID, horizon_ms, 100) == 2
+        await bookkeeper.do(("credit_account", CREDIT))
+        assert await bookkeeper.violations() == []
+        await bookkeeper.rows("delete from pincex.branches")
+        assert [violation for violation in await bookkeeper.violations() if "ENTRY_WITHOUT_BRANCH" in violation]

@@ -128,6 +128,26 @@ async def test_pending_leads_to_the_owner_at_once() -> None:
     assert [address for address, _ in oracle.asked[:2]] == ["c1", "c9"]
 
 
+async def test_each_coordinator_of_the_latest_introduction_is_asked_in_turn() -> None:
+    """R12: three of them, and none can say; then they are replaced, and only the new one is asked."""
+    resource = memory()
+    (one,) = await in_doubt(resource)
+    oracle = Oracle({"c1": lambda _: None, "c2": lambda _: None, "c3": lambda _: PENDING})
+    logs = await known(resource, ["c1", "c2", "c3"])
+    async with inquiring(resource, logs, oracle):
+        while {address for address, _ in oracle.asked} != {"c1", "c2", "c3"}:
+            await oracle.asked_times(len(oracle.asked) + 1)
+        # Each time it begins with another one, and goes through all of them.
+        await oracle.asked_times(9)
+        asked = [address for address, _ in oracle.asked]
+        assert asked[:9] == ["c1", "c2", "c3", "c2", "c3", "c1", "c3", "c1", "c2"]
+        oracle.says["c4"] = lambda _: COMMIT
+        await logs.greet(Introduction(LOG_ID, "c", EPOCH, EPOCH, ("c4",)), CLOCK.unix_ms())
+        before = len(oracle.asked)
+        await until_phase(resource, one, BranchPhase.COMMITTED)
+    assert {address for address, _ in oracle.asked[before:][-1:]} == {"c4"}
+
+
 async def test_it_asks_for_ever_and_never_decides_alone() -> None:
     """R12: pending, silence and failure leave the branch as it is, however often."""
     resource = memory()
