@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+import psutil
 import psycopg
 import pytest
 
@@ -110,3 +111,19 @@ async def take_all(server: EmbeddedPostgres, stack: AsyncExitStack) -> None:
 
 async def connected(server: EmbeddedPostgres) -> psycopg.AsyncConnection:
     return await psycopg.AsyncConnection.connect(server.dsn(), autocommit=True, application_name="taker")
+
+
+async def test_a_coordinator_without_file_descriptors(up: Cluster, prefix: str) -> None:
+    """It opens nothing new for a while, and loses what it had; nobody is told anything wrong."""
+    starved = psutil.Process(up.coordinator.pid)
+    async with judged(up, prefix) as load:
+        _, hard = starved.rlimit(psutil.RLIMIT_NOFILE)
+        # Files that are open stay so; the next one would get a number above this.
+        starved.rlimit(psutil.RLIMIT_NOFILE, (8, hard))
+        for proxy in up.proxies.values():
+            proxy.cut()
+        async with await psycopg.AsyncConnection.connect(up.dsns["txlog"], autocommit=True) as connection:
+            await connection.execute(_OURS)
+        await asyncio.sleep(2.0)
+        starved.rlimit(psutil.RLIMIT_NOFILE, (hard, hard))
+        await go_on(load)

@@ -41,7 +41,8 @@ def hit(point: str, delay_s: float) -> None:
     try:
         with open(file, encoding="ascii") as opened:  # noqa: PTH123 - the cheapest way to find nothing
             order = opened.read()
-    except FileNotFoundError:
+    except OSError:
+        # It is not there; or the process may open no file any more, which is not ours to fail for.
         return
     name, nth, action = order.split()
     if name != point:
