@@ -150,7 +150,7 @@ def assemble(
         Peers(engine, commit, life),
         Aftermath(engine, inquiries),
         core.reports,
-        Holding(log, incarnation, calls, lambda: _introduction(incarnation, life.standing), core.reports, clock=clock),
+        Holding(log, incarnation, calls, lambda: _introduction(incarnation, life.standing), clock=clock),
         core.recovery,
         passes,
         Resolution(engine, inquiries, log, calls, redriving, Doubts(engine, inquiries, calls)),

@@ -8,7 +8,7 @@ speaks for a new epoch, so nothing that an older coordinator still says is belie
 3. It is introduced once more: nothing may have been applied meanwhile.
 4. What was committed becomes a row of the log again, with its binding; the sequences rise to those reported.
 5. The other branches in doubt need no row. Once HOLD is over and everybody has reported, they are presumed
-   ROLLBACK as any other (R7).
+   ROLLBACK as any other (R7). Every coordinator sees that HOLD is over, and asks for the reports again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from coordinator.log.decision_log import (
     Standing,
 )
 from coordinator.protocol.effects import StoredDecision
-from coordinator.reports import Reports
 from coordinator.restoration import Findings, Lost, Polled, binding_conflict, find, raised
 from participant_sdk.clock import Clock
 from participant_sdk.hello import Introduction, Welcome
@@ -71,7 +70,6 @@ class Holding:
         incarnation: Incarnation,
         calls: Mapping[str, ResourceCalls],
         introduction: Callable[[], Introduction],
-        reports: Reports,
         *,
         clock: Clock,
     ) -> None:
@@ -79,7 +77,6 @@ class Holding:
         self._incarnation = incarnation
         self._calls = calls
         self._introduction = introduction
-        self._reports = reports
         self._clock = clock
 
     async def hold(self, reason: str) -> Standing:
@@ -131,7 +128,6 @@ class Holding:
                 rollbacks_presumed=plan.rollbacks_presumed,
                 sequences=dict(findings.sequences),
             )
-            self._reports.ask_again()
         return plan
 
     async def _check_standing(self) -> Standing:

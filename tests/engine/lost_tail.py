@@ -87,6 +87,7 @@ async def predecessor(world: World) -> Predecessor:
 class Life:
     """A coordinator that may end; ``lines`` is what it logs."""
 
+    log: MemoryLog
     assembly: Assembly
     running: asyncio.Task[None]
     lines: StringIO
@@ -122,7 +123,7 @@ async def life(world: World, name: str = "coordinator") -> AsyncGenerator[Life]:
     )
     running = asyncio.get_running_loop().create_task(assembly.run())
     try:
-        yield Life(assembly, running, lines)
+        yield Life(log, assembly, running, lines)
     finally:
         assembly.engine.stop("the test is over")
         running.cancel()

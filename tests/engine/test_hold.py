@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 import grpc
@@ -166,6 +167,29 @@ async def test_the_release_wants_every_participant(around: World) -> None:
         assert refused.value.code == "PARTICIPANTS_MISSING"
         assert around.log.tables.held
         assert xid not in around.log.tables.decisions
+
+
+async def test_the_release_is_refused_while_an_older_coordinators_commit_is_still_being_applied(
+    around: World,
+) -> None:
+    """It passed the participant's door before the epoch was adopted, and took its time inside."""
+    gone, _ = await lose_tail(around)
+    late = await gone.prepare()
+    await in_hold(around)
+    async with life(around) as node:
+        await looked(node)
+        wire = around.wires[RIGHT]
+        wire.open.clear()
+        wire.reached.clear()
+        release = asyncio.get_running_loop().create_task(node.assembly.holding.release("restored", preview=False))
+        await wire.reached.wait()
+        await gone.tell(late, LEFT, 2)
+        wire.open.set()
+        with pytest.raises(RefusedError) as refused:
+            await release
+        assert refused.value.code == "STILL_APPLYING"
+        plan = await node.assembly.holding.release("again", preview=False)
+        assert [stored.sequence for stored in plan.commits] == [1, 2]
 
 
 async def test_there_is_nothing_to_release_without_hold_and_nothing_is_done_without_a_reason(around: World) -> None:

@@ -67,6 +67,35 @@ async def test_a_commit_waits_for_the_reports_and_rollbacks_do_not(around: World
     assert node.assembly.reports.all_in(BOTH)
 
 
+async def test_a_commit_waits_for_a_participant_that_is_down_and_others_do_not(around: World, node: Life) -> None:
+    """R17. It voted, went away, and the log was connected to anew: what it applied until then is not known."""
+    around.log_tap.fails = lambda name: name == "append"
+    waiting = node.assembly.engine.execute(call())
+    xid = node.assembly.engine.views()[0].xid
+    await until(lambda: [around.phase(name, xid) for name in BOTH] == [BranchPhase.PREPARED] * 2)
+    await around.hosts[LEFT].stop()
+    around.log.drop_connections()
+    around.log_tap.fails = lambda _: False
+    await committed(node, operations()[1])
+    assert not waiting.done()
+    assert node.assembly.reports.missing() == (LEFT,)
+    await around.hosts[LEFT].start()
+    assert (await waiting).outcome.phase is Phase.COMMITTED
+
+
+async def test_a_welcome_of_before_a_connection_that_nobody_has_noticed_is_not_judged(
+    around: World, node: Life
+) -> None:
+    await around.hosts[LEFT].stop()
+    await until(lambda: not node.assembly.links[LEFT].is_up)
+    epoch = node.assembly.engine.incarnation.epoch
+    node.assembly.reports.welcomed(LEFT, Welcome(LEFT, CLOCK.unix_ms(), epoch))
+    node.log.disconnect()
+    await node.log.standing()
+    await committed(node, operations()[1])
+    assert node.assembly.reports.missing() == (LEFT,)
+
+
 async def test_rollback_is_presumed_once_the_named_participants_have_reported(around: World) -> None:
     """A transaction that concerns others need not wait for one that is away."""
     gone = await predecessor(around)
@@ -89,8 +118,9 @@ async def test_rollback_is_presumed_once_the_named_participants_have_reported(ar
         assert (await inquiries.transaction(xid)).phase is Phase.ROLLED_BACK
 
 
-async def restored_participant(around: World) -> Xid:
+async def restored_participant(around: World, *, empty: bool = False) -> Xid:
     """Three transactions committed everywhere and checkpointed; then one participant goes back to the first."""
+    before = around.stores[LEFT].durable.copy()
     gone = await predecessor(around)
     xids = [await gone.prepare() for _ in range(3)]
     backup = None
@@ -100,6 +130,7 @@ async def restored_participant(around: World) -> Xid:
         await gone.tell(xid, RIGHT)
         backup = backup or around.stores[LEFT].durable.copy()
     assert backup is not None
+    backup = before if empty else backup
     await gone.log.checkpoint(Checkpoint(gone.incarnation.number, 3, applied=dict.fromkeys(BOTH, 3)))
     around.stores[LEFT].durable, around.stores[LEFT].current = backup, backup.copy()
     return xids[2]
@@ -118,6 +149,22 @@ async def test_a_participant_behind_what_it_acknowledged_is_told_of_and_sent_it_
     (alert,) = [line for line in lines if line["event"] == "participant_behind"]
     assert (alert["log_level"], alert["participant"], alert["reported"], alert["acknowledged"]) == ("error", LEFT, 1, 3)
     assert not around.log.tables.held
+
+
+async def test_what_cannot_be_brought_back_is_told_of_once_in_a_session(around: World) -> None:
+    """The participant went back to before its votes: Commit meets no branch, which is a hazard each (R11)."""
+    await restored_participant(around, empty=True)
+    looks: list[str] = []
+    around.log_tap.fails = lambda name: looks.append(name) or False
+    with capture_logs() as lines:
+        async with life(around) as running:
+            await until(lambda: len(around.log.tables.heuristics) == 3)
+            for _ in range(3):
+                looks.clear()
+                running.assembly.reports.ask_again()
+                await until(lambda: looks.count("read_applied") >= 2)
+            await committed(running, operations()[1])
+    assert [line["event"] for line in lines].count("participant_behind") == 1
 
 
 async def test_a_welcome_older_than_the_checkpoint_is_no_alarm(around: World, node: Life) -> None:
