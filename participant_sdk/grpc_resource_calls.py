@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pincex.tx.v1.resource_pb2_grpc import ResourceServiceAsyncStub
 
 CALL_TIMEOUT_S: Final = 5.0
+# Finished branches may have to be looked for among all that are kept; only the release of HOLD asks for them.
+FINISHED_TIMEOUT_S: Final = 600.0
 
 Message = TypeVar("Message")
 
@@ -43,9 +45,10 @@ class GrpcResourceCalls:
         return read_welcome(await self._call(self._stub().Hello(request, timeout=self._timeout_s)))
 
     async def recover(self, query: RecoverQuery) -> Sequence[Branch]:
-        """List a page of branches."""
+        """List a page of branches; finished ones may take minutes where very many are kept."""
         request = write_recover(query)
-        response = await self._call(self._stub().Recover(request, timeout=self._timeout_s))
+        timeout_s = FINISHED_TIMEOUT_S if query.finished else self._timeout_s
+        response = await self._call(self._stub().Recover(request, timeout=timeout_s))
         return [_branch(message, query.log_id) for message in response.branches]
 
     async def branch(self, log_id: str, xid: Xid) -> Branch | None:

@@ -88,7 +88,10 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """What a participant holds of one branch."""
+    """What a participant holds of one branch.
+
+    One that is PREPARED and has a ``sequence`` has durably heard COMMIT, and is about to follow it.
+    """
 
     log_id: str
     xid: Xid
