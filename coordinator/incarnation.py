@@ -36,6 +36,9 @@ class IncarnationLife:
     incarnation's own decisions are counted by the group commit; of them too, every one that was
     reported must be ``finished`` some day.
 
+    ``left_behind`` is set whenever one that lived does not any more: what it had not decided waits somewhere to
+    be told so. Whoever sees to that clears it.
+
     ``on_standing`` gets the log's standing at first, and whenever HOLD, the horizon or the addresses of
     those who live changed. Both run in the life's own tasks and must not block.
     """
@@ -50,6 +53,7 @@ class IncarnationLife:
         on_standing: Callable[[Standing], None],
     ) -> None:
         self.standing: Standing | None = None
+        self.left_behind = asyncio.Event()
         self._log = log
         self._group_commit = group_commit
         self._incarnation = group_commit.incarnation
@@ -118,6 +122,8 @@ class IncarnationLife:
         self.standing = now
         if before is not None and before.is_held and not now.is_held:
             self._restored = True
+        if before is not None and any(each not in _numbers(now) for each in _numbers(before)):
+            self.left_behind.set()
         if before is None or _told(before) != _told(now):
             self._on_standing(now)
 
@@ -154,6 +160,10 @@ class IncarnationLife:
             elif number != self._incarnation.number and not len(completion):
                 # Only when the checkpoint in the log says so too: some may have finished while it was written.
                 del self._completions[number]
+
+
+def _numbers(standing: Standing) -> tuple[int, ...]:
+    return tuple([live.number for live in standing.live])
 
 
 def _told(standing: Standing) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Recovery passes: what runs at start, every ``recovery_interval``, and on request.
+"""Recovery passes: what runs at start, every ``recovery_interval``, after another's end, and on request.
 
 A pass looks for what nobody drives by itself and brings it on. It decides nothing: it sends again
 what was decided, and asks the log about the rest (R7). So a second pass changes nothing.
@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import structlog
@@ -141,7 +141,7 @@ class RecoveryPasses:
         return InDoubtAt(visit.in_doubt, max(0, self._clock.unix_ms() - visit.swept.oldest_unix_ms))
 
     async def run(self) -> None:
-        """Run passes at start and every interval, until cancelled; none where they are disabled."""
+        """Run passes at start, every interval and after another's end, until cancelled; none where disabled."""
         if not self._settings.is_enabled:
             return
         try:
@@ -151,8 +151,12 @@ class RecoveryPasses:
             _LOG.warning("recovery_begins_without_reports", participants=list(self._reported.missing()))
         while True:
             self._next_unix_ms = self._clock.unix_ms() + round(self._settings.interval_s * 1000)
+            self._life.left_behind.clear()
             await self._pass(Scope.GLOBAL, self._everything)
-            await asyncio.sleep(max(0.0, (self._next_unix_ms - self._clock.unix_ms()) / 1000))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, (self._next_unix_ms - self._clock.unix_ms()) / 1000)):
+                    # Those in doubt of a dead coordinator's transactions need not wait until they ask.
+                    await self._life.left_behind.wait()
 
     def _note_report(self) -> None:
         """Before a participant reported, nothing is presumed of its transactions (R15): the first pass waits."""
@@ -225,10 +229,7 @@ class RecoveryPasses:
         await self._recovery.driven()
 
     async def _keep_house(self) -> None:
-        """Drop what may be dropped, unless the log is in HOLD (R14)."""
-        standing = self._life.standing
-        if standing is None or standing.is_held:
-            return
+        """Have the log drop what it may, which in HOLD is nothing (R14, R15)."""
         for _ in range(PRUNE_ROUNDS_MAX):
             pruned = await self._log.prune(self._settings.retention_s, PRUNE_LIMIT)
             if pruned < PRUNE_LIMIT:

@@ -47,6 +47,14 @@ async def test_an_orphan_of_a_dead_coordinator_is_rolled_back_and_a_second_pass_
         assert assembly.passes.status().last == second
 
 
+async def test_a_pass_follows_a_fence_at_once(around: World) -> None:
+    """R7: whoever is in doubt of a dead coordinator's transaction is told before it asks, or the interval is over."""
+    async with node(around, PassSettings(interval_s=3600.0)) as assembly:
+        await until(lambda: assembly.passes.status().last is not None)
+        xid = await around.leave(decided=False)
+        await until(lambda: around.phase(LEFT, xid) is around.phase(RIGHT, xid) is BranchPhase.ROLLED_BACK)
+
+
 async def test_a_dead_coordinators_commit_is_taken_over_and_applied_once(around: World) -> None:
     """R6, invariant 5."""
     xid = await around.leave(decided=True)
