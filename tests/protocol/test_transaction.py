@@ -6,7 +6,7 @@ from coordinator.protocol import events
 from coordinator.protocol.timing import Timing
 from coordinator.protocol.transaction import Transaction
 from participant_sdk.ids import Xid
-from participant_sdk.xa import DONE, PREPARED
+from participant_sdk.xa import DONE, PREPARED, READ_ONLY, Ack, AckKind, Decision
 from tests.protocol.interpreter import TIMING, VOTES, XID
 
 
@@ -83,3 +83,20 @@ def test_a_rollback_acknowledged_before_the_late_vote_stays_acknowledged() -> No
     tx.step(events.Acknowledged("b", DONE), 0.0)
     tx.step(events.Voted("b", PREPARED), 0.0)
     assert tx.branches["b"].done
+
+
+def test_only_who_prepared_and_acknowledged_commit_counts_as_having_applied_it() -> None:
+    """R15: a participant that comes back with less has lost what it said."""
+    tx = Transaction(XID, 100.0, TIMING)
+    for name in ("done", "reader", "by_hand", "silent"):
+        tx.step(events.Enlist(name, carried=1), 0.0)
+    tx.step(events.CommitAsked(), 0.0)
+    for name in ("done", "by_hand", "silent"):
+        tx.step(events.Voted(name, PREPARED), 0.0)
+    tx.step(events.Voted("reader", READ_ONLY), 0.0)
+    tx.step(events.Recorded(7, 1), 0.0)
+    tx.step(events.Acknowledged("done", DONE), 0.0)
+    tx.step(events.Acknowledged("by_hand", Ack(AckKind.HEURISTIC_ROLLBACK)), 0.0)
+    assert tx.branches.applied(Decision.COMMIT) == ("done",)
+    assert tx.branches.applied(Decision.ROLLBACK) == ()
+    assert tx.branches.applied(None) == ()
