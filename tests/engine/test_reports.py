@@ -167,6 +167,20 @@ async def test_what_cannot_be_brought_back_is_told_of_once_in_a_session(around: 
     assert [line["event"] for line in lines].count("participant_behind") == 1
 
 
+async def test_what_was_finished_lately_is_sent_again_as_well(around: World, node: Life) -> None:
+    """The coordinator that had driven it before holds it among the finished still."""
+    before = around.stores[LEFT].durable.copy()
+    xid = await committed(node)
+    number = node.assembly.engine.incarnation.number
+    await until(
+        lambda: number in around.log.tables.checkpoints and LEFT in around.log.tables.checkpoints[number].applied
+    )
+    await around.hosts[LEFT].stop()
+    around.stores[LEFT].durable, around.stores[LEFT].current = before, before.copy()
+    await around.hosts[LEFT].start()
+    await until(lambda: (xid, LEFT) in around.log.tables.heuristics)
+
+
 async def test_a_welcome_older_than_the_checkpoint_is_no_alarm(around: World, node: Life) -> None:
     """It was on its way while the participant went on, acknowledged, and was checkpointed."""
     await committed(node)

@@ -24,6 +24,29 @@ async def test_a_fenced_incarnation_stops_at_once_and_tells_nothing(bench: Bench
 
 
 @virtual_time
+async def test_who_is_fenced_by_hold_says_so_and_where_to_read_on(bench: Bench) -> None:
+    """R15."""
+    own = await bench.coordinator()
+    bench.store.hold("left is ahead")
+    record = own.record()
+    own.append(record)
+    await own.running
+    assert isinstance(own.ended, FencedError)
+    assert "in HOLD: left is ahead; see the runbook" in str(own.ended)
+    assert not bench.is_stored(record)
+
+
+@virtual_time
+async def test_who_is_fenced_stops_even_where_the_reason_cannot_be_read(bench: Bench) -> None:
+    own = await bench.coordinator()
+    bench.store.hold("left is ahead")
+    own.gate.script("standing", Fate.UNAVAILABLE)
+    own.commit.renew()
+    await own.running
+    assert str(own.ended) == f"incarnation {own.number} was fenced"
+
+
+@virtual_time
 async def test_a_promotion_ends_the_incarnation(bench: Bench) -> None:
     own = await bench.coordinator()
     bench.store.restore(bench.store.copy(), new_timeline=True)

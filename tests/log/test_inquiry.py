@@ -63,6 +63,18 @@ def test_no_row_means_rollback_only_when_fenced_young_and_not_held(
     assert answer.is_final is (state in {DecisionState.COMMIT, DecisionState.ROLLBACK})
 
 
+@pytest.mark.parametrize("fenced", [True, None])
+def test_rollback_is_not_presumed_before_every_participant_has_reported(*, fenced: bool | None) -> None:
+    """R15: one of them may have applied what the log lost. What is there needs no report."""
+    answer = judge(YOUNG, snapshot(YOUNG, fenced=fenced), OWN, ("trading",))
+    assert (answer.state, answer.unreported) == (DecisionState.PENDING, ("trading",))
+    for decision in Decision:
+        seen = snapshot(YOUNG, fenced=fenced, decision=decision)
+        assert judge(YOUNG, seen, OWN, ("trading",)) == judge(YOUNG, seen, OWN)
+    assert judge(OLD, snapshot(OLD, fenced=fenced), OWN, ("trading",)).state is DecisionState.FORGOTTEN
+    assert judge(OWN_YOUNG, snapshot(OWN_YOUNG, fenced=False), OWN, ("trading",)).unreported == ()
+
+
 def asked(own: Coordinator, record: DecisionRecord) -> asyncio.Task[Answer]:
     return asyncio.get_running_loop().create_task(own.commit.read(record.xid))
 
@@ -161,3 +173,51 @@ async def test_an_ended_incarnation_answers_nothing(bench: Bench) -> None:
         await own.commit.read(record.xid)
     with pytest.raises(LogUnavailableError):
         await own.commit.confirm()
+
+
+async def presumable(bench: Bench) -> tuple[Coordinator, Xid]:
+    """A coordinator that waits for two reports, and an xid that a fenced one left without a row."""
+    other = await bench.coordinator("other")
+    bench.participants = ("bookkeeper", "trading")
+    own = await bench.coordinator("own")
+    bench.store.tables.incarnations[other.number].fenced_by = own.number
+    return own, other.record().xid
+
+
+@virtual_time
+async def test_the_reports_wanted_are_those_of_the_named_participants_or_everybodys(bench: Bench) -> None:
+    """R15."""
+    own, xid = await presumable(bench)
+    assert own.reported.add("trading", own.log.generation)
+    assert (await own.commit.read(xid, ("trading",))).state is DecisionState.ROLLBACK
+    for names in ((), ("bookkeeper", "trading"), ("trading", "nobody")):
+        assert (await own.commit.read(xid, names)).state is DecisionState.PENDING
+    assert own.reported.add("bookkeeper", own.log.generation)
+    assert (await own.commit.read(xid)).state is DecisionState.ROLLBACK
+    assert (await own.commit.read(xid, ("trading", "nobody"))).unreported == ("nobody",)
+
+
+@virtual_time
+async def test_reports_and_snapshot_are_of_one_connection(bench: Bench) -> None:
+    """R15: the read itself found a new connection, and the reports came over the one before."""
+    own, xid = await presumable(bench)
+    for participant in bench.participants:
+        assert own.reported.add(participant, own.log.generation)
+    own.log.disconnect()
+    assert (await own.commit.read(xid)).state is DecisionState.PENDING
+
+
+@virtual_time
+async def test_an_answer_that_a_new_connection_confirms_is_asked_for_again(bench: Bench) -> None:
+    """R7, R15: the fence that it rests on may be gone with the tail of the log."""
+    own, xid = await presumable(bench)
+    for participant in bench.participants:
+        assert own.reported.add(participant, own.log.generation)
+    backup = bench.store.copy()
+    backup.incarnations[xid.incarnation].fenced_by = None
+    own.gate.script("append", Slow(2.0))
+    answer = asyncio.get_running_loop().create_task(own.commit.read(xid))
+    await asyncio.sleep(1)
+    bench.store.restore(backup, new_timeline=False)
+    assert (await answer).state is DecisionState.PENDING
+    assert own.gate.done.count("read") == 2
