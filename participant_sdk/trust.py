@@ -24,14 +24,17 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Trust:
     """One participant's. ``offer_again`` is called when what was not let pass may be sent again.
 
-    ``mind`` must run for an open breaker to cool down.
+    ``admits`` tells whether a message of a transaction may leave now. ``mind`` must run for an open
+    breaker to cool down.
     """
 
-    __slots__ = ("_breaker", "_name", "_offer_again", "_wake")
+    __slots__ = ("_breaker", "_name", "_offer_again", "_wake", "admits")
 
     def __init__(self, name: str, breaker: Breaker, offer_again: Callable[[], None]) -> None:
         self._name = name
         self._breaker = breaker
+        # The breaker's own, for it is called for every message.
+        self.admits = breaker.admits
         self._offer_again = offer_again
         self._wake = asyncio.Event()
 
@@ -44,10 +47,6 @@ class Trust:
     def reason(self) -> str:
         """What was last wrong; empty when all is well."""
         return self._breaker.reason
-
-    def admits(self, xid: Xid) -> bool:
-        """Whether a message of this transaction may leave now."""
-        return self._breaker.admits(xid)
 
     def no(self) -> Vote:
         """The vote on a Prepare that may not leave."""
