@@ -221,3 +221,17 @@ async def test_an_answer_that_a_new_connection_confirms_is_asked_for_again(bench
     bench.store.restore(backup, new_timeline=False)
     assert (await answer).state is DecisionState.PENDING
     assert own.gate.done.count("read") == 2
+
+
+@virtual_time
+async def test_a_snapshot_of_an_earlier_connection_is_not_judged_by_later_reports(bench: Bench) -> None:
+    """R15: it was on its way while the log was connected to anew, and everybody had reported again."""
+    own, xid = await presumable(bench)
+    own.gate.script("read", Slow(1.0))
+    answer = asyncio.get_running_loop().create_task(own.commit.read(xid))
+    await asyncio.sleep(0.5)
+    own.log.disconnect()
+    await own.log.standing()
+    for participant in bench.participants:
+        assert own.reported.add(participant, own.log.generation)
+    assert (await answer).unreported == ("bookkeeper", "trading")
