@@ -259,13 +259,20 @@ class Script:
         return b""
 
 
+async def say_nothing(_request: bytes, _context: Any) -> bytes:
+    return b""
+
+
 @asynccontextmanager
 async def scripted_owner(world: System, lease_s: float = 60.0) -> AsyncGenerator[tuple[Script, grpc.aio.Server]]:
     server = grpc.aio.server()
     port = server.add_insecure_port("127.0.0.1:0")
     incarnation = await MemoryLog(world.log).open("scripted", f"127.0.0.1:{port}", lease_s)
     script = Script(str(XidSource(incarnation.number).next(SystemClock().unix_ms())))
-    handlers: dict[str, Any] = {"Commit": grpc.unary_unary_rpc_method_handler(script.commit)}
+    handlers: dict[str, Any] = {
+        "Commit": grpc.unary_unary_rpc_method_handler(script.commit),
+        "GetTransaction": grpc.unary_unary_rpc_method_handler(say_nothing),
+    }
     name = transaction_pb2.DESCRIPTOR.services_by_name["TransactionService"].full_name
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
     await server.start()
@@ -315,14 +322,34 @@ async def test_a_lost_reply_is_no_answer(world: System, place: Fleet) -> None:
         assert int(answer.headers["Retry-After"]) > 0
 
 
+async def test_an_answer_that_says_nothing_is_none(world: System, place: Fleet) -> None:
+    async with scripted_owner(world) as (script, _):
+        b = await place.start("b")
+        answer = await b.http.get(f"/api/v1/transactions/status/{script.xid}")
+        assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
+
+
 async def test_a_silent_owner_is_waited_for_until_it_is_fenced(world: System, place: Fleet) -> None:
     """The fence ends the wait, and the log answers: nothing was recorded, so it is rolled back (R7)."""
     async with scripted_owner(world, lease_s=0.1) as (script, _):
         b = await place.start("b")
-        result = (await b.stub.Commit(CommitRequest(xid=script.xid))).result
-        assert len(script.calls) == 1
-        assert (result.outcome, result.retry) == (transaction_pb2.OUTCOME_ROLLED_BACK, True)
+        for _ in range(2):
+            result = (await b.stub.Commit(CommitRequest(xid=script.xid))).result
+            assert (result.outcome, result.retry) == (transaction_pb2.OUTCOME_ROLLED_BACK, True)
+            # Once it is over it is not asked any more.
+            assert len(script.calls) == 1
         assert script.left.is_set()
+
+
+async def test_an_owner_that_ended_since_the_last_look_is_answered_for(world: System, place: Fleet) -> None:
+    """Its silence has the log asked at once: nobody has to wait for the next look."""
+    async with scripted_owner(world) as (script, server):
+        await server.stop(None)
+        b = await place.start("b")
+        number = Xid.parse(script.xid).incarnation
+        world.log.tables.incarnations[number].fenced_by = b.incarnation.number
+        result = (await b.stub.Commit(CommitRequest(xid=script.xid))).result
+        assert (result.outcome, result.retry) == (transaction_pb2.OUTCOME_ROLLED_BACK, True)
 
 
 # -- An owner that is over.
