@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from coordinator.commands import recovery_outputs
 from coordinator.commands.asking import addresses_of, fail_with
 from coordinator.commands.exits import ExitCode, confirm, fail
-from coordinator.commands.operator_calls import OperatorCalls, asked_in_turn
+from coordinator.commands.operator_calls import asked_in_turn
 from participant_sdk.client_errors import ClientError, UnavailableError
 from participant_sdk.clock import SystemClock
 from participant_sdk.grpc_resource_calls import GrpcResourceCalls
@@ -36,49 +36,50 @@ def force(forcing: Forcing, address: str, *, preview: bool, yes: bool, as_json: 
         check_log_id(forcing.log_id)
     except InvalidIdentifierError as error:
         fail(str(error), ExitCode.BAD_REQUEST, as_json=as_json)
-    _refuse_if_answered(address, xid, as_json=as_json)
+    asyncio.run(_force(forcing, xid, address, preview=preview, yes=yes, as_json=as_json))
+
+
+async def _force(forcing: Forcing, xid: Xid, address: str, *, preview: bool, yes: bool, as_json: bool) -> None:
+    await _refuse_if_answered(address, xid, as_json=as_json)
+    calls = GrpcResourceCalls(forcing.at, clock=SystemClock())
     try:
-        shown = asyncio.run(_resolve(forcing, xid, preview=True))
+        shown = await calls.resolve(forcing.log_id, xid, forcing.outcome, forcing.reason, preview=True)
+        _check_known(shown, forcing, as_json=as_json)
+        if preview or not as_json:
+            recovery_outputs.show_at_participant(shown, forcing.participant, as_json=as_json)
+        if preview:
+            return
+        confirm(f"Force {forcing.outcome.name} on this branch at {forcing.at}?", yes=yes, as_json=as_json)
     except CallFailedError as error:
         fail(f"{error}; nothing was changed", ExitCode.UNAVAILABLE, as_json=as_json)
-    if shown.branch is None:
-        fail(
-            f"the participant at {forcing.at} knows no branch of {xid} in log {forcing.log_id}; nothing was changed",
-            ExitCode.BAD_REQUEST,
-            as_json=as_json,
-        )
-    if preview or not as_json:
-        recovery_outputs.show_at_participant(shown, forcing.participant, as_json=as_json)
-    if preview:
-        return
-    confirm(
-        f"No coordinator was asked. Force {forcing.outcome.name} on this branch at {forcing.at}?",
-        yes=yes,
-        as_json=as_json,
-    )
+    else:
+        await _finish(calls, forcing, xid, as_json=as_json)
+    finally:
+        await calls.close()
+
+
+async def _finish(calls: GrpcResourceCalls, forcing: Forcing, xid: Xid, *, as_json: bool) -> None:
     try:
-        forced = asyncio.run(_resolve(forcing, xid, preview=False))
+        forced = await calls.resolve(forcing.log_id, xid, forcing.outcome, forcing.reason, preview=False)
     except CallFailedError as error:
         fail(f"{error}; it may be forced: look again with --preview", ExitCode.OUTCOME_UNKNOWN, as_json=as_json)
     recovery_outputs.show_at_participant(forced, forcing.participant, as_json=as_json)
 
 
-async def _resolve(forcing: Forcing, xid: Xid, *, preview: bool) -> Resolved:
-    calls = GrpcResourceCalls(forcing.at, clock=SystemClock())
-    try:
-        return await calls.resolve(forcing.log_id, xid, forcing.outcome, forcing.reason, preview=preview)
-    finally:
-        await calls.close()
+def _check_known(shown: Resolved, forcing: Forcing, *, as_json: bool) -> None:
+    if shown.branch is None:
+        fail(
+            f"the participant at {forcing.at} knows no branch of {forcing.transaction_id} in log {forcing.log_id}; "
+            "nothing was changed",
+            ExitCode.BAD_REQUEST,
+            as_json=as_json,
+        )
 
 
-def _refuse_if_answered(address: str, xid: Xid, *, as_json: bool) -> None:
+async def _refuse_if_answered(address: str, xid: Xid, *, as_json: bool) -> None:
     """End the command if a coordinator answers for the transaction: then it is the one to ask."""
-
-    async def decision(calls: OperatorCalls) -> Decision | None:
-        return await calls.decision(str(xid))
-
     try:
-        known = asyncio.run(asked_in_turn(addresses_of(address), decision))
+        known = await asked_in_turn(addresses_of(address), lambda calls: calls.decision(str(xid)))
     except (TimeoutError, UnavailableError):
         # Nobody there, or nobody who can read the log: what --at is for.
         return

@@ -36,6 +36,8 @@ def show_state(state: TransactionState, *, as_json: bool) -> None:
     console.print(f"[bold]{state.xid}[/bold]  {state.phase}  {state.waiting_for}", soft_wrap=True)
     if isinstance(state.ending, RolledBack):
         console.print(f"{state.ending.reason}: {state.ending.message}", markup=False)
+    if state.ending is not None and state.ending.heuristic is not None:
+        console.print(f"[red]It ended by hand: {state.ending.heuristic.name}[/red]")
     console.print(_branches(state.branches))
     story = Table("time", "event", "participant", "detail", title="story")
     for event in state.events:
@@ -75,6 +77,8 @@ def ending_json(ending: Ending) -> str:
         ("duration_ms", f"{ending.duration_s * 1000:.3f}"),
         ("branches", list_text(_branch_json(branch) for branch in ending.branches)),
     ]
+    if ending.heuristic is not None:
+        members.append(("heuristic", json.dumps(ending.heuristic.name)))
     if isinstance(ending, RolledBack):
         members[2:2] = [("reason", json.dumps(ending.reason)), ("message", json.dumps(ending.message))]
     return object_text(members)
@@ -84,6 +88,7 @@ def state_json(state: TransactionState) -> str:
     """A transaction as HTTP spells it."""
     words: Callable[[bool], str] = lambda committed: "COMMITTED" if committed else "ROLLED_BACK"  # noqa: E731
     told = words(isinstance(state.ending, Committed)) if state.ending else state.phase
+    heuristic = state.ending.heuristic if state.ending else None
     return object_text(
         [
             ("transaction_id", json.dumps(str(state.xid))),
@@ -92,6 +97,7 @@ def state_json(state: TransactionState) -> str:
             ("reason", json.dumps(state.ending.reason if isinstance(state.ending, RolledBack) else "")),
             ("message", json.dumps(state.ending.message if isinstance(state.ending, RolledBack) else "")),
             ("waiting_for", json.dumps(state.waiting_for)),
+            ("heuristic", json.dumps(heuristic.name if heuristic else None)),
             ("request_id", json.dumps(state.request_id or None)),
             ("began_at", json.dumps(state.began.isoformat(timespec="milliseconds"))),
             ("deadline", json.dumps(state.deadline.isoformat(timespec="milliseconds") if state.deadline else None)),
@@ -127,6 +133,8 @@ def _show(ending: Ending) -> None:
 
 def _branches(branches: Sequence[BranchResult]) -> Table:
     table = Table("participant", "vote", "done", "reason", "results")
+    if any(branch.heuristic for branch in branches):
+        table.add_column("ended by hand")
     for branch in branches:
         vote = branch.vote
         table.add_row(
@@ -135,6 +143,7 @@ def _branches(branches: Sequence[BranchResult]) -> Table:
             "yes" if branch.done else "not yet",
             f"{vote.reason} {vote.message}".strip() if vote else "",
             "\n".join(vote.results) if vote else "",
+            *([branch.heuristic.name] if branch.heuristic else []),
         )
     return table
 
@@ -146,6 +155,8 @@ def _branch_json(branch: BranchResult) -> str:
         ("vote", json.dumps(vote.kind.name if vote else None)),
         ("done", json.dumps(branch.done)),
     ]
+    if branch.heuristic is not None:
+        members.append(("heuristic", json.dumps(branch.heuristic.name)))
     if vote is not None and not vote.is_yes:
         members += [("reason", json.dumps(vote.reason)), ("message", json.dumps(vote.message))]
     if vote is not None:

@@ -12,6 +12,8 @@ from coordinator.commands.options import ADDRESS_DEFAULT, Address, AsJson, Previ
 if TYPE_CHECKING:
     from pincex.tx.v1 import recovery_pb2
 
+    from coordinator.commands.operator_calls import OperatorCalls
+
 # The client and what draws tables are imported where they are used: asking for help should not wait for them.
 # ruff: noqa: PLC0415
 
@@ -79,11 +81,13 @@ def hold(
     from coordinator.commands import recovery_outputs
     from coordinator.commands.operator_calls import ask_operator
 
-    if not yes and not as_json:
-        recovery_outputs.show_what_hold_stops(ask_operator(address, lambda calls: calls.status(), as_json=as_json))
-    confirm("Put the log in HOLD?", yes=yes, as_json=as_json)
-    held = ask_operator(address, lambda calls: calls.hold(reason), as_json=as_json)
-    recovery_outputs.show_held(held, as_json=as_json)
+    async def asked(calls: OperatorCalls) -> None:
+        if not yes and not as_json:
+            recovery_outputs.show_what_hold_stops(await calls.status())
+        confirm("Put the log in HOLD?", yes=yes, as_json=as_json)
+        recovery_outputs.show_held(await calls.hold(reason), as_json=as_json)
+
+    ask_operator(address, asked, as_json=as_json)
 
 
 def release(
@@ -101,16 +105,21 @@ def release(
     from coordinator.commands import recovery_outputs
     from coordinator.commands.operator_calls import ask_operator
 
-    if preview or (not yes and not as_json):
-        with recovery_outputs.working("every participant is asked", as_json=as_json):
-            plan = ask_operator(address, lambda calls: calls.release(reason, preview=True), as_json=as_json)
-        recovery_outputs.show_plan(plan, preview=True, as_json=as_json)
+    question = "Put these back into the log, presume the others rolled back, and end HOLD?"
+
+    async def asked(calls: OperatorCalls) -> None:
+        if preview or (not yes and not as_json):
+            with recovery_outputs.working("every participant is asked", as_json=as_json):
+                plan = await calls.release(reason, preview=True)
+            recovery_outputs.show_plan(plan, preview=True, as_json=as_json)
         if preview:
             return
-    confirm("Put these back into the log, presume the others rolled back, and end HOLD?", yes=yes, as_json=as_json)
-    with recovery_outputs.working("every participant is asked", as_json=as_json):
-        done = ask_operator(address, lambda calls: calls.release(reason, preview=False), as_json=as_json)
-    recovery_outputs.show_plan(done, preview=False, as_json=as_json)
+        confirm(question, yes=yes, as_json=as_json)
+        with recovery_outputs.working("every participant is asked", as_json=as_json):
+            done = await calls.release(reason, preview=False)
+        recovery_outputs.show_plan(done, preview=False, as_json=as_json)
+
+    ask_operator(address, asked, as_json=as_json)
 
 
 def _pass_over(transaction: str, participant: str, *, orphans: bool) -> recovery_pb2.TriggerRecoveryRequest:

@@ -47,7 +47,8 @@ def show_status(status: recovery_pb2.GetRecoveryStatusResponse, *, as_json: bool
             console.print(f"{name} pass: {_sentence(getattr(status, f'{name}_pass'))}", soft_wrap=True)
     if status.HasField("next_pass_time"):
         console.print(f"next pass: {time_text(status.next_pass_time)}")
-    participants = Table("participant", "session", "breaker", "reported", "owed", "in doubt", "oldest", "reason")
+    whole = [Column(name, no_wrap=True) for name in ("participant", "session", "breaker", "reported")]
+    participants = Table(*whole, "owed", "in doubt", "oldest", "reason")
     for each in status.participants:
         participants.add_row(
             each.participant,
@@ -59,7 +60,7 @@ def show_status(status: recovery_pb2.GetRecoveryStatusResponse, *, as_json: bool
             _age(each.oldest_in_doubt_ms) if each.in_doubt else "",
             each.reason,
         )
-    console.print(participants)
+    wide_enough(participants).print(participants)
     coordinators = Table("incarnation", "coordinator", "address", "lease left", "")
     for live in status.coordinators:
         coordinators.add_row(
@@ -69,7 +70,7 @@ def show_status(status: recovery_pb2.GetRecoveryStatusResponse, *, as_json: bool
             f"{live.lease_left_ms} ms",
             "answers" if live.self else "",
         )
-    console.print(coordinators)
+    wide_enough(coordinators).print(coordinators)
     _show_attention(status)
 
 
@@ -159,7 +160,11 @@ def show_at_participant(resolved: Resolved, participant: str, *, as_json: bool) 
     ack = resolved.ack and common_pb2.Ack(
         kind=common_pb2.AckKind.ValueType(resolved.ack.kind), message=resolved.ack.message
     )
-    advice = "tell whoever runs the coordinators: they learn of it when they ask this participant"
+    advice = (
+        "Nothing was changed. No coordinator could be asked, so this may go against what was decided."
+        if ack is None
+        else "The log learns of it when a coordinator asks this participant: look at `pincex recovery in-doubt` then."
+    )
     _show_forced(branch, participant, ack, advice, as_json=as_json)
 
 
@@ -193,7 +198,7 @@ def _show_attention(status: recovery_pb2.GetRecoveryStatusResponse) -> None:
             each.xid,
             ", ".join(each.participants),
             str(each.attempts),
-            str(unix_time_text(each.decided_unix_ms)),
+            unix_time_text(each.decided_unix_ms) or "",
             each.advice,
         )
     wide_enough(table).print(table)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coordinator.commands.exits import ExitCode, confirm, fail
 from coordinator.commands.options import ADDRESS_DEFAULT, Address, AsJson, Preview, Reason, TransactionId, Yes
+
+if TYPE_CHECKING:
+    from coordinator.commands.operator_calls import OperatorCalls
 
 # The client and what draws tables are imported where they are used: asking for help should not wait for them.
 # ruff: noqa: PLC0415
@@ -91,22 +94,18 @@ def resolve(
         forcing = Forcing(at, log_id, transaction_id, participant, wanted, reason)
         force(forcing, address, preview=preview, yes=yes, as_json=as_json)
         return
-    if preview or (not yes and not as_json):
-        shown = ask_operator(
-            address,
-            lambda calls: calls.resolve(transaction_id, participant, wanted, reason, preview=True),
-            as_json=as_json,
-        )
-        recovery_outputs.show_forced(shown, participant, as_json=as_json)
+
+    async def asked(calls: OperatorCalls) -> None:
+        if preview or (not yes and not as_json):
+            shown = await calls.resolve(transaction_id, participant, wanted, reason, preview=True)
+            recovery_outputs.show_forced(shown, participant, as_json=as_json)
         if preview:
             return
-    confirm(f"Force {wanted.name} on the branch of {participant}?", yes=yes, as_json=as_json)
-    forced = ask_operator(
-        address,
-        lambda calls: calls.resolve(transaction_id, participant, wanted, reason, preview=False),
-        as_json=as_json,
-    )
-    recovery_outputs.show_forced(forced, participant, as_json=as_json)
+        confirm(f"Force {wanted.name} on the branch of {participant}?", yes=yes, as_json=as_json)
+        forced = await calls.resolve(transaction_id, participant, wanted, reason, preview=False)
+        recovery_outputs.show_forced(forced, participant, as_json=as_json)
+
+    ask_operator(address, asked, as_json=as_json)
 
 
 def forget(
@@ -124,9 +123,11 @@ def forget(
     from coordinator.commands import recovery_outputs
     from coordinator.commands.operator_calls import ask_operator
 
-    if not yes and not as_json:
-        found = ask_operator(address, lambda calls: calls.in_doubt_of(transaction_id), as_json=False)
-        recovery_outputs.show_in_doubt(found, as_json=False)
-    confirm("Is this put right everywhere, and may its heuristic end be forgotten?", yes=yes, as_json=as_json)
-    participants = ask_operator(address, lambda calls: calls.forget(transaction_id, reason), as_json=as_json)
-    recovery_outputs.show_forgotten(transaction_id, participants, as_json=as_json)
+    async def asked(calls: OperatorCalls) -> None:
+        if not yes and not as_json:
+            recovery_outputs.show_in_doubt(await calls.in_doubt_of(transaction_id), as_json=False)
+        confirm("Is this put right everywhere, and may its heuristic end be forgotten?", yes=yes, as_json=as_json)
+        participants = await calls.forget(transaction_id, reason)
+        recovery_outputs.show_forgotten(transaction_id, participants, as_json=as_json)
+
+    ask_operator(address, asked, as_json=as_json)
