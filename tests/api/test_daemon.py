@@ -50,7 +50,8 @@ class Process:
 
     async def until_in_flight(self, count: int) -> None:
         """Return when so many transactions are in flight."""
-        await until(lambda: self._has("transactions", {"in_flight": count, "unfinished": count}))
+        counts = {"in_flight": count, "unfinished": count, "needing_attention": 0}
+        await until(lambda: self._has("transactions", counts))
 
     async def until_stopping(self) -> None:
         """Return when it says that calls are no longer welcome."""

@@ -41,12 +41,33 @@ async def test_while_the_breaker_is_open_nothing_is_counted_and_afterwards_all_i
         assert ran.unreachable == (RIGHT,)
         assert ran.failed == 1, "what it is owed"
         assert assembly.passes.status().participants[1].breaker is not BreakerState.CLOSED
+        looked: dict[float, None] = {}
+
+        def looked_again() -> bool:
+            looked[found.transaction.resends.at_s] = None
+            return len(looked) > 2 * timing.attempts_max
+
+        await until(looked_again)
         assert found.transaction.resends.attempts <= attempts + 1
         assert assembly.passes.attention_count == 0
         await around.prepare(RIGHT, xid)
         await around.hosts[RIGHT].start()
         await until(lambda: found.transaction.phase is Phase.COMMITTED)
         assert around.effects(RIGHT) == 1
+
+
+async def test_what_a_participant_is_owed_is_told_when_it_comes_back_not_when_the_next_try_is_due(
+    around: World,
+) -> None:
+    xid = await around.leave(decided=True)
+    around.log_tap.fails = lambda statement: statement == "fence_expired"
+    async with node(around, timing=Timing(retry_initial_s=60, retry_max_s=60)) as assembly:
+        await around.hosts[RIGHT].stop()
+        await until(lambda: not assembly.links[RIGHT].is_up)
+        around.log_tap.fails = lambda _: False
+        await until(lambda: around.phase(LEFT, xid) is BranchPhase.COMMITTED)
+        await around.hosts[RIGHT].start()
+        await until(lambda: around.phase(RIGHT, xid) is BranchPhase.COMMITTED)
 
 
 async def test_a_new_transaction_runs_on_when_the_participant_is_back(around: World) -> None:
