@@ -4,6 +4,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 UV_VERSION := 0.13.9
 SEEDS ?= 100
 EACH_STEP_SEEDS ?= 100
+RUNS ?= 1
 BIN := .venv/bin
 UV := .venv/.uv/bin/uv
 # Some networks need the system's certificates, and some machines have none: uv's own are tried first.
@@ -13,7 +14,7 @@ PROTOS := $(wildcard proto/pincex/tx/v1/*.proto)
 BASELINE := proto/baseline.binpb
 STARTED = $$(date +%s)
 
-.PHONY: help setup run test check bench simulate proto baseline clean generate
+.PHONY: help setup run test check bench simulate proto baseline clean generate crash
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +23,7 @@ help:
 	@echo "make test       all tests, on real servers, with coverage"
 	@echo "make check      style, types, import rules, the contract"
 	@echo "make simulate   SEEDS=$(SEEDS) seeds of the simulator"
+	@echo "make crash      RUNS=$(RUNS) kills of real processes at every named point"
 	@echo "make bench      the product against the machine's limits"
 	@echo "make proto      the code generated from proto/"
 	@echo "make clean      remove the environment, the development data and every cache"
@@ -67,6 +69,10 @@ check: .venv/.ready
 simulate: .venv/.ready
 	@$(BIN)/python -m tests.simulation --each-step --seeds $(EACH_STEP_SEEDS)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+crash: .venv/.ready
+	@$(BIN)/python -m tests.crash --runs $(RUNS) --json build/crash.json
+	@$(BIN)/python -m tests.crash --runs $(RUNS) --coordinators 2 --json build/crash-2.json
 
 bench: .venv/.ready
 	@$(BIN)/python -m tests.benchmarks

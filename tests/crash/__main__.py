@@ -3,6 +3,7 @@
     python -m tests.crash                       every point, a share of random kills, the crash loop
     python -m tests.crash --point RECORDED --runs 5
     python -m tests.crash --coordinators 2      a survivor takes over
+    python -m tests.crash --quick               a share of the points, other ones with each seed
 
 Everything is real: processes, PostgreSQL with fsync, TCP. Seeded; bounded by what is asked for.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import shutil
 import sys
@@ -37,6 +39,7 @@ from tests.crash.table import table_of
 LANES: Final = 2
 RANDOM_KILLS: Final = 12
 LOOP_KILLS: Final = 20
+QUICK_S: Final = 150.0
 WIDTH: Final = 130
 
 
@@ -81,7 +84,8 @@ async def _run(
     server = EmbeddedPostgres(folder / "postgres", orphaned=Shutdown.IMMEDIATE)
     server.start()
     try:
-        queue = [point for _ in range(options.runs) for point in chosen]
+        queue = _queue(chosen, options.runs, seed)
+        until_s = time.monotonic() + (options.seconds or (QUICK_S if options.quick else math.inf))
         with Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -100,7 +104,7 @@ async def _run(
                 ) as up:
                     await fill_till(up)
                     runner = Runner(up, f"{'abcdefgh'[number]}", seed + number)
-                    while queue:
+                    while queue and time.monotonic() < until_s:
                         point = queue.pop(0)
                         progress.update(shown, description=point.name)
                         run = await runner.run(point)
@@ -132,6 +136,14 @@ async def _at_random(runner: Runner, number: int, runs: list[Run], progress: Pro
         progress.advance(shown)
 
 
+def _queue(chosen: Sequence[Point], runs: int, seed: int) -> list[Point]:
+    """Every point once, then every point again; each time in another order, so that a share is a fair one."""
+    queue: list[Point] = []
+    for number in range(runs):
+        queue += random.Random(seed + number).sample(chosen, len(chosen))
+    return queue
+
+
 def _databases(server: EmbeddedPostgres, number: int) -> MakeDatabase:
     async def make(name: str) -> str:
         return await asyncio.to_thread(server.create_database, f"lane{number}_{name}")
@@ -144,7 +156,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=1, help="kills at each point")
     parser.add_argument("--point", action="append", default=[], choices=[point.name for point in POINTS])
     parser.add_argument("--coordinators", type=int, default=1, choices=(1, 2, 3))
-    parser.add_argument("--quick", action="store_true", help="the points alone, once")
+    parser.add_argument("--seconds", type=float, default=0.0, help="begin no run at a point after so long; 0: no bound")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"only as many points as fit into {QUICK_S:g} s, drawn by the seed"
+    )
     parser.add_argument("--seed", type=int, default=0, help="0 draws one")
     parser.add_argument("--json", type=Path, help="where to write every run")
     parser.add_argument("--keep", action="store_true", help="keep the processes' logs and the databases")

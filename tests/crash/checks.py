@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
-from typing import Final, LiteralString
+from typing import Final
 
 import psycopg
 
@@ -17,7 +17,7 @@ from tests.crash.processes import BANK, SERVICES, Cluster
 
 _INVARIANTS: Final = {name: files("sidecars") / name / "invariants.sql" for name in SERVICES}
 # (request_id, xid) of each effect that is there.
-_EFFECTS: Final[Mapping[str, LiteralString]] = {
+_EFFECTS: Final[Mapping[str, str]] = {
     "bookkeeper": (
         "select e.description, b.xid::text from bookkeeper.entries e join pincex.branches b using (branch)"
         " where e.posted_at is not null and e.description like %s"
@@ -51,10 +51,10 @@ def everything() -> str:
     return bound_of(time.time_ns() // 1_000_000 + 1_000_000)
 
 
-async def read(dsn: str, query: LiteralString, *parameters: object) -> list[tuple[str, ...]]:
+async def read(dsn: str, query: str, *parameters: object) -> list[tuple[str, ...]]:
     """What a query returns."""
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=5) as connection:
-        return await (await connection.execute(query, parameters)).fetchall()
+        return await (await connection.execute(query.encode(), parameters)).fetchall()
 
 
 async def unsettled(up: Cluster, below: str) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests import patching
 from tests.crash import trigger
-from tests.crash.points import POINTS, patches
+from tests.crash.points import POINTS, parts_of, patches
 
 
 def main() -> int:
@@ -31,8 +31,8 @@ def main() -> int:
     os.environ[trigger.VARIABLE] = str(options.armed)
     if options.point:
         trigger.arm(options.armed, options.point, options.nth)
-    patching.install(patches())
     module, *arguments = options.command
+    patching.install(patches(parts_of(module)))
     if module == "coordinator":
         sys.argv = ["pincex", module, *arguments]
         importlib.import_module("coordinator.cli").main()

@@ -23,7 +23,7 @@ from participant_sdk.participant import Operation
 
 CLIENTS: Final = 16
 CHANNELS: Final = 8
-PAUSE_S: Final = 0.02
+PAUSE_S: Final = 0.05
 # One try: the coordinator's own time-out, and how long a client listens for its answer.
 TRY_S: Final = 5.0
 REPLY_S: Final = 8.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import Final
 
@@ -280,9 +281,14 @@ _XA: Final = (
 POINTS: Final = (*_COORDINATOR, *_RESERVATION, *_XA)
 
 
-def patches() -> dict[str, Patch]:
-    """The patches that put every point in its place."""
-    return patches_of(POINTS)
+def patches(parts: Collection[Part] = tuple(Part)) -> dict[str, Patch]:
+    """The patches that put every point of these parts in its place."""
+    return patches_of([point for point in POINTS if point.part in parts])
+
+
+def parts_of(command: str) -> Collection[Part]:
+    """The parts that a process has which is started so: participants share what serves them."""
+    return (Part.COORDINATOR,) if command == "coordinator" else (Part.RESERVATION, Part.XA)
 
 
 def named(name: str) -> Point:
