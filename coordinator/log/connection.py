@@ -20,8 +20,7 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Final
+from typing import Final, Self
 
 import psycopg
 import structlog
@@ -76,6 +75,8 @@ class LogConnection:
         self._name = name
         self._timeouts = timeouts
         self._on_connected = on_connected
+        # How often it connected.
+        self.made = 0
         self._turn = asyncio.Lock()
         self._connection: psycopg.AsyncConnection | None = None
         self._warning = ""
@@ -86,6 +87,13 @@ class LogConnection:
         """Connect, unless it is connected."""
         async with self._turn:
             await self._connected()
+
+    async def replace(self) -> None:
+        """Connect anew, unless a statement is under way: that one will find out by itself."""
+        if not self._turn.locked():
+            async with self._turn:
+                await self.close()
+                await self._connected()
 
     async def execute(
         self, query: bytes, parameters: Mapping[str, Parameter], *, may_be_first: bool = True
@@ -106,12 +114,18 @@ class LogConnection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Run]:
-        """Run statements in one transaction, which an exception undoes."""
+        """Run statements in one transaction, which an exception undoes. Each has the time of one to be answered."""
         async with self._turn:
             connection = await self._connected()
-            with self._translated(connection):
+            with self._translated(connection) as patience:
+
+                async def run(query: bytes, parameters: Mapping[str, Parameter]) -> list[TupleRow]:
+                    rows = await _rows(connection, query, parameters)
+                    patience.renew()
+                    return rows
+
                 async with connection.transaction():
-                    yield partial(_rows, connection)
+                    yield run
             self._check_warning()
 
     async def close(self) -> None:
@@ -129,10 +143,11 @@ class LogConnection:
             connection = await psycopg.AsyncConnection.connect(
                 self._dsn, autocommit=True, connect_timeout=self._timeouts.connect_s, application_name=self._name
             )
+            self.made += 1
             self._on_connected()
             connection.add_notice_handler(self._notice)
             _adapt(connection)
-            with _cut_off(connection, self._timeouts.answer_s):
+            with _Patience(connection, self._timeouts.answer_s):
                 await connection.execute(_SESSION.format(statement_s=self._timeouts.statement_s).encode())
         except psycopg.Error as error:
             if connection is not None:
@@ -142,11 +157,11 @@ class LogConnection:
         return connection
 
     @contextmanager
-    def _translated(self, connection: psycopg.AsyncConnection) -> Generator[None]:
+    def _translated(self, connection: psycopg.AsyncConnection) -> Generator[_Patience]:
         self._warning = ""
         try:
-            with _cut_off(connection, self._timeouts.answer_s):
-                yield
+            with _Patience(connection, self._timeouts.answer_s) as patience:
+                yield patience
         except psycopg.Error as error:
             if connection.broken or error.sqlstate is None or error.diag.severity_nonlocalized != "ERROR":
                 raise LogUncertainError(f"the decision log's answer was lost: {error}") from error
@@ -180,18 +195,28 @@ async def _rows(
     return await cursor.fetchall() if cursor.description else []
 
 
-@contextmanager
-def _cut_off(connection: psycopg.AsyncConnection, after_s: float) -> Generator[None]:
-    """Cut the connection when no answer comes in time.
+class _Patience:
+    """Cuts the connection when no answer comes in time; ``renew`` gives the next statement as long.
 
     Cancelling the task would make psycopg cancel the statement, which ends a wait for the standby
     and reports success; a connection that is simply gone leaves the server to finish by itself.
     """
-    cut = asyncio.get_running_loop().call_later(after_s, _shut_down, connection)
-    try:
-        yield
-    finally:
-        cut.cancel()
+
+    def __init__(self, connection: psycopg.AsyncConnection, after_s: float) -> None:
+        self._connection = connection
+        self._after_s = after_s
+
+    def __enter__(self) -> Self:
+        self._cut = asyncio.get_running_loop().call_later(self._after_s, _shut_down, self._connection)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cut.cancel()
+
+    def renew(self) -> None:
+        """Begin to wait anew."""
+        self._cut.cancel()
+        self.__enter__()
 
 
 def _shut_down(connection: psycopg.AsyncConnection) -> None:

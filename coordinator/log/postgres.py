@@ -67,7 +67,7 @@ class PostgresLog(PostgresKeeping):
             "incarnation": Int8(incarnation.number),
             "expected": Int8(expected_sequence),
         }
-        rows = await self._appends.execute(self._sql["append"], parameters, may_be_first=not advance)
+        rows = await self._append(parameters, may_be_first=not advance)
         if not rows:
             return await self._refused(incarnation, expected_sequence, advance)
         ((last_sequence, inserted),) = rows

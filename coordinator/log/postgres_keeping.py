@@ -129,6 +129,8 @@ class PostgresKeeping(PostgresStatements):
     async def prune(self, retention_s: float, limit: int) -> int:
         """Raise the horizon, and delete decisions below it (R14)."""
         async with self._upkeep.transaction() as run:
+            # First, as by all that lock more than their own: those whose rows go may be waited for by appends.
+            await run(self._sql["lock_log"], {})
             await run(self._sql["prune_by_index"], {})
             ((count,),) = await run(self._sql["prune"], {"retention_s": float(retention_s), "limit": Int8(limit)})
         return count

@@ -8,6 +8,7 @@ statement alone turns it off for itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.resources import files
 from typing import Final
 
@@ -49,6 +50,21 @@ class PostgresStatements:
 
     def _connected(self) -> None:
         self._generation += 1
+
+    async def _append(self, parameters: Mapping[str, Parameter], *, may_be_first: bool) -> list[TupleRow]:
+        """Run the statement of an append.
+
+        If it had to connect again, the others do so now: each new connection makes every participant report
+        anew, and they had better not come one after the other.
+        """
+        made = self._appends.made
+        try:
+            return await self._appends.execute(self._sql["append"], parameters, may_be_first=may_be_first)
+        finally:
+            if self._appends.made != made:
+                with suppress(LogUnavailableError):
+                    await self._reads.replace()
+                    await self._upkeep.replace()
 
     async def _read(self, name: str, parameters: Mapping[str, Parameter]) -> list[TupleRow]:
         return await read_only(self._reads, self._sql[name], parameters)

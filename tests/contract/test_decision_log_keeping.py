@@ -48,10 +48,12 @@ class TestConnections:
         records = [] if burned else [own.record()]
         with pytest.raises(LogUnavailableError, match="connected to again"):
             await fresh.append(own.incarnation, 0, records, burned=burned)
-        assert fresh.generation == 1
+        generation = fresh.generation
+        assert generation > 0
         assert await log.read_sequences([own.number]) == {own.number: 0}
         assert (await fresh.append(own.incarnation, 0, records, burned=burned)).status is AppendStatus.WRITTEN
-        assert fresh.generation == 1
+        await fresh.read([])
+        assert fresh.generation == generation
 
     async def test_an_empty_append_may_be_the_first(self, world: World, log: DecisionLog) -> None:
         own = await started(log)

@@ -156,7 +156,7 @@ class TestHold:
 
     async def test_all_that_lock_rows_at_once_never_deadlock(self, database: str, observer: Observer) -> None:
         """Appends lock their own incarnation; all others the log's row first."""
-        until = time.monotonic() + 3
+        until = time.monotonic() + 4
         deadlocks = b"SELECT deadlocks::int FROM pg_stat_database WHERE datname = current_database()"
         before = await observer.ask(deadlocks)
 
@@ -180,7 +180,9 @@ class TestHold:
 
 
 async def _round(log: PostgresLog, own: Coordinator, turn: int) -> None:
-    await own.append(own.record(f"order-{turn}"), own.record(f"order-{turn + 1}"))
+    with suppress(LogUnavailableError):
+        # HOLD may end between a refusal and the look at its reason.
+        await own.append(own.record(f"order-{turn}"), own.record(f"order-{turn + 1}"))
     await log.checkpoint(Checkpoint(own.number, own.sequence, applied={"bookkeeper": own.sequence}))
     await log.fence_expired(own.incarnation)
     await log.prune(-1.0, 10)
@@ -224,17 +226,20 @@ class TestPrune:
 
 
 class TestConnections:
-    @pytest.mark.parametrize("name", ["appends", "reads", "upkeep"])
+    @pytest.mark.parametrize(("name", "count"), [("appends", 3), ("reads", 1), ("upkeep", 1)])
     async def test_the_generation_rises_with_every_connection_that_is_made_again(
-        self, log: PostgresLog, observer: Observer, name: str
+        self, log: PostgresLog, observer: Observer, name: str, count: int
     ) -> None:
-        """R15: a new connection may have met another server; each kind of statement says something of the log."""
+        """R15: a new connection may have met another server; each kind of statement says something of the log.
+
+        With the one that appends go the idle others: not one after the other, each with reports of its own.
+        """
         own = await started(log)
         before = log.generation
         await observer.ask(b"SELECT pg_terminate_backend(%s, 5000)", await observer.backend(f"one-{name}"))
         for _ in range(2):
             await _any_answer(log, own)
-        assert log.generation == before + 1
+        assert log.generation == before + count
 
     async def test_a_refusal_that_no_retry_mends_is_told_loudly_with_its_code_and_once(
         self, log: PostgresLog, observer: Observer

@@ -1,4 +1,5 @@
--- Raise the horizon, and delete what is below it, in one snapshot for whoever reads (R14). Not in HOLD.
+-- Raise the horizon, and delete what is below it, in one snapshot for whoever reads (R14), under the log row's
+-- lock. Not in HOLD.
 --
 -- The horizon is below all that is unfinished, below heuristic ends that are not forgotten, and below what a
 -- coordinator may still decide whose lease ran out while it could not reach the log.
