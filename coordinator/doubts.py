@@ -11,6 +11,7 @@ from coordinator import advice
 from coordinator.admission import unknown_service
 from coordinator.engine import Engine
 from coordinator.errors import InvalidRequestError, UnavailableError
+from coordinator.incarnation import IncarnationLife
 from coordinator.inquiries import Inquiries
 from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import InvalidIdentifierError, Xid, check_participant
@@ -57,10 +58,13 @@ class _Place(NamedTuple):
 class Doubts:
     """Lists what participants hold. Nothing is changed, but that an xid of our own without a trace is recorded (R7)."""
 
-    def __init__(self, engine: Engine, inquiries: Inquiries, calls: Mapping[str, ResourceCalls]) -> None:
+    def __init__(
+        self, engine: Engine, inquiries: Inquiries, calls: Mapping[str, ResourceCalls], life: IncarnationLife
+    ) -> None:
         self._engine = engine
         self._inquiries = inquiries
         self._calls = calls
+        self._life = life
 
     async def page(self, participant: str, token: str, limit: int) -> InDoubtPage:
         """A page of branches, of one participant or (empty) of all. InvalidRequestError names what is wrong."""
@@ -101,7 +105,8 @@ class Doubts:
         participants = {branch.xid: branch.participants for _, branch in shown}
         async with asyncio.TaskGroup() as tasks:
             asking = {xid: tasks.create_task(self._state(xid, participants[xid])) for xid in xids}
-        return tuple(_described(name, branch, asking[branch.xid].result()) for name, branch in shown)
+        held = self._life.standing is not None and self._life.standing.is_held
+        return tuple(_described(name, branch, asking[branch.xid].result(), held=held) for name, branch in shown)
 
     async def _state(self, xid: Xid, participants: Sequence[str]) -> DecisionState | None:
         try:
@@ -110,11 +115,11 @@ class Doubts:
             return None
 
 
-def _described(participant: str, branch: Branch, state: DecisionState | None) -> InDoubt:
+def _described(participant: str, branch: Branch, state: DecisionState | None, *, held: bool) -> InDoubt:
     told = (
         advice.of_heuristic(branch.xid, branch.heuristic)
         if branch.phase is BranchPhase.HEURISTIC
-        else advice.of_in_doubt(branch.xid, participant, state)
+        else advice.of_in_doubt(branch.xid, participant, state, held=held)
     )
     return InDoubt(participant, branch, state, told)
 

@@ -239,12 +239,14 @@ class Resolution:
 
     async def _report(self, xid: Xid, participant: str, outcome: Decision, reason: str, forced: Resolved) -> Forced:
         """Keep the heuristic end before it is told; a branch that was ended by its decision meanwhile has none."""
-        ack = forced.ack
-        heuristic = None if ack is None else heuristics.of_ack(ack.kind, Decision.ROLLBACK)
-        if ack is None or heuristic is None:
+        ack, heuristic = forced.ack, _FORCED[outcome]
+        # A branch that has ended otherwise says so too, and the phase alone tells that from one forced before.
+        is_forced = forced.branch is None or forced.branch.phase is BranchPhase.HEURISTIC
+        if ack is None or not is_forced or heuristics.of_ack(ack.kind, Decision.ROLLBACK) is not heuristic:
+            told = "nothing" if ack is None else ack.kind.name
+            phase = "unknown" if forced.branch is None else forced.branch.phase.name
             raise RefusedError(
-                f"{participant} did not force its branch of transaction {xid}: "
-                f"{'it gave no answer' if ack is None else ack.kind.name}; "
+                f"{participant} did not force its branch of transaction {xid}, which is {phase} (it answered {told}); "
                 f"{advice.look_at(xid, participant, self._engine.incarnation.log_id)}",
                 code="NOT_IN_DOUBT",
                 xid=xid,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -48,12 +48,13 @@ SOON: Final = Timing(retry_initial_s=0.02, retry_max_s=0.05)
 
 
 class Wire:
-    """What a participant's single calls pass. It can be cut, lose replies, and add branches to what is listed."""
+    """What a participant's single calls pass. It can be cut, lose replies, and list what is not so."""
 
     def __init__(self, calls: GrpcResourceCalls) -> None:
         self.is_cut = False
         self.loses_replies = False
         self.adds: list[Branch] = []
+        self.repeats: list[Branch] = []
         self.open = asyncio.Event()
         self.open.set()
         self.reached = asyncio.Event()
@@ -65,6 +66,8 @@ class Wire:
 
     async def recover(self, query: RecoverQuery) -> Sequence[Branch]:
         await self._pass()
+        if self.repeats:
+            return self.repeats
         listed = [*await self._calls.recover(query), *self.adds]
         return sorted(
             (branch for branch in listed if query.after is None or branch.xid > query.after), key=lambda each: each.xid
@@ -98,6 +101,7 @@ class Tap:
 
     def __init__(self) -> None:
         self.fails: Callable[[str], bool] = lambda _: False
+        self.before: Callable[[str], Awaitable[object] | None] = lambda _: None
         self._open = asyncio.Event()
         self._open.set()
 
@@ -113,6 +117,8 @@ class Tap:
     async def statement(self, moment: Moment, statement: Statement[object]) -> None:
         if moment is Moment.BEFORE and self.fails(statement.name):
             raise LogUnavailableError("the log is cut off")
+        if moment is Moment.BEFORE and (first := self.before(statement.name)) is not None:
+            await first
 
 
 class Host:

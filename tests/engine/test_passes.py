@@ -13,9 +13,11 @@ from coordinator.assembly import Assembly
 from coordinator.errors import InvalidRequestError, RefusedError, UnavailableError, UnknownTransactionError
 from coordinator.log.decision_log import Checkpoint
 from coordinator.passes import PassSettings, Scope
+from coordinator.protocol.effects import DecisionRecord
 from coordinator.protocol.phases import Phase
 from coordinator.protocol.timing import Timing
 from coordinator.recovery_passes import WAITING_MAX
+from coordinator.sweep import PAGE_SIZE
 from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import INCARNATION_MAX, Xid
 from participant_sdk.participant import Branch
@@ -260,6 +262,34 @@ async def test_a_finished_transaction_is_told_again_to_whoever_is_in_doubt_of_it
         assert (again.scanned, again.resolved, again.failed) == (1, 0, 0)
         assert await assembly.resolution.retry(xid) is Phase.COMMITTED
         assert around.effects(LEFT) == 1
+
+
+async def test_whom_a_transaction_concerns_and_who_cannot_be_asked_is_named(around: World) -> None:
+    log, incarnation = await around.dead()
+    xid = Xid.make(CLOCK.unix_ms(), incarnation.number, 1)
+    await log.append(incarnation, 0, [DecisionRecord(xid, Decision.COMMIT, (LEFT, "gone"))])
+    around.log.checkpoint(Checkpoint(incarnation.number, 1))
+    async with node(around) as assembly:
+        await until(lambda: assembly.commit.lease.unbroken_s(CLOCK.monotonic_s()) > LEASE_S)
+        await assembly.life.take_over()
+        around.wires[LEFT].is_cut = True
+        ran = await assembly.passes.trigger(Scope.TRANSACTION, xid=xid)
+        assert ran.unreachable == (LEFT, "gone")
+        assert (ran.scanned, ran.resolved, ran.failed) == (1, 0, 1)
+        assert await assembly.resolution.retry(xid) is Phase.COMMITTING
+        around.log.tables.delete(xid)
+        around.log.tables.pruned_below_unix_ms = xid.unix_ms + 1
+        with pytest.raises(UnknownTransactionError, match="older than the log"):
+            await assembly.passes.trigger(Scope.TRANSACTION, xid=xid)
+
+
+async def test_a_participant_that_lists_its_branches_in_no_order_is_not_followed(around: World) -> None:
+    """Invariant 12: it could be listed for ever."""
+    async with node(around) as assembly:
+        pages = [Xid.make(CLOCK.unix_ms(), 1, number) for number in range(PAGE_SIZE)]
+        around.wires[LEFT].repeats = [Branch("00000000000000bb", xid, BranchPhase.PREPARED) for xid in pages]
+        ran = await assembly.passes.trigger(Scope.ORPHANS)
+        assert ran.unreachable == (LEFT,)
 
 
 async def test_an_undecided_transaction_is_not_ended_by_a_pass(around: World) -> None:

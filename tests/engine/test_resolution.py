@@ -17,9 +17,11 @@ from coordinator.errors import (
 )
 from coordinator.log.decision_log import Checkpoint
 from coordinator.passes import Scope
+from coordinator.protocol.effects import HeuristicRecord
 from coordinator.protocol.phases import Phase
 from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import Xid
+from participant_sdk.participant import Rollback
 from participant_sdk.xa import AckKind, Decision, DecisionState, Heuristic
 from tests.engine.recovering import CLOCK, LEASE_S, LEFT, LOG_ID, RIGHT, World, node, until, world
 from tests.engine.test_engine import call, credit, debit
@@ -164,6 +166,11 @@ async def test_in_hold_a_branch_that_cannot_wait_may_be_forced(around: World) ->
     xid = await around.leave(decided=False)
     around.log.hold("restored")
     async with node(around) as assembly:
+        with pytest.raises(WrongPhaseError):
+            await assembly.resolution.retry(xid)
+        (shown, _) = (await assembly.resolution.list_in_doubt("", "", 10)).branches
+        assert shown.state is DecisionState.PENDING
+        assert "pincex recovery release" in shown.advice
         forced = await assembly.resolution.resolve(xid, LEFT, Decision.ROLLBACK, WHY, preview=False)
         assert forced.ack is not None
         assert around.phase(LEFT, xid) is BranchPhase.HEURISTIC
@@ -180,6 +187,26 @@ async def test_a_participant_that_is_away_or_has_no_such_branch(around: World) -
         stranger = Xid.make(1, 1, 1)
         around.log.tables.pruned_below_unix_ms = xid.unix_ms + 1
         assert (await refusal(assembly, stranger)).code == "NOT_IN_DOUBT"
+
+
+async def test_a_branch_that_ends_by_itself_in_between_is_not_called_forced(around: World) -> None:
+    xid = await forgotten(around)
+    async with node(around) as assembly:
+        await adopting(assembly)
+        rollback = [Rollback(LOG_ID, xid)]
+        around.log_tap.before = lambda statement: (
+            around.resource(LEFT).rollback(rollback) if statement == "record_action" else None
+        )
+        assert (await refusal(assembly, xid)).code == "NOT_IN_DOUBT"
+        assert around.log.tables.heuristics == {}
+
+
+async def test_a_heuristic_end_of_who_is_not_configured_any_more_can_be_forgotten(around: World) -> None:
+    xid = await forgotten(around)
+    around.log.record_heuristics([HeuristicRecord(xid, "gone", Heuristic.HAZARD, WHY)])
+    async with node(around) as assembly:
+        assert await assembly.resolution.forget(xid, WHY) == ("gone",)
+        assert around.log.tables.forgotten == {(xid, "gone"): WHY}
 
 
 async def test_a_lost_reply_is_never_success_and_the_same_again_settles_it(around: World) -> None:
