@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pincex.tx.v1.resource_pb2_grpc import ResourceServiceAsyncStub
 
 HELLO_TIMEOUT_S: Final = 5.0
+# What a servicer's context raises once its call has ended: in general, before a read or write, in the midst of one.
+_GONE: Final = (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.BaseError)
 
 _Session = grpc.aio.StreamStreamCall[resource_pb2.SessionRequest, resource_pb2.SessionResponse]
 _Context = grpc.aio.ServicerContext[resource_pb2.SessionRequest, resource_pb2.SessionResponse]
@@ -143,14 +145,14 @@ class GrpcServerStream:
         """Send one frame, waiting while the other side is slow. StreamClosedError when it is gone."""
         try:
             await self._context.write(frame)
-        except (grpc.RpcError, asyncio.InvalidStateError) as error:
+        except _GONE as error:
             raise StreamClosedError(f"the coordinator is gone: {error}") from error
 
     async def receive(self) -> resource_pb2.SessionRequest:
         """The next frame. StreamClosedError when there will be none."""
         try:
             return _frame_of(await self._context.read())
-        except (grpc.RpcError, asyncio.InvalidStateError) as error:
+        except _GONE as error:
             raise StreamClosedError(f"the coordinator is gone: {error}") from error
 
 

@@ -20,6 +20,7 @@ from participant_sdk.resources.memory import MemoryResource
 from participant_sdk.resources.memory_store import MemoryStore
 from participant_sdk.server import serve, serving
 from participant_sdk.transport import StreamClosedError
+from participant_sdk.wire import write_introduction
 from participant_sdk.xa import AckKind, Decision, VoteKind, XaCode
 from tests.sdk.peers import (
     CLOCK,
@@ -29,6 +30,7 @@ from tests.sdk.peers import (
     Gate,
     Told,
     branch,
+    introduction,
     is_done,
     is_prepared,
     linked,
@@ -358,3 +360,21 @@ async def test_connecting_to_nothing_fails_soon() -> None:
     async with asyncio.timeout(5):
         with pytest.raises(StreamClosedError):
             await GrpcTransport("127.0.0.1:1").connect()
+
+
+async def test_coordinators_that_vanish_while_they_are_answered_end_their_sessions_quietly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In the midst of a write gRPC raises an error of its own kind, which is the end of a stream like any other."""
+    async with serving(memory(), "127.0.0.1:0") as served:
+        for at in range(200):
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+                call = ResourceServiceStub(channel).Session()
+                hello = write_introduction(introduction(), CLOCK.unix_ms())
+                for _ in range(1 + at % 4):
+                    await call.write(resource_pb2.SessionRequest(hello=hello, epoch=EPOCH))
+                await call.read()
+                for _ in range(at % 5):
+                    await asyncio.sleep(0)
+                call.cancel()
+    assert [record.getMessage() for record in caplog.records if "raised by servicer" in record.getMessage()] == []
