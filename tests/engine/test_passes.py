@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -22,7 +23,7 @@ from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import INCARNATION_MAX, Xid
 from participant_sdk.participant import Branch
 from participant_sdk.xa import Decision
-from tests.engine.recovering import BY_HAND, CLOCK, LEASE_S, LEFT, RIGHT, World, node, until, world
+from tests.engine.recovering import BY_HAND, CLOCK, LEASE_S, LEFT, LOG_ID, RIGHT, World, node, until, world
 from tests.engine.test_engine import call, credit, debit
 
 pytestmark = pytest.mark.timeout(60)
@@ -66,6 +67,37 @@ async def test_a_dead_coordinators_commit_is_taken_over_and_applied_once(around:
         await until(lambda: around.phase(LEFT, xid) is around.phase(RIGHT, xid) is BranchPhase.COMMITTED)
         await assembly.passes.trigger(Scope.GLOBAL)
         assert around.effects(LEFT) == around.effects(RIGHT) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_was_left_behind_one_pass_settles_it_and_another_changes_nothing(
+    around: World, seed: int
+) -> None:
+    """Invariant 8, for any mix of decided and undecided, prepared here, there or everywhere, ended by hand."""
+    draw = Random(seed)
+    for _ in range(12):
+        decided = draw.random() < 0.5
+        # Who is told COMMIT has voted PREPARED (R2); of what is undecided, some may not have come so far.
+        prepared = (LEFT, RIGHT) if decided else tuple(name for name in (LEFT, RIGHT) if draw.random() < 0.7)
+        xid = await around.leave(decided=decided, prepared=prepared)
+        for name in prepared:
+            if draw.random() < 0.2:
+                await around.resource(name).resolve(LOG_ID, xid, draw.choice(list(Decision)), "by hand")
+    async with node(around) as assembly:
+        await until(lambda: assembly.commit.lease.unbroken_s(CLOCK.monotonic_s()) > LEASE_S)
+        first = await assembly.passes.trigger(Scope.GLOBAL)
+        assert (first.failed, first.in_doubt, first.unreachable) == (0, 0, ())
+        await until(lambda: not assembly.engine.unfinished)
+        branches = [stored.branch for name in (LEFT, RIGHT) for stored in around.stores[name].durable.branches.values()]
+        assert BranchPhase.PREPARED not in [branch.phase for branch in branches]
+        by_hand = sum(branch.phase is BranchPhase.HEURISTIC for branch in branches)
+        await until(lambda: len(around.log.tables.heuristics) == by_hand)
+        before = around.stores[LEFT].durable.copy(), around.stores[RIGHT].durable.copy()
+        rows, ends = dict(around.log.tables.decisions), dict(around.log.tables.heuristics)
+        second = await assembly.passes.trigger(Scope.GLOBAL)
+        assert (second.resolved, second.failed, second.in_doubt, second.taken_over) == (0, 0, 0, 0)
+        assert (around.stores[LEFT].durable, around.stores[RIGHT].durable) == before
+        assert (around.log.tables.decisions, around.log.tables.heuristics) == (rows, ends)
 
 
 async def test_a_running_transactions_branch_is_left_alone(around: World) -> None:
