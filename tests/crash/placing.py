@@ -40,6 +40,8 @@ class Need(Enum):
     LOAD = auto()
     # The process is told to stop.
     STOP = auto()
+    # The process is started anew: another coordinator that lives does not come by.
+    START = auto()
     # An operator forces a branch against the decision that is coming.
     FORCE = auto()
     # A participant dies in doubt: what it was asked fails for now, and it asks when it is back.

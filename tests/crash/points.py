@@ -110,8 +110,11 @@ _COORDINATOR: Final = (
         where=_AFTER,
         anchor="opened = await",
         first="COMMIT_FRAME_BEFORE",
+        need=Need.START,
     ),
-    _coordinator("LINK_UP", module=_LINK, function="Link._open", where=_ENTRY, first="COMMIT_FRAME_BEFORE"),
+    _coordinator(
+        "LINK_UP", module=_LINK, function="Link._open", where=_ENTRY, first="COMMIT_FRAME_BEFORE", need=Need.START
+    ),
     _coordinator(
         "FENCE_BEFORE",
         module=_LIFE,

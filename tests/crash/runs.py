@@ -107,7 +107,7 @@ class Runner:
         if point.first:
             # Who recovers from the first death is the one that dies next: another coordinator, where there is one.
             await self._kill_first(victim, point.first)
-            heir = self._other(victim) or victim
+            heir = (None if point.need is Need.START else self._other(victim)) or victim
             heir.arm(point.name, run.nth)
             if heir is victim:
                 heir.start()
@@ -122,7 +122,7 @@ class Runner:
             case Need.OUTAGE:
                 await self._kill_first(self._up.sidecars["trading"], "VOTE_FRAME_BEFORE")
                 self._up.sidecars["trading"].start()
-            case Need.LOAD:
+            case Need.LOAD | Need.START:
                 pass
         try:
             killed_s = await heir.ended(HIT_WITHIN_S)
@@ -143,7 +143,7 @@ class Runner:
         await victim.ended(HIT_WITHIN_S)
 
     def _victim(self, point: Point) -> Process:
-        if point.part is Part.COORDINATOR and point.need is not Need.LOAD:
+        if point.part is Part.COORDINATOR and point.need not in (Need.LOAD, Need.START):
             # What is provoked is provoked at the first one.
             return self._up.coordinator
         if point.part is Part.COORDINATOR:

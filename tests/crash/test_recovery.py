@@ -202,7 +202,7 @@ async def test_a_foreign_logs_branches_are_left_alone(up: Cluster, name: str) ->
             await connection.execute(f"rollback prepared '{gid}'".encode())
         rollback = resource_pb2.RollbackRequest(xid=request.xid, log_id=FOREIGN_LOG)
     async with grpc.aio.insecure_channel(up.addresses["trading"]) as channel:
-        await ResourceServiceStub(channel).Rollback(rollback, timeout=WITHIN_S)
+        await ResourceServiceStub(channel).Rollback(rollback, timeout=WITHIN_S, wait_for_ready=True)
     await judge(up)
 
 
