@@ -153,7 +153,7 @@ def assemble(
         Holding(log, incarnation, calls, lambda: _introduction(incarnation, life.standing), clock=clock),
         core.recovery,
         passes,
-        Resolution(engine, inquiries, log, calls, redriving, Doubts(engine, inquiries, calls, life)),
+        Resolution(engine, inquiries, log, calls, redriving, Doubts(engine, inquiries, log, calls, life)),
     )
 
 

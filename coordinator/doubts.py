@@ -13,6 +13,7 @@ from coordinator.engine import Engine
 from coordinator.errors import InvalidRequestError, UnavailableError
 from coordinator.incarnation import IncarnationLife
 from coordinator.inquiries import Inquiries
+from coordinator.log.decision_log import DecisionLog, LogUnavailableError
 from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import InvalidIdentifierError, Xid, check_participant
 from participant_sdk.participant import Branch, RecoverQuery
@@ -49,20 +50,31 @@ class _Place(NamedTuple):
 
     def after_at(self, participant: str) -> Xid | None:
         """The xid above which this participant's branches come later in the list."""
-        if participant <= self.participant:
-            return self.xid
+        return self.xid if participant <= self.participant else self.before()
+
+    def before(self) -> Xid | None:
+        """The xid above which this one's branches come, all of them; None for no such."""
         before = int.from_bytes(self.xid, "big") - 1
         return None if before < 0 else Xid(before.to_bytes(len(self.xid), "big"))
 
 
 class Doubts:
-    """Lists what participants hold. Nothing is changed, but that an xid of our own without a trace is recorded (R7)."""
+    """Lists what participants hold, and ends by hand that only the log remembers, until they are forgotten (R12).
+
+    Nothing is changed, but that an xid of our own without a trace is recorded (R7).
+    """
 
     def __init__(
-        self, engine: Engine, inquiries: Inquiries, calls: Mapping[str, ResourceCalls], life: IncarnationLife
+        self,
+        engine: Engine,
+        inquiries: Inquiries,
+        log: DecisionLog,
+        calls: Mapping[str, ResourceCalls],
+        life: IncarnationLife,
     ) -> None:
         self._engine = engine
         self._inquiries = inquiries
+        self._log = log
         self._calls = calls
         self._life = life
 
@@ -77,15 +89,13 @@ class Doubts:
         async with asyncio.TaskGroup() as tasks:
             asking = [tasks.create_task(self._list(name, place, limit)) for name in names]
         lists = dict(zip(names, (task.result() for task in asking), strict=True))
-        found = sorted(_Place(branch.xid, name) for name, listed in lists.items() for branch in listed or ())
-        chosen = dict.fromkeys(found[:limit])
-        shown = [
-            (name, branch) for name, listed in lists.items() for branch in listed or () if (branch.xid, name) in chosen
-        ]
-        shown.sort(key=lambda each: (each[1].xid, each[0]))
-        is_last = len(found) <= limit and all(len(listed or ()) < limit for listed in lists.values())
+        kept = await self._kept(participant, place, limit)
+        branches = {_Place(branch.xid, record): branch for record, branch in kept}
+        branches |= {_Place(branch.xid, name): branch for name, listed in lists.items() for branch in listed or ()}
+        found = sorted(branches)
+        is_last = len(found) <= limit and all(len(listed or ()) < limit for listed in (*lists.values(), kept))
         return InDoubtPage(
-            await self._judge(shown),
+            await self._judge([(each.participant, branches[each]) for each in found[:limit]]),
             "" if is_last else _write_token(found[limit - 1]),
             tuple(name for name, listed in lists.items() if listed is None),
         )
@@ -99,6 +109,30 @@ class Doubts:
             return None
         # What belongs to another log is another's to show (R18).
         return [branch for branch in page if branch.log_id == log_id]
+
+    async def _kept(self, participant: str, place: _Place | None, limit: int) -> list[tuple[str, Branch]]:
+        """Ends by hand that the log keeps and nobody has forgotten: a participant may know nothing of its own (R11)."""
+        log_id = self._engine.incarnation.log_id
+        after = place.before() if place is not None else None
+        found: list[tuple[str, Branch]] = []
+        while len(found) < limit:
+            try:
+                rows = await self._log.list_heuristics(after, PAGE_MAX)
+            except LogUnavailableError:
+                # Then no decision can be told either; whoever looks is told so.
+                break
+            found += [
+                (row.participant, Branch(log_id, row.xid, BranchPhase.HEURISTIC, None, row.heuristic, row.message))
+                for row in rows
+                if participant in ("", row.participant) and (place is None or (row.xid, row.participant) > place)
+            ]
+            if len(rows) < PAGE_MAX:
+                break
+            # The last one's rows may go on: begin with it again, its rows that were found being the same.
+            last = rows[-1].xid
+            found = [each for each in found if each[1].xid != last]
+            after = _Place(last, "").before()
+        return found[:limit]
 
     async def _judge(self, shown: Sequence[tuple[str, Branch]]) -> tuple[InDoubt, ...]:
         xids = list(dict.fromkeys(branch.xid for _, branch in shown))

@@ -58,7 +58,7 @@ def show_status(status: recovery_pb2.GetRecoveryStatusResponse, *, as_json: bool
             str(each.owed),
             str(each.in_doubt),
             _age(each.oldest_in_doubt_ms) if each.in_doubt else "",
-            each.reason,
+            " ".join(each.reason.split()),
         )
     wide_enough(participants).print(participants)
     coordinators = Table("incarnation", "coordinator", "address", "lease left", "")

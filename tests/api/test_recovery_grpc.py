@@ -21,7 +21,10 @@ from coordinator.api.gate import Gate
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
+from coordinator.protocol.effects import HeuristicRecord
 from coordinator.telemetry import Telemetry
+from participant_sdk.ids import Xid
+from participant_sdk.xa import Heuristic
 from tests.api.doors import Doors, Refused, doors, read_refusal, transfer
 from tests.api.stuck import XID_UNKNOWN, forgotten, owed, prepared, recovery, until_finished
 from tests.sdk.small_system import LEFT, OPENING, RIGHT
@@ -456,3 +459,32 @@ def test_the_branch_message_is_the_participants_own() -> None:
     """One type for a branch, wherever it is shown."""
     field = recovery_pb2.InDoubtBranch.DESCRIPTOR.fields_by_name["branch"]
     assert field.message_type is resource_pb2.Branch.DESCRIPTOR
+
+
+async def test_an_end_that_only_the_log_remembers_is_shown_until_forgotten(open_doors: Doors) -> None:
+    """A participant that lost its branch shows nothing, and somebody has to look all the same (R11, R12)."""
+    xids = [Xid.parse((await open_doors.stub.Execute(transfer())).result.xid) for _ in range(3)]
+    in_doubt = await forgotten(open_doors)
+    for xid in xids:
+        record = HeuristicRecord(xid, RIGHT, Heuristic.HAZARD, "no marker here")
+        open_doors.around.log.tables.heuristics[xid, RIGHT] = record
+    stub = recovery(open_doors)
+    found: list[recovery_pb2.InDoubtBranch] = []
+    token = ""
+    while True:
+        page = await stub.ListInDoubt(recovery_pb2.ListInDoubtRequest(page_size=1, page_token=token))
+        found += page.branches
+        token = page.next_page_token
+        if not token:
+            break
+    assert [each.branch.xid for each in found] == [str(xid) for xid in sorted((*xids, in_doubt))]
+    hazard = found[-1]
+    assert (hazard.participant, hazard.branch.heuristic) == (RIGHT, common_pb2.HEURISTIC_HAZARD)
+    assert (hazard.state, hazard.branch.reason) == (transaction_pb2.DECISION_STATE_COMMIT, "no marker here")
+    assert "pincex tx forget" in hazard.advice
+    left = await stub.ListInDoubt(recovery_pb2.ListInDoubtRequest(participant=LEFT))
+    assert [each.branch.xid for each in left.branches] == [str(in_doubt)]
+    for xid in xids:
+        await stub.ForgetHeuristic(recovery_pb2.ForgetHeuristicRequest(xid=str(xid), reason="booked by hand"))
+    right = await stub.ListInDoubt(recovery_pb2.ListInDoubtRequest(participant=RIGHT))
+    assert not right.branches
