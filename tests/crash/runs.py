@@ -75,8 +75,8 @@ class Runner:
             await self._measure(load, run, killed_s, is_takeover=False)
         return run
 
-    async def crash_loop(self, kills: int) -> Run:
-        """Kill the coordinator in mid-commit, and then so many times while it recovers."""
+    async def crash_loop(self, kills: int, life_s: tuple[float, float] = LOOP_LIFE_S) -> Run:
+        """Kill the coordinator in mid-commit, and then so many times while it recovers, each after such a time."""
         run = Run(point="crash loop", nth=kills)
         victim = self._up.coordinator
         async with self._trial(run) as load:
@@ -85,7 +85,7 @@ class Runner:
             run.was_hit = True
             for _ in range(kills):
                 victim.start()
-                await asyncio.sleep(self._random.uniform(*LOOP_LIFE_S))
+                await asyncio.sleep(self._random.uniform(*life_s))
                 victim.kill()
                 killed_s = time.monotonic()
             victim.start()
