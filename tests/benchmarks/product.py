@@ -80,9 +80,9 @@ async def product(ledgers: tuple[str, str], log: str, accounts: int, folder: Pat
         grpc, http = free_port(), free_port()
         pids: dict[str, int] = {}
         for (name, port), dsn in zip(ports.items(), ledgers, strict=True):
-            pids[name] = await stack.enter_async_context(_bookkeeper(name, port, dsn, grpc, folder))
+            pids[name] = await stack.enter_async_context(bookkeeper(name, port, dsn, grpc, folder))
         file = folder / "coordinator.yaml"
-        file.write_text(yaml.safe_dump(_configuration(ports, log, grpc, http)))
+        file.write_text(yaml.safe_dump(configuration(ports, log, grpc, http)))
         arguments = ("coordinator.cli", "coordinator", "--config", str(file))
         pids["coordinator"] = await stack.enter_async_context(processes.process("coordinator", arguments, folder, {}))
         running = Product(f"127.0.0.1:{grpc}", pids, accounts)
@@ -98,7 +98,8 @@ async def product(ledgers: tuple[str, str], log: str, accounts: int, folder: Pat
 
 
 @asynccontextmanager
-async def _bookkeeper(name: str, port: int, dsn: str, grpc: int, folder: Path) -> AsyncGenerator[int]:
+async def bookkeeper(name: str, port: int, dsn: str, grpc: int, folder: Path) -> AsyncGenerator[int]:
+    """Run one bookkeeper under this name for the time of the block; gives its process id."""
     parameters = conninfo_to_dict(dsn)
     # Not on the command line, which every user of the machine can read.
     password = str(parameters.pop("password"))
@@ -110,7 +111,7 @@ async def _bookkeeper(name: str, port: int, dsn: str, grpc: int, folder: Path) -
         yield pid
 
 
-def _configuration(ports: dict[str, int], log: str, grpc: int, http: int) -> dict[str, object]:
+def configuration(ports: dict[str, int], log: str, grpc: int, http: int) -> dict[str, object]:
     """The coordinator's configuration: the defaults, without keys and rate limits."""
     return {
         "log": {"dsn": log},
