@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,7 +28,7 @@ from coordinator.api.http_app import HttpRoutes, make_app
 from coordinator.api.http_server import IDLE_S, HttpDoor
 from coordinator.assembly import Assembly, Settings, assemble
 from coordinator.health import Health, ParticipantHealth
-from coordinator.log.decision_log import LogUnavailableError
+from coordinator.log.decision_log import Incarnation, LogUnavailableError
 from coordinator.log.ended import IncarnationEndedError
 from coordinator.log.memory import MemoryLog, Moment, Statement
 from coordinator.passes import PassSettings
@@ -119,24 +119,9 @@ async def doors(
         log = MemoryLog(around.log, wire)
         if held:
             await log.hold(held)
-        assembly = assemble(
-            log,
-            await log.open("coordinator", f"127.0.0.1:{door.port}", 3.0),
-            {
-                name: Access(GrpcTransport(address), GrpcResourceCalls(address, clock=_CLOCK))
-                for name, address in {**around.addresses, **({absent: NOWHERE} if absent else {})}.items()
-            },
-            Settings(
-                Timing(retry_initial_s=0.05, retry_max_s=0.2),
-                Limits(max_concurrent_txns),
-                512,
-                passes=PassSettings(is_enabled=False),
-            ),
-            clock=_CLOCK,
-            random=random.Random(0),
-            telemetry=telemetry,
-            on_finished=telemetry.finished,
-        )
+        addresses = {**around.addresses, **({absent: NOWHERE} if absent else {})}
+        incarnation = await log.open("coordinator", f"127.0.0.1:{door.port}", 3.0)
+        assembly = _assembled(log, incarnation, addresses, max_concurrent_txns, telemetry)
         working = tasks.create_task(_work(assembly, ended))
         app = make_app(HttpRoutes(gate, telemetry, lambda: _health(assembly), TIMEOUT_DEFAULT_S))
         http_door = HttpDoor(app, 1, idle_s=idle_s)
@@ -161,6 +146,29 @@ async def doors(
             http_door.stop()
             await serving_http
             working.cancel()
+
+
+def _assembled(
+    log: MemoryLog, incarnation: Incarnation, addresses: Mapping[str, str], max_txns: int, telemetry: Telemetry
+) -> Assembly:
+    return assemble(
+        log,
+        incarnation,
+        {
+            name: Access(GrpcTransport(address), GrpcResourceCalls(address, clock=_CLOCK))
+            for name, address in addresses.items()
+        },
+        Settings(
+            Timing(retry_initial_s=0.05, retry_max_s=0.2),
+            Limits(max_txns),
+            512,
+            passes=PassSettings(is_enabled=False),
+        ),
+        clock=_CLOCK,
+        random=random.Random(0),
+        telemetry=telemetry,
+        on_finished=telemetry.finished,
+    )
 
 
 async def _work(assembly: Assembly, ended: asyncio.Event) -> None:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import grpc
-from pincex.tx.v1 import common_pb2, resource_pb2, transaction_pb2
+from pincex.tx.v1 import common_pb2, recovery_pb2, resource_pb2, transaction_pb2
 from pincex.tx.v1.recovery_pb2_grpc import RecoveryServiceStub
 from pincex.tx.v1.resource_pb2_grpc import ResourceServiceStub
 
@@ -24,6 +24,20 @@ XID_UNKNOWN: Final = "01890000-0000-8000-8000-000000000001"
 # An incarnation that the log has never drawn, and below all that it has.
 LONG_GONE: Final = 7
 AGE_MS: Final = 1_000
+
+
+Resolve = recovery_pb2.RecoveryServiceResolveBranchRequest
+
+
+def forcing(xid: str, participant: str = LEFT, *, preview: bool = False) -> Resolve:
+    """A branch to be committed by hand."""
+    return Resolve(
+        xid=xid,
+        participant=participant,
+        outcome=common_pb2.DECISION_COMMIT,
+        reason="the bank said so",
+        preview=preview,
+    )
 
 
 def recovery(opened: Doors) -> RecoveryServiceAsyncStub:
