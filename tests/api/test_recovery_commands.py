@@ -239,6 +239,18 @@ async def test_the_next_coordinator_is_asked_where_one_is_gone(open_doors: Doors
     assert result.exit_code == 0
 
 
+async def test_the_next_coordinator_is_asked_where_one_cannot_do_it(open_doors: Doors) -> None:
+    """Without its log one knows nothing, and another one does."""
+    xid = (await open_doors.stub.Execute(transfer())).result.xid
+    async with doors() as without:
+        without.wire.is_cut = True
+        both = f"127.0.0.1:{without.grpc_port},127.0.0.1:{open_doors.grpc_port}"
+        command = ["tx", "retry", xid, "--json", "--address", both]
+        result = await asyncio.to_thread(CliRunner().invoke, make_app(), command)
+        assert (result.exit_code, printed(result)["phase"]) == (0, "COMMITTED")
+        without.wire.is_cut = False
+
+
 async def at_participant(opened: Doors, xid: str, *more: str, coordinator: str = NOWHERE, text: str = "") -> Result:
     """Resolve a branch at its participant."""
     at = ("--at", opened.around.addresses[LEFT], "--coordinator", coordinator)
