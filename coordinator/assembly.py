@@ -196,7 +196,7 @@ def _core(
     life = IncarnationLife(log, commit, clock=clock, on_adopted=recovery.adopt, on_standing=take_standing)
     recovery.connect(life)
     heuristics = HeuristicKeeper(log, random=random, on_recorded=engine.heuristics_recorded)
-    reports = Reports(log, reported, engine, settings.timing, random=random)
+    reports = Reports(log, reported, engine, settings.timing, random=random, telemetry=telemetry)
     awaited = Awaited()
     events = MeasuredEvents(engine, reports, awaited, clock, telemetry)
 

@@ -62,6 +62,16 @@ class Count(Enum):
         "Branches and transactions that recovery passes looked at, by what became of them",
         ("result",),
     )
+    AHEAD = (
+        "pincex_participants_ahead",
+        "Reports of a participant that had applied what the decision log does not know: the log lost its tail",
+        ("participant",),
+    )
+    BEHIND = (
+        "pincex_participants_behind",
+        "Sessions with a participant that had lost what it had acknowledged",
+        ("participant",),
+    )
     FAULTS = ("pincex_faults", "Errors that no rule foresees; each is a defect to report", ("where",))
 
 

@@ -32,6 +32,7 @@ from coordinator.log.decision_log import (
 from coordinator.log.reported import Reported
 from coordinator.protocol.recovery import redo
 from coordinator.protocol.timing import Timing
+from coordinator.telemetry import Telemetry
 from participant_sdk.backoff import Backoff
 from participant_sdk.hello import Welcome
 from participant_sdk.link import Link
@@ -48,11 +49,21 @@ _LOG: Final = structlog.get_logger(__name__)
 class Reports:
     """Judges welcomes. ``connect`` comes once, before the first; ``run`` must run for anything to happen."""
 
-    def __init__(self, log: DecisionLog, reported: Reported, engine: Engine, timing: Timing, *, random: Random) -> None:
+    def __init__(
+        self,
+        log: DecisionLog,
+        reported: Reported,
+        engine: Engine,
+        timing: Timing,
+        *,
+        random: Random,
+        telemetry: Telemetry,
+    ) -> None:
         self._log = log
         self._reported = reported
         self._engine = engine
         self._timing = timing
+        self._telemetry = telemetry
         self._backoff = Backoff(random, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
         self._redo_backoff = Backoff(random, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
         # Not judged yet, by participant: its last welcome under the present generation.
@@ -147,6 +158,7 @@ class Reports:
     async def _meet_ahead(self, participant: str, welcome: Welcome) -> None:
         """Put the log in HOLD, unless it is."""
         self._reported.withdraw(participant)
+        self._telemetry.ahead(participant)
         standing = await self._log.standing()
         # Read once more: a release between the two reads would have raised them.
         ahead = _ahead(welcome, await self._read_sequences([welcome]))
@@ -182,6 +194,7 @@ class Reports:
             self._links[participant].introduce()
             return
         self._alerted[participant] = None
+        self._telemetry.behind(participant)
         for number, (reported, acknowledged) in behind.items():
             _LOG.error(
                 "participant_behind",

@@ -1,8 +1,8 @@
 """What participants' branches put back into a log that lost its tail: a pure judgement (R15).
 
 A branch that is COMMITTED above the log's sequences proves that COMMIT was in the log, and stores
-what the row said. Where branches contradict each other, or the log, nothing is guessed: the release
-is refused, and says which transaction and why.
+what the row said; so does one that heard COMMIT and did not come to follow it. Where branches contradict
+each other, or the log, nothing is guessed: the release is refused, and says which transaction and why.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def find(
     undecided = 0
     configured = [each.participant for each in polled]
     for xid, held in _by_xid(polled).items():
-        committed = {name: branch for name, branch in held.items() if branch.phase is BranchPhase.COMMITTED}
+        committed = {name: branch for name, branch in held.items() if _heard_commit(branch)}
         row = known.get(xid)
         if row is not None:
             _check_row(row, committed)
@@ -204,6 +204,11 @@ def binding_conflict(xid: Xid, request_id: str, other: Xid) -> RefusedError:
         code="BINDING_CONFLICT",
         xid=xid,
     )
+
+
+def _heard_commit(branch: Branch) -> bool:
+    """COMMIT was told to it. One in doubt stores that before it follows; one forced meanwhile keeps it."""
+    return branch.phase is BranchPhase.COMMITTED or branch.sequence > 0
 
 
 def _voted_prepared(branch: Branch) -> bool:

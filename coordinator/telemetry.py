@@ -93,6 +93,14 @@ class Telemetry:
         ):
             self.metrics.count(Count.RECOVERED, (result,), count)
 
+    def ahead(self, participant: str) -> None:
+        """A participant reported that it had applied what the log does not know."""
+        self.metrics.count(Count.AHEAD, (participant,))
+
+    def behind(self, participant: str) -> None:
+        """A participant turned out to have lost what it had acknowledged."""
+        self.metrics.count(Count.BEHIND, (participant,))
+
     def level(self, what: Level, read: Callable[[], float], *labels: str) -> None:
         """Have ``read`` called for this gauge whenever the metrics are scraped."""
         self.metrics.level(what, read, labels)

@@ -12,13 +12,14 @@ Each round is one append of the log (R4). What it answers:
 - HELD (R15): the batch waits; empty batches renew the lease and confirm what was read.
 - anything else: this incarnation has ended, and ``run`` raises. Nothing more is reported.
 
-A COMMIT is written only once every participant of its transaction has reported since the log was
-connected to last (R15). Others wait aside, and what travels with them goes (R17):
+A COMMIT, and a "no" that binds a request_id, is written only once every participant of its transaction
+has reported since the log was connected to last (R15): participants may have applied a COMMIT of that very
+request that the log lost. The others wait aside, and what travels with them goes (R17):
 
 1. A new connection takes no records as its first statement: that write fails, having connected. The
    reports are forgotten then, before anything can be written over it, and what may go goes at once.
 2. A batch that was certainly not written is parted anew before each try: what may not go waits aside.
-3. A batch that may have been written (R5) and holds a COMMIT that may not go now cannot be written
+3. A batch that may have been written (R5) and holds a record that may not go now cannot be written
    again as it was, and must not stop the others for ever. Its other records go with the same expected
    sequence; if it has no others, one sequence is burned in their place.
 4. Where that is WRITTEN, the sequence has moved past what the open write expects: it can never happen
@@ -76,7 +77,7 @@ class Appends:
     ``on_written`` gets the records that are durable under these sequences; ``on_conflicts`` the
     records that were not inserted because of a row that is there already; ``on_refused`` gets a
     record that the database refuses with the reason, and returns the one to write in its place;
-    ``participants_of`` names all participants of a COMMIT's transaction. The callbacks run in the
+    ``participants_of`` names all participants of a record's transaction. The callbacks run in the
     loop's own task and must not block.
     """
 
@@ -115,7 +116,7 @@ class Appends:
         self._taken: deque[list[DecisionRecord]] = deque()
         # Whether one of the taken batches may have been written, or may yet be (R5).
         self._uncertain = False
-        # COMMITs that were not written and want a report; they go again when one comes.
+        # Records that were not written and want a report; they go again when one comes.
         self._aside: list[DecisionRecord] = []
         self._has_reports = False
         self._unconfirmed: list[Callable[[], None]] = []
@@ -206,14 +207,16 @@ class Appends:
         return going, waiting
 
     def _may_go(self, record: DecisionRecord) -> bool:
-        if record.decision is not Decision.COMMIT:
+        binds = record.request is not None
+        if record.decision is not Decision.COMMIT and not binds:
             return True
         participants = tuple(self._participants_of(record))
-        return not participants or not self._reported.missing(participants)
+        # Whoever closes a request names no participants: any of them may have applied it.
+        return not (participants or binds) or not self._reported.missing(participants)
 
     def _set_aside(self, records: list[DecisionRecord]) -> None:
         if records and not self._aside:
-            _LOG.warning("commits_wait_for_reports", participants=self._reported.missing())
+            _LOG.warning("decisions_wait_for_reports", participants=self._reported.missing())
         self._aside += records
 
     async def _round(self, records: list[DecisionRecord], burned: int = 0) -> None:

@@ -270,7 +270,8 @@ class DecisionLog(Protocol):
         """Raise the horizon, and delete decisions below it; return how many, at most ``limit`` (R14).
 
         The horizon is the older of now less the retention and the oldest decision that is unfinished or
-        has a heuristic end that is not forgotten: everything below it has ended everywhere.
+        has a heuristic end that is not forgotten: everything below it has ended everywhere. It stays where it
+        is in HOLD, and for one retention after its end: what could not be decided meanwhile is not forgotten.
         """
         ...
 

@@ -105,7 +105,7 @@ class MemoryKeeping:
             row.last_sequence = max(row.last_sequence, sequence)
         detail = f"restored {len(release.restored)}, held: {tables.held}"
         tables.actions.append(OperatorAction("RELEASE", release.reason, detail=detail))
-        tables.held, tables.held_since_ms = "", 0
+        tables.held, tables.held_since_ms, tables.released_ms = "", 0, self._clock.unix_ms()
 
     def _check_living(self, raised: Mapping[int, int]) -> None:
         for number, sequence in raised.items():
@@ -142,7 +142,8 @@ class MemoryKeeping:
     def prune(self, retention_s: float, limit: int) -> int:
         """Do ``prune.sql``."""
         tables, now_ms = self.tables, self._clock.unix_ms()
-        if tables.held:
+        is_lately_released = tables.released_ms is not None and tables.released_ms > now_ms - round(retention_s * 1000)
+        if tables.held or is_lately_released:
             return 0
         leases_ms = [row.lease_until_ms for row in tables.incarnations.values() if row.is_live]
         bounds_ms = [

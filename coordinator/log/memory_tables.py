@@ -44,11 +44,15 @@ class IncarnationRow:
 
 @dataclass(slots=True)
 class Tables:
-    """All that a store keeps. ``held`` is HOLD's reason, empty without; tests may set it alone."""
+    """All that a store keeps. ``held`` is HOLD's reason, empty without; tests may set it alone.
+
+    ``released_ms`` is when HOLD ended last; None where it never did.
+    """
 
     timeline: int = 1
     held: str = ""
     held_since_ms: int = 0
+    released_ms: int | None = None
     epoch_after: int = 0
     pruned_below_unix_ms: int = 0
     incarnations: dict[int, IncarnationRow] = field(default_factory=dict[int, IncarnationRow])

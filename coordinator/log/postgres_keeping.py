@@ -83,9 +83,7 @@ class PostgresKeeping(PostgresStatements):
 
     async def hold(self, reason: str) -> None:
         """Put the log in HOLD and fence every live incarnation, durably (R15)."""
-        async with self._upkeep.transaction() as run:
-            await run(self._sql["lock_log"], {})
-            await run(self._sql["hold"], {"reason": storable(reason)})
+        await self._keep("hold", {"reason": storable(reason)})
 
     async def release(self, incarnation: Incarnation, release: Release) -> None:
         """End HOLD in one transaction, and put back what is restored (R15)."""

@@ -12,6 +12,7 @@ from coordinator.log.decision_log import (
     Checkpoint,
     DecisionLog,
     LogUnavailableError,
+    Release,
 )
 from coordinator.protocol.effects import HeuristicRecord
 from participant_sdk.ids import RequestId
@@ -255,6 +256,21 @@ class TestPrune:
         await log.hold("restored from a dump")
         assert await log.prune(2 * HOUR_S, 100) == 0
         assert (await log.standing()).pruned_below_unix_ms == 0
+
+    async def test_the_horizon_stays_for_a_retention_after_hold(self, log: DecisionLog) -> None:
+        """R14, R15: what nobody could decide in HOLD must not be forgotten the moment it ends."""
+        gone = await started(log, "gone")
+        in_doubt = gone.record(unix_ms=ago_ms(9))
+        await gone.append(gone.record(unix_ms=ago_ms(9)))
+        await log.checkpoint(Checkpoint(gone.number, 1))
+        await log.hold("restored from a dump")
+        own = await started(log)
+        await log.release(own.incarnation, Release((), {}, "polled all of them"))
+        assert await log.prune(2 * HOUR_S, 100) == 0
+        assert (await log.standing()).pruned_below_unix_ms <= in_doubt.xid.unix_ms
+        # A retention that has passed since the release.
+        assert await log.prune(0.0, 100) == 1
+        assert (await log.standing()).pruned_below_unix_ms > in_doubt.xid.unix_ms
 
     async def test_a_straggler_that_is_pruned_is_nobodys_work_any_more(self, log: DecisionLog) -> None:
         """A checkpoint of the dead one may land on top of its heir's."""

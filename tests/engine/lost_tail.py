@@ -70,9 +70,11 @@ class Predecessor:
         )
         self.sequence += 1
 
-    async def tell(self, xid: Xid, participant: str, sequence: int = 0) -> None:
-        """Have a participant apply it, durably."""
-        commit = Commit(LOG_ID, xid, self.incarnation.number, sequence or self.sequence)
+    async def tell(self, xid: Xid, participant: str, sequence: int = 0, *, epoch: int = 0) -> None:
+        """Have a participant apply it, durably; as of this epoch, or of one's own."""
+        commit = Commit(
+            LOG_ID, xid, self.incarnation.number, sequence or self.sequence, epoch or self.incarnation.epoch
+        )
         (ack,) = await self.world.resource(participant).commit([commit])
         assert ack.kind is AckKind.DONE
 

@@ -83,6 +83,19 @@ def test_who_rolled_back_against_the_decision_is_told_commit_and_so_found() -> N
     assert lost.row({"middle": undone}, 0).record.prepared == ("left", "middle")
 
 
+@pytest.mark.parametrize("phase", [BranchPhase.PREPARED, BranchPhase.HEURISTIC])
+def test_a_branch_that_heard_commit_and_did_not_come_to_follow_it_is_proof(phase: BranchPhase) -> None:
+    """R15: it has stored where COMMIT stands in the log, before anything else of it."""
+    heard = replace(committed(), phase=phase)
+    findings = poll(left=(heard,), right=(in_doubt(),))
+    (lost,) = findings.lost
+    assert (lost.incarnation, lost.sequence, lost.row({}, 0).record.prepared) == (NUMBER, 7, ("left", "right"))
+    assert (findings.undecided, findings.sequences) == (0, {NUMBER: 7})
+    rolled_back = StoredDecision(DecisionRecord(XID, Decision.ROLLBACK), NUMBER, 5, 0)
+    with pytest.raises(RefusedError, match="the log says ROLLBACK"):
+        poll(left=(heard,), known={XID: rolled_back})
+
+
 def test_branches_without_a_decision_are_counted_but_for_the_forgotten() -> None:
     old = Xid.make(HORIZON_MS - 1, NUMBER, 3)
     findings = poll(left=(in_doubt(old), in_doubt(), in_doubt(OTHER)), right=(in_doubt(),))

@@ -53,6 +53,34 @@ async def test_a_commit_without_participants_waits_for_nobody(bench: Bench) -> N
 
 
 @virtual_time
+async def test_a_no_that_binds_waits_as_a_commit_does(bench: Bench) -> None:
+    """R3, R15: participants may have applied a COMMIT of that request which the log lost."""
+    own = await reporting(bench, "bookkeeper")
+    bound = own.record("order-1", decision=Decision.ROLLBACK)._replace(prepared=BOTH)
+    known = own.record("order-2", decision=Decision.ROLLBACK)
+    transient = own.record(decision=Decision.ROLLBACK)._replace(prepared=BOTH)
+    own.append(bound, known, transient)
+    await asyncio.sleep(60)
+    assert own.told == [known.xid, transient.xid]
+    report(own, "trading")
+    await asyncio.sleep(0.002)
+    assert own.answer(bound) == (own.number, 3, None)
+
+
+@virtual_time
+async def test_whoever_closes_a_request_waits_for_everybody(bench: Bench) -> None:
+    """R3, R15: the record names no participants, and any of them may have applied the request."""
+    own = await reporting(bench, "bookkeeper")
+    closing = own.record("order-1", decision=Decision.ROLLBACK)._replace(prepared=())
+    own.append(closing)
+    await asyncio.sleep(60)
+    assert own.told == []
+    report(own, "trading")
+    await asyncio.sleep(0.002)
+    assert own.answer(closing) == (own.number, 1, None)
+
+
+@virtual_time
 async def test_a_participant_that_is_not_configured_has_never_reported(bench: Bench) -> None:
     own = await reporting(bench, *BOTH)
     record = own.record()._replace(prepared=("nobody",))

@@ -1,5 +1,6 @@
 -- Raise the horizon, and delete what is below it, in one snapshot for whoever reads (R14), under the log row's
--- lock. Not in HOLD.
+-- lock. Not in HOLD, nor for one retention after its end: what waited for a decision meanwhile is given the time to
+-- ask for it that it would have had.
 --
 -- The horizon is below all that is unfinished, below heuristic ends that are not forgotten, and below what a
 -- coordinator may still decide whose lease ran out while it could not reach the log.
@@ -22,6 +23,7 @@ WITH unfinished AS (
     ) AS unix_ms
     FROM txlog.log
     WHERE held_since IS NULL
+      AND (released_at IS NULL OR released_at <= clock_timestamp() - make_interval(secs => %(retention_s)s))
 ), raised AS (
     UPDATE txlog.log
     SET pruned_below_unix_ms = bound.unix_ms
