@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, LiteralString
 
-import grpc
 import httpx
 import psycopg
 import yaml
@@ -219,8 +218,8 @@ async def cluster(
             stack.callback(process.kill)
         for process in sidecars.values():
             process.start()
-        for address in addresses.values():
-            await _until_served(address)
+        for name, process in sidecars.items():
+            await running.until(partial(_is_served, process, addresses[name]))
         for each in running.coordinators:
             each.process.start()
         await running.until_ready()
@@ -257,7 +256,13 @@ def _coordinator(
     return Coordinator(Process(name, ("coordinator", "--config", str(file)), folder), *door)
 
 
-async def _until_served(address: str) -> None:
-    """Wait until something answers at the address."""
-    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(START_TIMEOUT_S):
-        await channel.channel_ready()
+async def _is_served(process: Process, address: str) -> bool:
+    """Whether something listens at the address. AssertionError with its log's end if the process has ended."""
+    assert process.is_running, f"{process.name} ended:\n{process.log_end()}"
+    host, _, port = address.rpartition(":")
+    try:
+        _, writer = await asyncio.open_connection(host, int(port))
+    except OSError:
+        return False
+    writer.close()
+    return True
