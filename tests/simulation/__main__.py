@@ -4,6 +4,7 @@
 --start N     the first one
 --seed X      only this one, shrunk if it fails
 --trace       with --seed: print the whole trace
+--jobs N      so many processes; the results are the same
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from random import Random
 from typing import Final
 
@@ -22,10 +24,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tests.simulation.each_step import pairs, singles
-from tests.simulation.faults import Fault, Mix, Tally, draw
+from tests.simulation.faults import Fault, Mix, Sight, Tally, draw
+from tests.simulation.observation import EVENTS, IMPOSSIBLE, PHASES, Pairs, missing
 from tests.simulation.seeds import Verdict, run_once, run_seed, shrink
 
-ALL_KINDS_FROM_SEEDS: Final = 100
+ALL_KINDS_FROM_SEEDS: Final = 200
 TAIL_LINES: Final = 150
 
 
@@ -40,19 +43,23 @@ class Totals:
     crashes: int = 0
     steps: int = 0
     virtual_s: float = 0.0
-    tally: Tally = field(default_factory=Counter[Fault])
+    fewest: int = 1_000_000
+    tally: Tally = field(default_factory=Tally)
+    pairs: Pairs = field(default_factory=Pairs)
 
     def add(self, verdict: Verdict) -> None:
         """Count a seed."""
         result = verdict.result
         self.seeds += 1
         self.transactions += result.transactions
+        self.fewest = min(self.fewest, result.transactions)
         self.committed += result.committed
         self.rolled_back += result.rolled_back
         self.crashes += result.crashes
         self.steps += result.steps
         self.virtual_s += result.virtual_s
         self.tally.update(result.tally)
+        self.pairs.update(result.pairs)
 
 
 def main() -> int:
@@ -63,13 +70,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="only this seed")
     parser.add_argument("--trace", action="store_true", help="with --seed: print the whole trace")
     parser.add_argument("--each-step", action="store_true", help="kill each process after each of its steps, and pairs")
+    parser.add_argument("--jobs", type=int, default=1, help="how many processes run seeds")
     arguments = parser.parse_args()
     console = Console()
     if arguments.seed is not None:
         return _one(console, arguments.seed, whole=arguments.trace)
     if arguments.each_step:
         return _each_step(console, [*singles(), *pairs(arguments.seeds, Random(arguments.start))])
-    return _many(console, range(arguments.start, arguments.start + arguments.seeds))
+    return _many(console, range(arguments.start, arguments.start + arguments.seeds), arguments.jobs)
 
 
 def _one(console: Console, seed: int, *, whole: bool) -> int:
@@ -86,19 +94,28 @@ def _one(console: Console, seed: int, *, whole: bool) -> int:
     return 0
 
 
-def _many(console: Console, seeds: range) -> int:
+def _many(console: Console, seeds: range, jobs: int) -> int:
     totals = Totals()
     began_s = time.monotonic()
     columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        for seed in progress.track(seeds):
-            verdict = run_seed(seed)
+    with Progress(*columns, console=console, transient=True) as progress, _verdicts(seeds, jobs) as verdicts:
+        for verdict in progress.track(verdicts, total=len(seeds)):
             totals.add(verdict)
             if verdict.violations:
                 progress.stop()
                 _explain(console, verdict)
                 return 1
     return _report(console, totals, time.monotonic() - began_s)
+
+
+@contextmanager
+def _verdicts(seeds: range, jobs: int) -> Generator[Iterator[Verdict]]:
+    """Run seeds, in this process or in several; the verdicts come in the order of the seeds."""
+    if jobs == 1:
+        yield map(run_seed, seeds)
+        return
+    with get_context("fork").Pool(jobs) as pool:
+        yield pool.imap(run_seed, seeds)
 
 
 def _each_step(console: Console, mixes: Sequence[Mix]) -> int:
@@ -115,21 +132,40 @@ def _each_step(console: Console, mixes: Sequence[Mix]) -> int:
 
 
 def _report(console: Console, totals: Totals, took_s: float) -> int:
-    table = Table("fault", "what it is", "times", title="faults that happened")
-    for fault in Fault:
-        table.add_row(fault.name, fault.value, f"{totals.tally[fault]:,}")
-    console.print(table)
+    console.print(_pairs_table(totals.pairs))
+    console.print(_counts_table("faults that happened", Fault, totals.tally))
+    console.print(_counts_table("what came of them", Sight, totals.tally))
     console.print(
-        f"{totals.seeds} seeds, {2 * totals.seeds} runs, {totals.transactions:,} simulated transactions "
-        f"({totals.committed:,} committed, {totals.rolled_back:,} told rolled back), {totals.crashes:,} crashes, "
-        f"{totals.steps:,} steps, {totals.virtual_s:,.0f} simulated seconds, 0 violations, "
-        f"{totals.seeds / took_s:.2f} seeds/s"
+        f"{totals.seeds} seeds, {2 * totals.seeds} runs, {totals.transactions:,} simulated transactions begun "
+        f"(at least {totals.fewest} in each), {totals.committed:,} committed, {totals.rolled_back:,} told rolled back, "
+        f"{totals.crashes:,} crashes, {totals.steps:,} steps, {totals.virtual_s:,.0f} simulated seconds, "
+        f"{sum(count > 0 for count in totals.pairs.values())} pairs of phase and event, "
+        f"{totals.seeds / took_s:.2f} seeds/s, 0 violations",
+        highlight=False,
     )
-    missing = [fault.name for fault in Fault if not totals.tally[fault]]
-    if missing and totals.seeds >= ALL_KINDS_FROM_SEEDS:
-        console.print(f"these faults never happened: {', '.join(missing)}")
-        return 1
-    return 0
+    if totals.seeds < ALL_KINDS_FROM_SEEDS:
+        return 0
+    never = [kind.name for kind in (*Fault, *Sight) if not totals.tally[kind]]
+    never += [f"{event} in {phase}" for phase, event in missing(totals.pairs)]
+    if never:
+        console.print(f"these never happened: {', '.join(never)}")
+    return 1 if never else 0
+
+
+def _counts_table(title: str, kinds: Iterable[Fault | Sight], tally: Tally) -> Table:
+    table = Table("name", "what it is", "times", title=title)
+    for kind in kinds:
+        table.add_row(kind.name, kind.value, f"{tally[kind]:,}")
+    return table
+
+
+def _pairs_table(pairs: Pairs) -> Table:
+    """How often each event met each phase; a dash where that cannot be."""
+    table = Table("event", *PHASES, title="events that transactions took, by phase")
+    for event in EVENTS:
+        cells = ["-" if (phase, event) in IMPOSSIBLE else f"{pairs[phase, event]:,}" for phase in PHASES]
+        table.add_row(event, *cells)
+    return table
 
 
 def _explain(console: Console, verdict: Verdict) -> None:
@@ -138,7 +174,7 @@ def _explain(console: Console, verdict: Verdict) -> None:
     console.print(mix.describe(), markup=False)
     for violation in verdict.violations:
         console.print(f"violation: {violation}", markup=False)
-    smaller = shrink(mix)
+    smaller = shrink(mix, verdict.violations[0])
     result = run_once(smaller, detailed=True)
     console.print(f"shrunk to {smaller.describe()}", markup=False)
     for line in list(result.lines)[-TAIL_LINES:]:

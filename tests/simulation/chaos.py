@@ -7,10 +7,11 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
-from tests.simulation.faults import EVENTS, Fault
+from tests.simulation.coordinators import CoordinatorHost
+from tests.simulation.faults import EVENTS, Fault, Sight
 from tests.simulation.hosts import Host, Surroundings
+from tests.simulation.log_server import LogServer
 from tests.simulation.loop import Process
-from tests.simulation.storage import LogServer
 
 DOWN_S: Final = (0.01, 8.0)
 # A short one, or one that outlives a lease.
@@ -21,20 +22,31 @@ PAUSE_STEPS_MAX: Final = 60
 FUSE_STEPS_MAX: Final = 400
 
 
+Strike = Callable[[Random], Coroutine[Any, Any, None]]
+
+
 class Chaos:
     """Strikes while ``run`` runs. ``stepped`` must be called after every step of every process."""
 
-    def __init__(self, around: Surroundings, hosts: Sequence[Host], log_server: LogServer) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        hosts: Sequence[Host],
+        log_server: LogServer,
+        others: Mapping[Fault, Strike],
+    ) -> None:
         self._around = around
         self._hosts = hosts
         self._log_server = log_server
+        # What others do to the world, at the rates of the mix.
+        self._others = others
         self._rngs = {fault: Random(f"{around.mix.seed}:chaos:{fault.name}") for fault in EVENTS}
         self._fuses: dict[str, tuple[int, Callable[[Process], None]]] = {}
         self.crashes = 0
 
     async def run(self) -> None:
         """Let each kind of event of the mix happen at its rate, until cancelled."""
-        strikes: Mapping[Fault, Callable[[Random], Coroutine[Any, Any, None]]] = {
+        strikes: Mapping[Fault, Strike] = {
             Fault.CUT_ONE_WAY: lambda rng: self._cut(rng, both=False),
             Fault.CUT_BOTH_WAYS: lambda rng: self._cut(rng, both=True),
             Fault.CRASH_COORDINATOR: lambda rng: self._crash(rng, Fault.CRASH_COORDINATOR),
@@ -42,7 +54,9 @@ class Chaos:
             Fault.CRASH_AT_STEP: self._crash_at_step,
             Fault.PAUSE_COORDINATOR: lambda rng: self._pause(rng, Fault.PAUSE_COORDINATOR),
             Fault.PAUSE_PARTICIPANT: lambda rng: self._pause(rng, Fault.PAUSE_PARTICIPANT),
+            Fault.STOP_COORDINATOR: self._stop,
             Fault.LOG_OUTAGE: self._log_outage,
+            **self._others,
         }
         async with asyncio.TaskGroup() as tasks:
             for fault, strike in strikes.items():
@@ -74,7 +88,7 @@ class Chaos:
                 self._around.loop.resume(host.process)
             host.start()
 
-    async def _repeat(self, fault: Fault, rate: float, strike: Callable[[Random], Coroutine[Any, Any, None]]) -> None:
+    async def _repeat(self, fault: Fault, rate: float, strike: Strike) -> None:
         rng = self._rngs[fault]
         async with asyncio.TaskGroup() as tasks:
             while True:
@@ -116,10 +130,20 @@ class Chaos:
         def stop(process: Process) -> None:
             self._count(fault)
             self._around.loop.pause(process)
-            context = self._around.loop.world_context
-            self._around.loop.call_later(pause_s, self._around.loop.resume, process, context=context)
+            self._around.loop.call_later(pause_s, self._resume, host, process, context=self._around.loop.world_context)
 
         self._light(host, rng.randint(1, PAUSE_STEPS_MAX), stop)
+
+    def _resume(self, host: Host, process: Process) -> None:
+        if isinstance(host, CoordinatorHost) and host.process is process and host.is_fenced:
+            self._around.tally[Sight.WOKE_FENCED] += 1
+        self._around.loop.resume(process)
+
+    async def _stop(self, rng: Random) -> None:
+        """Tell a coordinator to stop, as SIGTERM does."""
+        host = rng.choice([host for host in self._hosts if isinstance(host, CoordinatorHost)])
+        if host.stop():
+            self._count(Fault.STOP_COORDINATOR)
 
     async def _cut(self, rng: Random, *, both: bool) -> None:
         one, other = (host.name for host in rng.sample(list(self._hosts), 2))

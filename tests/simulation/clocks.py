@@ -18,10 +18,14 @@ class SimulatedClock:
         self._skew_ms = skew_ms
         self._offset_s = offset_s
 
+    def jump(self, by_ms: int) -> None:
+        """Set the wall clock forward or back."""
+        self._skew_ms += by_ms
+
     def monotonic_s(self) -> float:
         """Seconds since an arbitrary moment, other for each process."""
         return self._loop.time() + self._offset_s
 
     def unix_ms(self) -> int:
         """What the process believes that the time is."""
-        return EPOCH_UNIX_S * 1000 + int(self._loop.time() * 1000) + self._skew_ms
+        return EPOCH_UNIX_S * 1000 + int((self._loop.time() + self._loop.slept_s) * 1000) + self._skew_ms

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final, NamedTuple, cast
 
-from coordinator.log.ended import FencedError
+from coordinator.log.ended import FencedError, LogTailLostError
 from participant_sdk.known_logs import KnownLogs
 from participant_sdk.participant import Participant
 from tests.simulation.clocks import SimulatedClock
@@ -58,6 +58,7 @@ class Host(ABC):
         self.process: Process | None = None
         self.lives = 0
         self.is_retired = False
+        self.was_told_to_stop = False
         self._around = around
 
     @abstractmethod
@@ -106,16 +107,24 @@ class Host(ABC):
         return SimulatedClock(self._around.loop, skew_ms=skew_ms, offset_s=rng.uniform(0, 1000))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Start again what ended by itself. Only a coordinator that was fenced is right to."""
+        """Start again what ended by itself."""
         if self.is_retired:
             return
         error = None if task.cancelled() else task.exception()
         self._around.trace.note(f"ended {self.name} {error!r:.300}")
         for leaf in _leaves(error):
-            if not isinstance(leaf, FencedError):
+            if not self._may_end(leaf):
                 self._around.oracle.violated(f"{self.name} ended by itself: {leaf!r}")
         self.kill()
         self.start_later(RESTART_BY_ITSELF_S)
+
+    def _may_end(self, why: BaseException | None) -> bool:
+        """A process may end that was told to, or was fenced, or found that the log lost its tail, which it had."""
+        if why is None:
+            return self.was_told_to_stop
+        if isinstance(why, LogTailLostError):
+            return self._around.oracle.losses.log_tails > 0
+        return isinstance(why, FencedError)
 
 
 def _leaves(error: BaseException | None) -> Iterator[BaseException | None]:

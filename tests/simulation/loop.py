@@ -116,6 +116,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.world_context = _context_of(self.world)
         self.failures: list[Failure] = []
         self.steps = 0
+        # How long all machines together were suspended: wall clocks went on, and nothing else did.
+        self.slept_s = 0.0
         # Called after every step of a process but the world's; it may crash or pause it.
         self.after_step: Callable[[Process], None] = _nothing
 

@@ -1,9 +1,8 @@
 """The simulated network: streams of frames and calls between hosts, on virtual time, under faults.
 
 Frames travel as bytes, so that nothing is shared by accident. A stream keeps its order and
-loses nothing, but where a fault says otherwise; the first frame each way is spared drop,
-duplication and reordering, since what loses it in the world is a stream that breaks. A broken
-stream is heard of after a moment, or, half open, only after the keep-alive time.
+loses nothing, but where a fault says otherwise: the first frame each way is spared nothing. A
+broken stream is heard of after a moment, or, half open, only after the keep-alive time.
 
 A host that nothing listens on refuses. A cut passes nothing one way: streams across it break
 when the keep-alive time has passed, new ones cannot be opened, calls are lost.
@@ -66,14 +65,13 @@ CALM: Final = Weather()
 class Pipe:
     """One direction of a stream: what has arrived, and how much may still be sent."""
 
-    __slots__ = ("arrived", "changed", "last_at_s", "room", "sent", "unread")
+    __slots__ = ("arrived", "changed", "last_at_s", "room", "unread")
 
     def __init__(self) -> None:
         self.arrived: deque[bytes] = deque()
         self.changed = asyncio.Event()
         self.room = asyncio.Event()
         self.last_at_s = 0.0
-        self.sent = 0
         self.unread = 0
 
 
@@ -240,33 +238,31 @@ class Network:
         digest = hashlib.blake2b(data, digest_size=4).hexdigest()
         self._trace.note(f"send {source} {target} {len(data)} {digest}", lambda: describe(frame))
         pipe = connection.peer_of(side).inbox
-        pipe.sent += 1
         if self.is_cut(source, target) or connection.broken:
             return
-        if pipe.sent > 1:
-            if self._strikes(Fault.DROP):
-                return
-            if self._strikes(Fault.BREAK):
-                self._break(connection, self._delay_s(), self._delay_s())
-                return
-            if self._strikes(Fault.HALF_OPEN):
-                ends_s = [self._delay_s(), self._keepalive_s()]
-                self._rng.shuffle(ends_s)
-                self._break(connection, *ends_s)
-                return
+        if self._strikes(Fault.DROP):
+            return
+        if self._strikes(Fault.BREAK):
+            self._break(connection, self._delay_s(), self._delay_s())
+            return
+        if self._strikes(Fault.HALF_OPEN):
+            ends_s = [self._delay_s(), self._keepalive_s()]
+            self._rng.shuffle(ends_s)
+            self._break(connection, *ends_s)
+            return
         self._schedule(connection, side, pipe, data)
 
     def _schedule(self, connection: Connection, side: Stream[Any, Any], pipe: Pipe, data: bytes) -> None:
         at_s = self._loop.time() + self._delay_s()
         if self._strikes(Fault.SLOW_FRAME):
             at_s += self._rng.uniform(SLOW_MIN_S, SLOW_MAX_S)
-        if pipe.sent > 1 and self._strikes(Fault.REORDER):
+        if self._strikes(Fault.REORDER):
             # It waits for a moment, and those behind it do not.
             self._at(at_s + self._rng.uniform(0, 0.05), connection, side, data)
         else:
             pipe.last_at_s = at_s = max(at_s, pipe.last_at_s + ORDER_GAP_S)
             self._at(at_s, connection, side, data)
-        if pipe.sent > 1 and self._strikes(Fault.DUPLICATE):
+        if self._strikes(Fault.DUPLICATE):
             self._at(at_s + self._rng.uniform(0, 0.5), connection, side, data)
 
     def _at(self, at_s: float, connection: Connection, side: Stream[Any, Any], data: bytes) -> None:

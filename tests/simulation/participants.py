@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
 from typing import Final
 
 from coordinator.errors import TransactionError
+from coordinator.requests import Enlisted
 from participant_sdk.decisions import DecisionAnswer, DecisionQuery
 from participant_sdk.frames import BadFrameError
+from participant_sdk.ids import Xid
 from participant_sdk.inquiry import Inquiry, NoAnswerError
 from participant_sdk.known_logs import KnownLogs
+from participant_sdk.participant import Operation
+from participant_sdk.pruning import Pruning
 from participant_sdk.resources.memory import MemoryResource
 from participant_sdk.resources.memory_store import MemoryStore
 from participant_sdk.session import SessionServer
@@ -23,8 +28,9 @@ from tests.simulation.faults import Fault
 from tests.simulation.hosts import Host, Served, Surroundings
 from tests.simulation.loop import Process
 from tests.simulation.network import CallFailedError, ServerSide
-from tests.simulation.storage import Disk
+from tests.simulation.storage import Disk, StoreFailedError
 
+EXPIRE_EVERY_S: Final = 1.0
 ASK_TIMEOUT_S: Final = 2.0
 INQUIRY_PATIENCE_S: Final = 2.0
 INQUIRY_BACKOFF_CAP_S: Final = 8.0
@@ -49,6 +55,7 @@ class ParticipantHost(Host):
         workers = Workers(resource, clock=clock)
         logs = KnownLogs(resource, clock=clock)
         self._around.served[self.name] = Served(resource, logs)
+        self._resource, self._clock_of_life = resource, clock
         sessions = SessionServer(resource, workers, logs, clock=clock)
         inquiry = Inquiry(
             resource,
@@ -64,12 +71,30 @@ class ParticipantHost(Host):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(workers.run())
             tasks.create_task(inquiry.run())
+            tasks.create_task(Pruning(resource, logs, clock=clock, jitter=rng).run())
+            tasks.create_task(self._expire(resource))
 
             def accept(stream: ServerSide) -> None:
                 if not self.is_retired:
                     tasks.create_task(self._serve(sessions, stream))
 
             self._around.network.listen(self.name, process, accept)
+
+    async def _expire(self, resource: MemoryResource) -> None:
+        """Let work go whose transaction's time has passed (R13)."""
+        while True:
+            await asyncio.sleep(EXPIRE_EVERY_S)
+            # The work is gone; that its end is not on disk yet loses nothing.
+            with suppress(StoreFailedError):
+                await resource.expire()
+
+    async def work(self, xid: Xid, enlisted: Enlisted, operations: Sequence[Operation]) -> bool:
+        """Do work under an xid at once, as an embedded service does; whether all of it was done."""
+        resource, deadline_s = self._resource, self._clock_of_life.monotonic_s() + enlisted.remaining_s
+        log_id = self._around.oracle.losses.log_id
+        if not resource.begin(log_id, xid, enlisted.branch_number, deadline_s):
+            return False
+        return sum(resource.do(log_id, xid, operation) for operation in operations) == len(operations)
 
     def lose(self) -> None:
         """Lose what was not flushed, but for what the disk happened to have written."""

@@ -28,8 +28,10 @@ def in_doubt(oracle: Oracle) -> list[str]:
 
 
 def judge(oracle: Oracle) -> None:
-    """Check all that holds only at rest (invariants 1 and 4 to 8, 11)."""
+    """Check all that holds only at rest (invariants 1, 4 to 8, 10 and 11)."""
     oracle.check_log()
+    for name, xid in oracle.losses.asked:
+        oracle.is_promised_at(name, xid)
     for what in _broken(oracle):
         oracle.violated(what)
 
@@ -41,6 +43,7 @@ def _broken(oracle: Oracle) -> Iterator[str]:
         yield from (f"invariants 5 and 6: {name}: {what}" for what in violations(store.durable, store.opening))
         yield from _held(name, store)
     yield from _money(oracle)
+    yield from _heuristics(oracle)
     yield from _effects_against_log(oracle)
     yield from _effects_against_told(oracle)
     yield from _requests(oracle)
@@ -50,16 +53,44 @@ def _held(name: str, store: MemoryStore) -> Iterator[str]:
     for account, state in store.durable.accounts.items():
         if state.held:
             yield f"invariant 6: {name} still holds {state.held} of {account!r}"
-    for key, stored in store.durable.branches.items():
-        if stored.branch.phase is BranchPhase.HEURISTIC:
-            yield f"invariant 10: {name} ended {short(key.xid)} by hand, and nobody asked for it"
+
+
+def unreported(oracle: Oracle) -> Iterator[str]:
+    """Every branch that was ended by hand, and of which the log does not know (invariant 10)."""
+    tables = oracle.tables()
+    for name, store in oracle.stores.items():
+        for key, stored in store.durable.branches.items():
+            if stored.branch.phase is BranchPhase.HEURISTIC and (key.xid, name) not in tables.heuristics:
+                yield f"invariant 10: {name} ended {short(key.xid)} by hand, and the log does not know"
+
+
+def _heuristics(oracle: Oracle) -> Iterator[str]:
+    yield from unreported(oracle)
+    for name, store in oracle.stores.items():
+        for key, stored in store.durable.branches.items():
+            if stored.branch.phase is BranchPhase.HEURISTIC and (name, key.xid) not in oracle.losses.asked:
+                yield f"invariant 10: {name} ended {short(key.xid)} by hand, and nobody asked for it"
+    for xid, name in oracle.tables().heuristics:
+        if oracle.knows(name, xid) and oracle.is_promised_at(name, xid):
+            yield f"invariant 10: the log keeps a heuristic end of {short(xid)} at {name}, and there is none"
 
 
 def _money(oracle: Oracle) -> Iterator[str]:
+    """Money is conserved, but for transactions of which some participant lost its part, or was forced."""
     before = sum((sum(store.opening.values()) for store in oracle.stores.values()), Decimal(0))
     now = sum((a.balance for store in oracle.stores.values() for a in store.durable.accounts.values()), Decimal(0))
-    if before != now:
-        yield f"invariant 6: there was {before}, and there is {now}"
+    uneven = sum(
+        (
+            posting.amount
+            for store in oracle.stores.values()
+            for effect in store.durable.effects
+            if not oracle.losses.is_even(effect.key.xid)
+            for posting in effect.postings
+        ),
+        Decimal(0),
+    )
+    if before != now - uneven:
+        yield f"invariant 6: there was {before}, and there is {now}, of which {uneven} is by hand or loss"
 
 
 def _effects_of(oracle: Oracle, name: str) -> dict[Xid, tuple[Posting, ...]]:
@@ -67,17 +98,21 @@ def _effects_of(oracle: Oracle, name: str) -> dict[Xid, tuple[Posting, ...]]:
 
 
 def _effects_against_log(oracle: Oracle) -> Iterator[str]:
-    rows = oracle.decisions()
     effects = {name: _effects_of(oracle, name) for name in oracle.stores}
     for name, of_name in effects.items():
         for xid in of_name:
-            if not _says_commit(rows.get(xid), name):
+            if oracle.is_promised_at(name, xid) and not _says_commit(_row_now(oracle, xid), name):
                 yield f"invariant 4: {name} applied {short(xid)}, and the log does not say so"
-    for xid, stored in rows.items():
+    for xid, stored in {**oracle.losses.decisions, **oracle.decisions()}.items():
         if stored.record.decision is Decision.COMMIT:
             for name in stored.record.prepared:
-                if xid not in effects[name]:
+                if xid not in effects[name] and oracle.is_promised_at(name, xid):
                     yield f"invariant 4: {short(xid)} committed, and {name} has not applied it"
+
+
+def _row_now(oracle: Oracle, xid: Xid) -> StoredDecision | None:
+    """The row as it is, or was when it was pruned: what the log lost must be there again."""
+    return oracle.decisions().get(xid) or (oracle.losses.decisions[xid] if xid in oracle.losses.pruned else None)
 
 
 def _says_commit(stored: StoredDecision | None, name: str) -> bool:
@@ -92,6 +127,8 @@ def _effects_against_told(oracle: Oracle) -> Iterator[str]:
 def _told_against_effects(oracle: Oracle, told: Told) -> Iterator[str]:
     wanted = postings_of(told.intent.operations) if told.decision is Decision.COMMIT else {}
     for name, store in oracle.stores.items():
+        if not oracle.is_promised_at(name, told.xid):
+            continue
         found = next((effect.postings for effect in store.durable.effects if effect.key.xid == told.xid), ())
         if sorted(found) != sorted(wanted.get(name, ())):
             yield f"invariant 4: told {told.decision.name} of {short(told.xid)}, and {name} posted {found}"
@@ -107,5 +144,7 @@ def _requests(oracle: Oracle) -> Iterator[str]:
         if count > 1:
             yield f"invariant 11: {name} committed {count} times"
     for name, told in oracle.bound.items():
+        if name in oracle.losses.requests:
+            continue
         if commits[name] != (told.decision is Decision.COMMIT):
             yield f"invariant 11: {name} was told {told.decision.name}, and committed {commits[name]} times"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import structlog
+from structlog.typing import EventDict
 
 from tests.simulation.faults import Mix, draw
-from tests.simulation.world import Result, World
+from tests.simulation.observation import observed
+from tests.simulation.world import Heard, Result, World
 
 KEPT: Final = Path(__file__).with_name("seeds.txt")
 
@@ -27,8 +29,9 @@ class Verdict:
 
 def run_once(mix: Mix, *, detailed: bool = False) -> Result:
     """Run a mix once, without the product's logs, and without the collector, whose time is nobody's to know."""
-    with _silence(), _no_collector():
-        return World(mix, detailed=detailed).run()
+    with _listening() as heard, _no_collector(), observed() as pairs:
+        result = World(mix, heard=heard, detailed=detailed).run()
+    return replace(result, pairs=pairs)
 
 
 def run_seed(seed: int) -> Verdict:
@@ -41,13 +44,22 @@ def run_seed(seed: int) -> Verdict:
     return Verdict(first, first.violations)
 
 
-def shrink(mix: Mix) -> Mix:
-    """Leave out each kind of fault whose absence does not cure the failure; nothing, where there is none."""
+def shrink(mix: Mix, violation: str) -> Mix:
+    """Leave out each kind of fault whose absence does not cure this violation, then whatever else need not be there."""
     for fault in list(mix.chances):
-        smaller = mix.without(fault)
-        if run_once(smaller).violations:
-            mix = smaller
+        if _shows(mix.without(fault), violation):
+            mix = mix.without(fault)
+    smaller: Mix | None = mix
+    while smaller is not None:
+        mix = smaller
+        smaller = next((less for less in mix.smaller() if _shows(less, violation)), None)
     return mix
+
+
+def _shows(mix: Mix, violation: str) -> bool:
+    """Whether a mix shows a violation of this kind: its first words, up to the colon."""
+    kind = violation.split(":", maxsplit=1)[0]
+    return any(one.startswith(kind) for one in run_once(mix).violations)
 
 
 def kept_seeds() -> list[int]:
@@ -57,20 +69,22 @@ def kept_seeds() -> list[int]:
 
 
 @contextmanager
-def _silence() -> Generator[None]:
-    """Let nothing of the product's logs out."""
+def _listening() -> Generator[Heard]:
+    """Let nothing of the product's logs out, and count what they say."""
+    heard = Heard()
+
+    def hear(_logger: object, _method: str, event: EventDict) -> str:
+        heard[str(event["event"]), str(event.get("participant", ""))] += 1
+        raise structlog.DropEvent
+
     before = structlog.get_config()
     structlog.configure(
-        processors=[_drop], wrapper_class=structlog.BoundLogger, logger_factory=structlog.ReturnLoggerFactory()
+        processors=[hear], wrapper_class=structlog.BoundLogger, logger_factory=structlog.ReturnLoggerFactory()
     )
     try:
-        yield
+        yield heard
     finally:
         structlog.configure(**before)
-
-
-def _drop(_logger: object, _method: str, _event: object) -> str:
-    raise structlog.DropEvent
 
 
 @contextmanager

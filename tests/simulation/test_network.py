@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from random import Random
 
@@ -11,7 +10,7 @@ import pytest
 from pincex.tx.v1 import resource_pb2
 
 from participant_sdk.transport import StreamClosedError
-from tests.simulation.faults import Fault
+from tests.simulation.faults import Fault, Tally
 from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.network import (
     KEEPALIVE_MAX_S,
@@ -30,7 +29,7 @@ class Scene:
 
     def __init__(self, seed: int = 1) -> None:
         self.loop = SimulatedLoop(Random(seed))
-        self.tally: Counter[Fault] = Counter()
+        self.tally = Tally()
         self.trace = Trace(self.loop)
         self.network = Network(self.loop, Random(seed + 1), self.trace, self.tally)
         self.client = self.loop.spawn("client")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.simulation.faults import Fault, draw
+from tests.simulation.faults import LOSSES, Fault, draw
 from tests.simulation.mutations import EXIT_NOTICED, MUTATIONS
 from tests.simulation.rest import in_doubt
 from tests.simulation.seeds import kept_seeds, run_once, run_seed
@@ -76,13 +76,28 @@ def test_a_mix_is_drawn_by_its_seed_and_shrinks_by_kinds() -> None:
     assert first.name in mix.describe()
 
 
+def test_a_mix_shrinks_by_transactions_clients_and_hosts() -> None:
+    mix = draw(11)
+    assert any(less.transactions < mix.transactions for less in mix.smaller())
+    assert any(less.participants < mix.participants for less in mix.smaller())
+    assert all(less.transactions >= 5 and less.participants >= 2 and less.clients >= 1 for less in mix.smaller())
+
+
+def test_a_seed_draws_one_database_at_most_that_loses_its_tail() -> None:
+    assert all(sum(fault in draw(seed).chances for fault in LOSSES) <= 1 for seed in range(200))
+
+
 def test_every_kind_of_fault_is_drawn_by_some_seed() -> None:
     drawn = {fault for seed in range(100) for fault in draw(seed).chances}
     assert drawn == set(Fault)
 
 
 def test_a_whole_run_ends_with_nothing_in_doubt_and_all_money_there() -> None:
-    world = World(draw(8))
+    """Where no store is restored and no branch forced, all of it is there, and not only what is left of it."""
+    mix = draw(8)
+    for fault in (*LOSSES, Fault.OPERATOR_FORCES, Fault.OPERATOR_RESOLVES):
+        mix = mix.without(fault)
+    world = World(mix)
     result = world.run()
     assert result.violations == ()
     assert in_doubt(world.oracle) == []
