@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import grpc
-from pincex.tx.v1 import recovery_pb2, transaction_pb2
+from pincex.tx.v1 import common_pb2, recovery_pb2, transaction_pb2
 from pincex.tx.v1.recovery_pb2_grpc import RecoveryServiceStub
 from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
 
@@ -24,14 +24,18 @@ from coordinator.incarnation import IncarnationLife
 from coordinator.log.decision_log import LogUnavailableError
 from coordinator.log.group_commit import GroupCommit
 from coordinator.log.inquiry import Answer as LogAnswer
-from coordinator.peer_answers import PeerRefusedError, view_of
+from coordinator.passes import Pass, Scope
+from coordinator.peer_answers import PeerRefusedError, forced_of, pass_of, view_of
 from coordinator.protocol.phases import Phase
 from coordinator.requests import TransactionView
+from coordinator.resolution import Forced
 from participant_sdk.batching import QueueFullError
 from participant_sdk.client_wire import AnswerError, read_state, read_status
 from participant_sdk.context import LOG_ID_KEY
 from participant_sdk.grpc_options import CHANNEL_OPTIONS
 from participant_sdk.ids import Xid
+from participant_sdk.wire import InvalidFieldError
+from participant_sdk.xa import Decision
 
 if TYPE_CHECKING:
     # The asynchronous stubs are names for type checkers; what makes one is the plain stub.
@@ -89,6 +93,8 @@ class Peers:
         self._life = life
         self._channels: dict[str, tuple[grpc.aio.Channel, Stubs]] = {}
         self._closed = False
+        # Seen fenced since the last look at who lives; numbers are never drawn again.
+        self._over: set[int] = set()
 
     def check_taken(self, metadata: Mapping[str, str | bytes]) -> bool:
         """Whether a call was forwarded to this incarnation, so that it ends here whatever it names.
@@ -175,6 +181,37 @@ class Peers:
             raise refused.as_told_here() from refused
         return None if answer is None else await self.transaction(xid)
 
+    async def trigger(self, xid: Xid) -> Pass | None:
+        """Have the owner run a pass over its transaction, however long that takes; None as for ``ask``."""
+        request = recovery_pb2.TriggerRecoveryRequest(scope=recovery_pb2.RECOVERY_SCOPE_TRANSACTION, xid=str(xid))
+        try:
+            answer = await self.ask(xid, lambda stubs: stubs.recovery.TriggerRecovery, request)
+        except PeerRefusedError as refused:
+            raise refused.as_told_here() from refused
+        return None if answer is None else pass_of(answer, Scope.TRANSACTION)
+
+    async def resolve(
+        self, xid: Xid, participant: str, outcome: Decision, reason: str, *, preview: bool
+    ) -> Forced | None:
+        """Have the owner force a branch in doubt, or refuse to; None as for ``ask``.
+
+        UnavailableError leaves open whether it was forced: the same may be sent again.
+        """
+        request = recovery_pb2.RecoveryServiceResolveBranchRequest(
+            xid=str(xid),
+            participant=participant,
+            outcome=common_pb2.Decision.ValueType(outcome),
+            reason=reason,
+            preview=preview,
+        )
+        try:
+            answer = await self.ask(xid, lambda stubs: stubs.recovery.ResolveBranch, request)
+            return None if answer is None else forced_of(answer, self._own.log_id)
+        except PeerRefusedError as refused:
+            raise refused.as_told_here() from refused
+        except InvalidFieldError as error:
+            raise _nonsense(xid) from error
+
     async def close(self) -> None:
         """End every connection at once, for good; calls in flight fail."""
         self._closed = True
@@ -190,7 +227,7 @@ class Peers:
         if xid.incarnation == self._own.number or self._engine.find(xid) is not None:
             return None
         for live in self._life.standing.live if self._life.standing else ():
-            if live.number == xid.incarnation:
+            if live.number == xid.incarnation and live.number not in self._over:
                 return _Owner(live.number, live.address)
         state = (await self._read(xid)).owner
         if state is None and xid.incarnation > self._own.number:
@@ -215,7 +252,14 @@ class Peers:
             state = (await self._read(xid)).owner
         except UnavailableError:
             return False
-        return state is None or state.fenced
+        is_over = state is None or state.fenced
+        if is_over:
+            self._over = {xid.incarnation, *self._over.intersection(self._live())}
+        return is_over
+
+    def _live(self) -> list[int]:
+        standing = self._life.standing
+        return [] if standing is None else [live.number for live in standing.live]
 
     async def _is_answered(self, call: grpc.aio.UnaryUnaryCall[Request, Answer], xid: Xid) -> bool:
         """Wait until the call has ended: True, or its owner is over: False."""

@@ -44,7 +44,11 @@ class RecoveryRoutes:
         xid, participant = checks.check_pass(
             scope, _text(body, "transaction_id"), _text(body, "participant"), xid_field="transaction_id"
         )
-        return _json(views.pass_json(await self.gate.assembly.passes.trigger(scope, xid=xid, participant=participant)))
+        assembly = self.gate.assembly
+        ran = None if xid is None else await assembly.peers.trigger(xid)
+        return _json(
+            views.pass_json(ran or await assembly.passes.trigger(scope, xid=xid, participant=participant)),
+        )
 
     async def status(self) -> Response:
         """Tell of passes, participants, coordinators, HOLD."""
@@ -92,9 +96,11 @@ class RecoveryRoutes:
         outcome = _OUTCOMES.get(http_json.text(body["outcome"], "outcome"))
         if outcome is None:
             raise http_json.invalid(f"must be one of: {', '.join(_OUTCOMES)}", "outcome", "NOT_AN_OUTCOME")
-        forced = await self.gate.assembly.resolution.resolve(
-            xid, participant, outcome, _reason(body), preview=_flag(body, "preview")
-        )
+        reason, preview = _reason(body), _flag(body, "preview")
+        assembly = self.gate.assembly
+        forced = await assembly.peers.resolve(xid, participant, outcome, reason, preview=preview)
+        if forced is None:
+            forced = await assembly.resolution.resolve(xid, participant, outcome, reason, preview=preview)
         return _json(views.forced_json(forced, xid, participant))
 
     async def forget(self, request: Request, transaction_id: str) -> Response:

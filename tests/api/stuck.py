@@ -13,6 +13,7 @@ from pincex.tx.v1.resource_pb2_grpc import ResourceServiceStub
 
 from participant_sdk.ids import Xid
 from tests.api.doors import Doors, operation, transfer
+from tests.api.fleet import Fleet
 from tests.sdk.small_system import LEFT, LOG_ID, RIGHT
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def recovery(opened: Doors) -> RecoveryServiceAsyncStub:
     return RecoveryServiceStub(opened.channel)
 
 
-async def prepared(opened: Doors, participant: str = LEFT, *, incarnation: int = LONG_GONE) -> Xid:
+async def prepared(opened: Doors | Fleet, participant: str = LEFT, *, incarnation: int = LONG_GONE) -> Xid:
     """A branch that was prepared at a participant, by nobody who is there any more."""
     xid = Xid.make(time.time_ns() // 1_000_000 - AGE_MS, incarnation, time.time_ns() % 1_000_000)
     request = resource_pb2.PrepareRequest(

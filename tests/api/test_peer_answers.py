@@ -10,6 +10,7 @@ from coordinator.errors import (
     BusyError,
     InvalidRequestError,
     OutcomeUnknownError,
+    RefusedError,
     TransactionError,
     UnavailableError,
     UnknownTransactionError,
@@ -18,6 +19,13 @@ from coordinator.errors import (
 from coordinator.peer_answers import PeerRefusedError
 from participant_sdk.client_errors import Failed
 from participant_sdk.ids import Xid
+
+
+def test_a_refusal_that_names_no_transaction_keeps_its_code() -> None:
+    """Such as PASS_RUNNING, which is about the coordinator: over HTTP a conflict too, not silence."""
+    failed = Failed(grpc.StatusCode.FAILED_PRECONDITION, "too many wait", "PASS_RUNNING")
+    told = PeerRefusedError(failed, ()).as_told_here()
+    assert (type(told), reason_of(told), told.xid) == (RefusedError, "PASS_RUNNING", None)
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ async def test_an_unknown_transaction_is_not_found(open_doors: Doors) -> None:
     xid = "01890000-0000-8fff-bfff-fc0000000001"
     for path in (f"{xid}/retry", f"{xid}/rollback"):
         assert problem(await post(open_doors, path, {})) == (404, "TRANSACTION_UNKNOWN", "transaction_id")
-    assert problem(await post(open_doors, f"{xid}/resolve", FORCE)) == (409, "NOT_IN_DOUBT", "")
+    assert problem(await post(open_doors, f"{xid}/resolve", FORCE)) == (404, "TRANSACTION_UNKNOWN", "transaction_id")
 
 
 async def test_release_waits_for_every_participant() -> None:
