@@ -14,7 +14,7 @@ PROTOS := $(wildcard proto/pincex/tx/v1/*.proto)
 BASELINE := proto/baseline.binpb
 STARTED = $$(date +%s)
 
-.PHONY: help setup run test check bench simulate proto baseline clean generate crash
+.PHONY: help setup run test check bench simulate proto baseline clean generate crash mutants bench-recovery
 .DEFAULT_GOAL := help
 
 help:
@@ -24,7 +24,8 @@ help:
 	@echo "make check      style, types, import rules, the contract"
 	@echo "make simulate   SEEDS=$(SEEDS) seeds of the simulator"
 	@echo "make crash      RUNS=$(RUNS) kills of real processes at every named point"
-	@echo "make bench      the product against the machine's limits"
+	@echo "make mutants    each rule broken on purpose, and what notices"
+	@echo "make bench      the product against the machine's limits; make bench-recovery: after a kill"
 	@echo "make proto      the code generated from proto/"
 	@echo "make clean      remove the environment, the development data and every cache"
 
@@ -73,6 +74,12 @@ simulate: .venv/.ready
 crash: .venv/.ready
 	@$(BIN)/python -m tests.crash --runs $(RUNS) --json build/crash.json
 	@$(BIN)/python -m tests.crash --runs $(RUNS) --coordinators 2 --json build/crash-2.json
+
+mutants: .venv/.ready
+	@$(BIN)/python -m tests.mutants
+
+bench-recovery: .venv/.ready
+	@$(BIN)/python -m tests.benchmarks.recovery
 
 bench: .venv/.ready
 	@$(BIN)/python -m tests.benchmarks
