@@ -104,8 +104,8 @@ def write_commits(frame: resource_pb2.SessionRequest, orders: Sequence[CommitOrd
         )
 
 
-def read_commits(batches: Sequence[resource_pb2.CommitBatch], log_id: str) -> list[Commit]:
-    """Read a frame's Commits. BadFrameError unless there is one sequence for each xid."""
+def read_commits(batches: Sequence[resource_pb2.CommitBatch], log_id: str, epoch: int) -> list[Commit]:
+    """Read a frame's Commits, which are of its epoch. BadFrameError unless there is one sequence for each xid."""
     commits: list[Commit] = []
     for batch in batches:
         xids = _unpack(batch.xids)
@@ -115,7 +115,8 @@ def read_commits(batches: Sequence[resource_pb2.CommitBatch], log_id: str) -> li
         if not incarnation or any(not 0 < sequence <= SEQUENCE_MAX for sequence in batch.sequences):
             raise BadFrameError(f"commits without an incarnation, or with a sequence not from 1 to {SEQUENCE_MAX}")
         commits += [
-            Commit(log_id, xid, incarnation, sequence) for xid, sequence in zip(xids, batch.sequences, strict=True)
+            Commit(log_id, xid, incarnation, sequence, epoch)
+            for xid, sequence in zip(xids, batch.sequences, strict=True)
         ]
     return commits
 

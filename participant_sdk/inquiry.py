@@ -265,7 +265,7 @@ class Inquiry:
         branch = doubt.branch
         match answer.state:
             case DecisionState.COMMIT:
-                commit = Commit(branch.log_id, branch.xid, answer.incarnation, answer.sequence)
+                commit = Commit(branch.log_id, branch.xid, answer.incarnation, answer.sequence, answer.epoch)
                 self._workers.commit(commit, self._committed)
             case DecisionState.ROLLBACK:
                 self._workers.rollback(Rollback(branch.log_id, branch.xid), self._rolled_back)

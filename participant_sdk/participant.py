@@ -53,16 +53,23 @@ class Prepare(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """A branch to make final: the decision's writer and its sequence there."""
+    """A branch to make final: the decision's writer and its sequence there, and the epoch of who says so.
+
+    Below the epoch adopted it takes no effect: RETRY (R15).
+    """
 
     log_id: str
     xid: Xid
     incarnation: int
     sequence: int
+    epoch: int = 0
 
 
 class Rollback(NamedTuple):
-    """A branch to undo."""
+    """A branch to undo.
+
+    It needs no epoch: whatever an older epoch rolled back, no later one can have committed.
+    """
 
     log_id: str
     xid: Xid
@@ -179,7 +186,13 @@ class Participant(ABC):
 
     @abstractmethod
     async def adopt_epoch(self, log_id: str, epoch: int) -> int:
-        """Durably adopt the epoch if it is higher; return the one held afterwards (R15)."""
+        """Durably adopt the epoch if it is higher; return the one held afterwards (R15).
+
+        Adopting is a barrier, over all processes that serve the participant. Once it returns, no Commit of a
+        lower epoch takes effect any more, whatever had let it in, and ``watermarks`` tells of all that did. So
+        a Commit compares its epoch with the one adopted in the local transaction of its effect, and adopting
+        waits for those that have begun.
+        """
 
     async def prune(self, log_id: str, below_unix_ms: int, limit: int) -> int:  # noqa: ARG002 - nothing to drop by default
         """Drop finished branches whose xid is older, at most ``limit``; return how many (R14).

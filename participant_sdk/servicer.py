@@ -22,7 +22,7 @@ from participant_sdk.ids import Xid
 from participant_sdk.known_logs import KnownLogs, ParticipantFailedError
 from participant_sdk.participant import Branch, Participant
 from participant_sdk.rich_status import AnyContext, Refusals
-from participant_sdk.session import STALE_ACK, SessionServer
+from participant_sdk.session import SessionServer
 from participant_sdk.wire import (
     InvalidFieldError,
     read_commit,
@@ -37,6 +37,7 @@ from participant_sdk.wire import (
 )
 from participant_sdk.wire_branches import read_decision, read_recover, write_branch
 from participant_sdk.worker import Workers
+from participant_sdk.xa import STALE
 
 REASON_MAX_CHARS: Final = 1_000
 
@@ -80,7 +81,7 @@ class ResourceServicer(ResourceServiceServicer):
             if not self._logs.is_plausible(commit.incarnation):
                 raise InvalidFieldError("incarnation", "no log can have drawn it by now")
             if request.epoch < await self._logs.admit(commit.log_id, request.epoch):
-                return resource_pb2.CommitResponse(ack=write_ack(STALE_ACK))
+                return resource_pb2.CommitResponse(ack=write_ack(STALE))
             ack = await _answer(partial(self._workers.commit, commit))
             return resource_pb2.CommitResponse(ack=write_ack(ack))
 
@@ -91,7 +92,7 @@ class ResourceServicer(ResourceServiceServicer):
         async with Refusals(context):
             rollback = read_rollback(request)
             if request.epoch < await self._logs.admit(rollback.log_id, request.epoch):
-                return resource_pb2.RollbackResponse(ack=write_ack(STALE_ACK))
+                return resource_pb2.RollbackResponse(ack=write_ack(STALE))
             ack = await _answer(partial(self._workers.rollback, rollback))
             return resource_pb2.RollbackResponse(ack=write_ack(ack))
 

@@ -22,9 +22,8 @@ from participant_sdk.participant import Participant, Rollback
 from participant_sdk.transport import ServerStream, StreamClosedError
 from participant_sdk.wire import InvalidFieldError, read_introduction, read_prepare, write_welcome
 from participant_sdk.worker import Workers
-from participant_sdk.xa import Ack, AckKind, Vote, XaCode, invalid, transient_no
+from participant_sdk.xa import STALE, Ack, AckKind, Vote, XaCode, invalid, transient_no
 
-STALE_ACK: Final = Ack(AckKind.RETRY, XaCode.RETRY, "the coordinator speaks for an older epoch of the log")
 IMPLAUSIBLE_ACK: Final = Ack(AckKind.RETRY, XaCode.RETRY, "no log can have drawn the deciding incarnation by now")
 STALE_VOTE: Final = transient_no(EPOCH_STALE, "the coordinator speaks for an older epoch of the log")
 
@@ -127,12 +126,12 @@ class _Session:
             return False
         stale = frame.epoch < await self._admit(frame.epoch)
         # Checked as a whole before anything of it is begun.
-        commits = read_commits(frame.commits, self._introduction.log_id)
+        commits = read_commits(frame.commits, self._introduction.log_id, frame.epoch)
         rollbacks = read_rollbacks(frame.rollbacks)
         prepares = read_prepares(frame.prepares)
         for commit in commits:
             if stale:
-                self._answers.committed(commit.xid, STALE_ACK)
+                self._answers.committed(commit.xid, STALE)
             elif not self._logs.is_plausible(commit.incarnation):
                 # Its watermark would tell every coordinator that the log lost decisions (R15).
                 self._answers.committed(commit.xid, IMPLAUSIBLE_ACK)
@@ -140,7 +139,7 @@ class _Session:
                 self._workers.commit(commit, self._answers.committed)
         for xid in rollbacks:
             if stale:
-                self._answers.rolled_back(xid, STALE_ACK)
+                self._answers.rolled_back(xid, STALE)
             else:
                 self._workers.rollback(Rollback(self._introduction.log_id, xid), self._answers.rolled_back)
         for packed in prepares:

@@ -70,8 +70,8 @@ class UnaryStream:
             raise StreamClosedError(self._broken)
         if frame.HasField("hello"):
             await self._call_hello(frame.hello)
-        for commit in read_commits(frame.commits, self._log_id):
-            self._queue_commit(commit, frame.epoch)
+        for commit in read_commits(frame.commits, self._log_id, frame.epoch):
+            self._queue_commit(commit)
         for xid in read_rollbacks(frame.rollbacks):
             self._queue_rollback(xid, frame.epoch)
         for packed in read_prepares(frame.prepares):
@@ -126,13 +126,13 @@ class UnaryStream:
         except asyncio.QueueFull:
             self._voted(packed.xid, transient_no("PARTICIPANT_BUSY", "too many calls are waiting"))
 
-    def _queue_commit(self, commit: Commit, epoch: int) -> None:
+    def _queue_commit(self, commit: Commit) -> None:
         request = resource_pb2.CommitRequest(
             xid=str(commit.xid),
             log_id=self._log_id,
             incarnation=commit.incarnation,
             sequence=commit.sequence,
-            epoch=epoch,
+            epoch=commit.epoch,
         )
 
         async def call() -> None:

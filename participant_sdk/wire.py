@@ -129,7 +129,8 @@ def read_commit(request: resource_pb2.CommitRequest) -> Commit:
         raise InvalidFieldError("sequence", f"from 1 to {SEQUENCE_MAX}, not {request.sequence}")
     if not request.incarnation:
         raise InvalidFieldError("incarnation", "must be above 0")
-    return Commit(read_log_id(request.log_id), read_xid(request.xid), request.incarnation, request.sequence)
+    log_id, xid = read_log_id(request.log_id), read_xid(request.xid)
+    return Commit(log_id, xid, request.incarnation, request.sequence, request.epoch)
 
 
 def read_rollback(request: resource_pb2.RollbackRequest) -> Rollback:

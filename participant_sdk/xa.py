@@ -127,6 +127,7 @@ DONE: Final = Ack(AckKind.DONE)
 ALREADY_DONE: Final = Ack(AckKind.ALREADY_DONE)
 UNKNOWN_XID: Final = Ack(AckKind.UNKNOWN_XID, XaCode.XAER_NOTA, "no such branch, and no marker of it")
 RETRY: Final = Ack(AckKind.RETRY, XaCode.RETRY, "not now")
+STALE: Final = Ack(AckKind.RETRY, XaCode.RETRY, "the coordinator speaks for an older epoch of the log")
 
 
 def business_no(reason: str, message: str, *, field: str = "", xa_code: int = XaCode.RBROLLBACK) -> Vote:

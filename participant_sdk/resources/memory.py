@@ -42,6 +42,7 @@ from participant_sdk.resources.stored_votes import TOMBSTONE_VOTE
 from participant_sdk.xa import (
     PREPARED,
     READ_ONLY,
+    STALE,
     UNKNOWN_XID,
     Ack,
     Decision,
@@ -169,7 +170,7 @@ class MemoryResource(Participant):
         return {incarnation: sequence for (log, incarnation), sequence in rows.items() if log == log_id}
 
     async def adopt_epoch(self, log_id: str, epoch: int) -> int:
-        """Adopt a higher epoch, durably."""
+        """Adopt a higher epoch; the flush is behind every change before it."""
         held = self._store.current.epochs.get(log_id, 0)
         if epoch > held:
             self._store.write(Change(epochs={log_id: epoch}))
@@ -260,6 +261,8 @@ class MemoryResource(Participant):
         return request is not None and self._store.current.requests.get(request) is not None
 
     def _commit(self, commit: Commit) -> Ack:
+        if commit.epoch < self._store.current.epochs.get(commit.log_id, 0):
+            return STALE
         key = BranchKey(commit.log_id, commit.xid)
         return self._end(key, self._step(key, BranchCall.COMMIT), commit=commit)
 

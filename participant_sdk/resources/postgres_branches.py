@@ -19,7 +19,7 @@ from participant_sdk.resources.stored_votes import answer_of, vote_of
 from participant_sdk.xa import Heuristic, Vote, VoteKind
 
 _LOOK: Final = "select * from pincex_xa.look(%s, %s, %s::uuid[])"
-_DECIDE: Final = "select * from pincex_xa.decide(%s, %s, %s::uuid[], %s::bigint[], %s::bigint[])"
+_DECIDE: Final = "select * from pincex_xa.decide_current(%s, %s, %s, %s::uuid[], %s::bigint[], %s::bigint[])"
 _OPEN: Final = """
 select pincex_xa.open(%s, %s, %s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s)
 """
@@ -59,14 +59,24 @@ class BranchRows:
 
     async def look(self, log_id: str, xids: Sequence[Xid]) -> list[Branch]:
         """Read branches, one for each xid; phase NONE where there is none."""
-        return await self._found(_LOOK, log_id, xids, [str(xid) for xid in xids])
+        rows = await self._rows(_LOOK, log_id, [str(xid) for xid in xids])
+        return [row.branch(log_id, xid) for row, xid in zip(rows, xids, strict=True)]
 
     async def decide(self, log_id: str, commits: Sequence[Commit]) -> list[Branch]:
-        """Store the decisions of branches that are prepared, and read the branches."""
+        """Store the decisions of branches that are prepared, and read the branches.
+
+        Nothing is stored and read where one is of an epoch below the one adopted (R15).
+        """
         xids = [commit.xid for commit in commits]
-        incarnations = [commit.incarnation for commit in commits]
-        sequences = [commit.sequence for commit in commits]
-        return await self._found(_DECIDE, log_id, xids, [str(xid) for xid in xids], incarnations, sequences)
+        rows = await self._rows(
+            _DECIDE,
+            log_id,
+            min(commit.epoch for commit in commits),
+            [str(xid) for xid in xids],
+            [commit.incarnation for commit in commits],
+            [commit.sequence for commit in commits],
+        )
+        return [row.branch(log_id, xid) for row, xid in zip(rows, xids, strict=True)] if rows else []
 
     async def undo(self, log_id: str, votes: Sequence[tuple[Xid, Vote | None]]) -> list[bool]:
         """End branches that are not prepared as ROLLED_BACK, with their votes, None for a tombstone.
@@ -175,13 +185,12 @@ class BranchRows:
                 cursor = await session.connection.execute(query.encode(), (self._participant, log_id, *parameters))
             return frozenset(row[0] for row in await cursor.fetchall())
 
-    async def _found(self, query: str, log_id: str, xids: Sequence[Xid], *parameters: object) -> list[Branch]:
+    async def _rows(self, query: str, log_id: str, *parameters: object) -> list[_Row]:
         async with self._lane.session() as session:
             cursor = psycopg.AsyncCursor(session.connection, row_factory=args_row(_Row))
             with session.confirmed():
                 await cursor.execute(query.encode(), (self._participant, log_id, *parameters))
-            rows = await cursor.fetchall()
-        return [row.branch(log_id, xid) for row, xid in zip(rows, xids, strict=True)]
+            return await cursor.fetchall()
 
 
 class _Row(NamedTuple):

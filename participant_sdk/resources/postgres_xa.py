@@ -48,7 +48,7 @@ from participant_sdk.resources.postgres_finish import Gone, finish
 from participant_sdk.resources.postgres_lane import Lane
 from participant_sdk.resources.postgres_operations import XaOperation
 from participant_sdk.resources.postgres_prepare import EmbeddedKey, Preparing
-from participant_sdk.xa import RETRY, UNKNOWN_XID, Ack, AckKind, Decision, Heuristic, Vote, XaCode
+from participant_sdk.xa import RETRY, STALE, UNKNOWN_XID, Ack, AckKind, Decision, Heuristic, Vote, XaCode
 
 SWEEP_EVERY_S: Final = 10.0
 SWEEP_GRACE_S: Final = 60.0
@@ -162,9 +162,8 @@ class PostgresXaResource(Participant):
         """Store the decisions, then commit what is prepared."""
         acks: dict[Xid, Ack] = {}
         for commits in _by_log(branches):
-            found = await self._rows.decide(commits[0].log_id, commits)
-            acks.update(await self._ending.end(found, Decision.COMMIT))
-        return [acks[commit.xid] for commit in branches]
+            acks.update(await self._commit(commits))
+        return [acks.get(commit.xid, STALE) for commit in branches]
 
     async def rollback(self, branches: Sequence[Rollback]) -> Sequence[Ack]:
         """Roll back what is prepared or under way, and leave tombstones."""
@@ -266,7 +265,7 @@ class PostgresXaResource(Participant):
         return await self._rows.watermarks(log_id)
 
     async def adopt_epoch(self, log_id: str, epoch: int) -> int:
-        """Adopt a higher epoch, durably."""
+        """Adopt a higher epoch, durably, once no decision of a lower one can be stored any more."""
         return await self._rows.adopt_epoch(log_id, epoch)
 
     async def expire(self) -> int:
@@ -277,6 +276,17 @@ class PostgresXaResource(Participant):
             await self._drop_embedded(key)
             await self._rows.undo(key[0], [(key[1], EXPIRED_VOTE)])
         return len(late) + len(await self._rows.expire(EXPIRED_VOTE, SWEEP_GRACE_S))
+
+    async def _commit(self, commits: Sequence[Commit]) -> dict[Xid, Ack]:
+        """Commit branches of one log; those of an epoch below the one adopted are left out (R15)."""
+        log_id, epoch = commits[0].log_id, 0
+        while current := [commit for commit in commits if commit.epoch >= epoch]:
+            found = await self._rows.decide(log_id, current)
+            if found:
+                return await self._ending.end(found, Decision.COMMIT)
+            # It only rises, so each time there are fewer.
+            epoch = await self._rows.adopt_epoch(log_id, 0)
+        return {}
 
     async def _drop_embedded(self, key: EmbeddedKey) -> None:
         work = self._embedded.pop(key, None)

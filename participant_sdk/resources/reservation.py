@@ -41,9 +41,9 @@ from participant_sdk.resources import packed_arrays
 from participant_sdk.resources.admission import no_such_work, request_busy
 from participant_sdk.resources.postgres_errors import is_unreachable, is_worth_repeating, no_of
 from participant_sdk.resources.postgres_lane import Connection, Lane
-from participant_sdk.resources.reservation_batch import Batch, Found, Planned, ack_of, by_log
+from participant_sdk.resources.reservation_batch import Batch, Found, Planned, StaleError, ack_of, by_log
 from participant_sdk.resources.reservation_reading import BranchReading
-from participant_sdk.xa import RETRY, Ack, Decision, Vote, XaCode, invalid, transient_no
+from participant_sdk.xa import RETRY, STALE, Ack, Decision, Vote, XaCode, invalid, transient_no
 
 ATTEMPTS_MAX: Final = 3
 CONNECTIONS_DEFAULT: Final = 4
@@ -54,6 +54,8 @@ _SETTINGS: Final = {
     "lock_timeout": "2s",
     "statement_timeout": "30s",
     "idle_in_transaction_session_timeout": "30s",
+    # Functions that look twice must see twice.
+    "default_transaction_isolation": "read committed",
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
@@ -205,7 +207,7 @@ class ReservationResource(Participant):
             return 0 if row is None else int(row[0])
 
     async def adopt_epoch(self, log_id: str, epoch: int) -> int:
-        """Adopt a higher epoch, durably."""
+        """Adopt a higher epoch, durably, once the batches with Commits that have begun are over."""
         number, held = await self._ask(_ADOPT_EPOCH, {"log_id": log_id, "epoch": epoch})
         self._log_numbers[log_id] = number
         return held
@@ -247,7 +249,10 @@ class ReservationResource(Participant):
 
     async def _run(self, log: int, batch: Batch) -> Answers:
         """Run a batch in one call, and again where that may help. psycopg.Error when it does not."""
-        answers, busy = await self._repeat(log, batch)
+        try:
+            answers, busy = await self._repeat(log, batch)
+        except StaleError as stale:
+            return await self._run_current(log, batch, stale.epoch)
         if busy:
             held = [batch.prepares[at] for at in busy]
             votes = await self._refuse(log, [(prepare, request_busy(prepare)) for prepare in held])
@@ -256,6 +261,13 @@ class ReservationResource(Participant):
                 prepares[at] = vote
             answers = Answers(answers.commits, answers.rollbacks, prepares)
         return answers
+
+    async def _run_current(self, log: int, batch: Batch, epoch: int) -> Answers:
+        """Run a batch again without what is stale; it comes to an end, because epochs only rise (R15)."""
+        answers = await self._run(log, batch.without_stale(epoch))
+        acks = iter(answers.commits)
+        commits = [next(acks) if commit.epoch >= epoch else STALE for commit in batch.commits]
+        return Answers(commits, answers.rollbacks, answers.prepares)
 
     async def _repeat(self, log: int, batch: Batch) -> tuple[Answers, list[int]]:
         for left in reversed(range(ATTEMPTS_MAX)):

@@ -7,7 +7,7 @@ not the ordinary case; the answers to those are looked up in the table itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -17,6 +17,7 @@ from participant_sdk.resources import packed_arrays
 from participant_sdk.resources.stored_votes import answer_of, vote_of
 from participant_sdk.xa import DONE, PREPARED, RETRY, Ack, Heuristic, Vote
 
+_STALE: Final = 0
 _COMMITS: Final = 1
 _ROLLBACKS: Final = 2
 _PARTICIPANTS_KEPT: Final = 1_000
@@ -34,8 +35,16 @@ class Planned(NamedTuple):
     vote: Vote = PREPARED
 
 
+class StaleError(Exception):
+    """A Commit of the batch is of an epoch below ``epoch``, which is adopted. Nothing of the batch was done."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"epoch {epoch} is adopted")
+        self.epoch = epoch
+
+
 class Found(NamedTuple):
-    """A row that ``pincex.apply_batch`` returned: an exception."""
+    """A row that ``pincex.apply_current`` returned: an exception."""
 
     part: int
     at: int
@@ -59,6 +68,7 @@ class Batch:
         commits, prepares, planned = self.commits, self.prepares, self.planned
         return {
             "log": log,
+            "commit_epoch": min([commit.epoch for commit in commits], default=0),
             "commit_xids": packed_arrays.uuids([commit.xid for commit in commits]),
             "commit_incarnations": packed_arrays.bigints([commit.incarnation for commit in commits]),
             "commit_sequences": packed_arrays.bigints([commit.sequence for commit in commits]),
@@ -76,10 +86,14 @@ class Batch:
             + "]",
         }
 
+    def without_stale(self, epoch: int) -> Batch:
+        """The batch without its Commits of epochs below this one."""
+        return replace(self, commits=[commit for commit in self.commits if commit.epoch >= epoch])
+
     def answers(self, found: Sequence[Found]) -> tuple[Answers, list[int]]:
         """Read the answers, and the places of prepares whose request another live branch holds.
 
-        Nothing is stored of the latter yet.
+        Nothing is stored of the latter yet. StaleError where the database refused the whole.
         """
         commits = [DONE] * len(self.commits)
         rollbacks = [DONE] * len(self.rollbacks)
@@ -87,6 +101,8 @@ class Batch:
         busy: list[int] = []
         for row in found:
             at = row.at - 1
+            if row.part == _STALE:
+                raise StaleError(int(row.answer or 0))
             if row.part == _COMMITS:
                 commits[at] = _ack(row, BranchCall.COMMIT)
             elif row.part == _ROLLBACKS:

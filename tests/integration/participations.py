@@ -21,6 +21,7 @@ from sidecars.trading.operations import SERVICE as TRADING
 LOG_ID = "00000000000000aa"
 OTHER_LOG_ID = "00000000000000bb"
 INCARNATION = 1_700_000_000
+EPOCH = 1
 SERVICES = {"bookkeeper": BOOKKEEPER, "trading": TRADING}
 
 
@@ -46,7 +47,7 @@ class Participation:
     def decided(self, prepare: Prepare) -> Commit:
         """A Commit with the next sequence."""
         self.sequence += 1
-        return Commit(prepare.log_id, prepare.xid, INCARNATION, self.sequence)
+        return Commit(prepare.log_id, prepare.xid, INCARNATION, self.sequence, EPOCH)
 
     def rollback_of(self, prepare: Prepare) -> Rollback:
         return Rollback(prepare.log_id, prepare.xid)

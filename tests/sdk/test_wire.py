@@ -123,8 +123,10 @@ def test_a_frame_of_answers_survives(votes: dict[Xid, Vote], acks: dict[Xid, Ack
 def test_commits_keep_their_incarnation_and_sequence(orders: list[CommitOrder]) -> None:
     frame = resource_pb2.SessionRequest()
     write_commits(frame, orders)
-    read = {commit.xid: (commit.incarnation, commit.sequence) for commit in read_commits(frame.commits, LOG_ID)}
+    commits = read_commits(frame.commits, LOG_ID, 5)
+    read = {commit.xid: (commit.incarnation, commit.sequence) for commit in commits}
     assert read == {order.xid: (order.incarnation, order.sequence) for order in orders}
+    assert all(commit.epoch == 5 for commit in commits)
     assert len(frame.commits) == len(dict.fromkeys(order.incarnation for order in orders))
 
 
