@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from coordinator.commands import clients, recovery, resolving, servers
+from coordinator.commands import clients, conformance, recovery, resolving, servers
 
 
 def make_app() -> typer.Typer:
@@ -23,6 +23,7 @@ def make_app() -> typer.Typer:
     )(servers.run_sidecar)
     app.command("migrate")(servers.migrate)
     app.command("execute")(clients.execute)
+    app.command("conformance")(conformance.conformance)
     transactions = typer.Typer(
         help="Transactions: what is, what was, and the operator's hand on one.", no_args_is_help=True
     )

@@ -2,40 +2,74 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
 
 from pincex.tx.v1 import common_pb2, resource_pb2
 
 from participant_sdk.clock import Clock
-from participant_sdk.conformance.calls import CALL_TIMEOUT_S, Calls, Decided, Speaker
+from participant_sdk.conformance.asked import Asked
+from participant_sdk.conformance.calls import REFUSED, Calls, Decided, SessionCalls, Speaker, UnaryCalls, greeting_of
 from participant_sdk.conformance.exercise import Exercise
+from participant_sdk.conformance.line import Line
 from participant_sdk.conformance.report import expect
+from participant_sdk.conformance.words import Words, shown, shown_ack
 from participant_sdk.ids import Xid, XidSource
 from participant_sdk.participant import Operation
 
-if TYPE_CHECKING:
-    from pincex.tx.v1.resource_pb2_grpc import ResourceServiceAsyncStub
-
 REMAINING_MS: Final = 20_000
 TENANT: Final = "conformance"
+OTHER: Final = "the-other-one"
+LOOK_AGAIN_S: Final = 0.05
+
+
+class WorkOrder(NamedTuple):
+    """The branch that a service is asked to do one operation under, as a caller's headers would name it (R13)."""
+
+    log_id: str
+    xid: Xid
+    participant: str
+    branch_number: int
+    remaining_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the kit may do beside calling.
+
+    ``restart`` kills the participant as kill -9 does, starts it again at the same address, and returns. ``work``
+    has the service do one operation under a branch, and returns when that is done. ``asked_within_s`` is
+    how long a branch may be in doubt before it is asked about. ``host`` is where the kit's own coordinators
+    listen: the participant must be able to reach it.
+    """
+
+    restart: Callable[[], Awaitable[None]] | None = None
+    work: Callable[[WorkOrder], Awaitable[None]] | None = None
+    asked_within_s: float = 60.0
+    host: str = "127.0.0.1"
 
 
 @dataclass(slots=True)
 class Bench:
     """What a check has at hand. Mutable: it counts decisions.
 
-    ``calls`` sends branches, ``stub`` everything else.
+    ``calls`` sends branches, ``line`` everything else.
     """
 
     exercise: Exercise
-    stub: ResourceServiceAsyncStub
+    line: Line
     calls: Calls
     speaker: Speaker
+    asked: Asked
+    means: Means
     xids: XidSource
     clock: Clock
+    words: Words
     sequence: int = 0
     given_out: list[Xid] = field(default_factory=list[Xid])
 
@@ -47,7 +81,32 @@ class Bench:
 
     async def clean_up(self) -> None:
         """Roll back what a check that failed may have left prepared: it would stand in the next one's way."""
-        await self.calls.rollback(self.given_out)
+        await self.unary.rollback(self.given_out)
+
+    @property
+    def unary(self) -> UnaryCalls:
+        """Unary calls, whichever ``calls`` are."""
+        return UnaryCalls(self.line, self.speaker, self.words)
+
+    def of_log(self, log_id: str) -> Bench:
+        """A bench at which another log speaks, in unary calls."""
+        speaker = replace(self.speaker, log_id=log_id)
+        return replace(self, speaker=speaker, calls=UnaryCalls(self.line, speaker, self.words), sequence=0)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncGenerator[SessionCalls]:
+        """Open a session of its own for the time of the block. DeviationError if it is refused."""
+        calls = SessionCalls(self.line.stub.Session(), self.line, self.speaker, self.words)
+        try:
+            welcome = await calls.hello(self.greeting())
+            expect(not welcome.refusal, f"the session was refused: {welcome.refusal}")
+            yield calls
+        finally:
+            await calls.close()
+
+    def greeting(self) -> resource_pb2.HelloRequest:
+        """Make an introduction."""
+        return greeting_of(self.speaker, self.asked.addresses, self.clock.unix_ms())
 
     def request(self, xid: Xid, *operations: Operation, request_id: str = "") -> resource_pb2.PrepareRequest:
         """Make a Prepare that carries these operations."""
@@ -59,7 +118,7 @@ class Bench:
                 for it in operations
             ],
             remaining_ms=REMAINING_MS,
-            participants=[self.exercise.participant, "the-other-one"],
+            participants=[self.exercise.participant, OTHER],
             tenant=TENANT,
             request_id=request_id,
             request_digest=hashlib.sha256(request_id.encode()).digest() if request_id else b"",
@@ -92,15 +151,26 @@ class Bench:
     async def branch(self, xid: Xid) -> resource_pb2.Branch:
         """Show one branch."""
         request = resource_pb2.GetBranchRequest(xid=str(xid), log_id=self.speaker.log_id)
-        return (await self.stub.GetBranch(request, timeout=CALL_TIMEOUT_S)).branch
+        return (await self.line.branch(request)).branch
 
-    async def expect_phase(self, xid: Xid, phase: common_pb2.BranchPhase.ValueType) -> None:
-        """Raise DeviationError unless the branch is in this phase."""
+    async def expect_phase(self, xid: Xid, *phases: common_pb2.BranchPhase.ValueType, where: str = "") -> None:
+        """Raise DeviationError unless the branch is in one of these phases."""
         branch = await self.branch(xid)
-        seen = common_pb2.BranchPhase.Name(branch.phase)
-        expect(branch.phase == phase, f"the branch is {seen}, not {common_pb2.BranchPhase.Name(phase)}")
+        names = " or ".join(map(common_pb2.BranchPhase.Name, phases))
+        expect(branch.phase in phases, f"{where}the branch is {shown_phase(branch)}, not {names}")
 
-    async def listed(self, *, finished: bool = False, above: int = 0, page_size: int = 2) -> list[resource_pb2.Branch]:
+    async def comes_to(self, xid: Xid, phase: common_pb2.BranchPhase.ValueType, within_s: float) -> bool:
+        """Wait for the branch to come to this phase; whether it did. It is asked for, for lack of an event."""
+        ends_s = time.monotonic() + within_s
+        while (await self.branch(xid)).phase != phase:
+            if time.monotonic() >= ends_s:
+                return False
+            await asyncio.sleep(LOOK_AGAIN_S)
+        return True
+
+    async def listed(
+        self, *, finished: bool = False, above: Sequence[tuple[int, int]] = (), page_size: int = 2
+    ) -> list[resource_pb2.Branch]:
         """Read all pages of Recover. DeviationError for pages out of order or without end."""
         branches: list[resource_pb2.Branch] = []
         token = ""
@@ -108,9 +178,9 @@ class Bench:
             request = resource_pb2.RecoverRequest(
                 log_id=self.speaker.log_id, finished=finished, page_size=page_size, page_token=token
             )
-            if above:
-                request.above.add(incarnation=self.speaker.incarnation, sequence=above)
-            page = await self.stub.Recover(request, timeout=CALL_TIMEOUT_S)
+            for incarnation, sequence in above:
+                request.above.add(incarnation=incarnation, sequence=sequence)
+            page = await self.line.recover(request)
             expect(len(page.branches) <= page_size, f"a page of {len(page.branches)}, {page_size} were asked for")
             branches += page.branches
             xids = [branch.xid for branch in branches]
@@ -118,6 +188,12 @@ class Bench:
             token = page.next_page_token
             if not token:
                 return branches
+
+    async def marks(self) -> dict[int, int]:
+        """The watermarks that a Hello is answered with."""
+        hello = await self.calls.hello(self.greeting())
+        expect(not hello.refusal, f"Hello was refused: {hello.refusal}")
+        return {mark.incarnation: mark.sequence for mark in hello.watermarks}
 
     async def observed(self) -> Sequence[str]:
         """Run ``observe`` in a branch of its own; nothing where the exercise has none."""
@@ -128,16 +204,11 @@ class Bench:
         return tuple(vote.results)
 
 
-def shown(vote: common_pb2.Vote) -> str:
-    """Write a vote for a person."""
-    name = common_pb2.VoteKind.Name(vote.kind) if vote.kind in common_pb2.VoteKind.values() else str(vote.kind)
-    return f"{name} {vote.xa_code} {vote.reason} {vote.message}{' transient' if vote.transient else ''}".strip()
-
-
-def shown_ack(ack: common_pb2.Ack) -> str:
-    """Write an acknowledgement for a person."""
-    name = common_pb2.AckKind.Name(ack.kind) if ack.kind in common_pb2.AckKind.values() else str(ack.kind)
-    return f"{name} {ack.xa_code} {ack.message}".strip()
+def shown_phase(branch: resource_pb2.Branch) -> str:
+    """Write a branch's phase for a person."""
+    if branch.phase not in common_pb2.BranchPhase.values():
+        return str(branch.phase)
+    return common_pb2.BranchPhase.Name(branch.phase).removeprefix("BRANCH_PHASE_")
 
 
 def expect_ack(ack: common_pb2.Ack, *kinds: common_pb2.AckKind.ValueType) -> None:
@@ -147,5 +218,5 @@ def expect_ack(ack: common_pb2.Ack, *kinds: common_pb2.AckKind.ValueType) -> Non
 
 def expect_no(vote: common_pb2.Vote) -> None:
     """Raise DeviationError unless the vote is a "no", in a vote or as a refused request."""
-    refused = vote.kind == common_pb2.VOTE_KIND_UNSPECIFIED and vote.reason == "INVALID_ARGUMENT"
+    refused = vote.kind == common_pb2.VOTE_KIND_UNSPECIFIED and vote.reason == REFUSED
     expect(refused or vote.kind == common_pb2.VOTE_KIND_ROLLED_BACK, shown(vote))

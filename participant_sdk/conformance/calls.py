@@ -1,28 +1,24 @@
-"""The two ways to call a participant, unary and Session, behind one face: messages in, raw messages out.
-
-Nothing is translated: a wrong participant's wrong numbers must be seen as they are.
-"""
+"""The two ways to call a participant, unary and Session, behind one face: messages in, raw messages out."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import grpc
 from pincex.tx.v1 import common_pb2, resource_pb2
 
+from participant_sdk.conformance.line import CALL_TIMEOUT_S, Line, shown_status
 from participant_sdk.conformance.report import DeviationError
-from participant_sdk.ids import Xid
+from participant_sdk.conformance.words import Words
+from participant_sdk.ids import InvalidIdentifierError, Xid
 
-if TYPE_CHECKING:
-    # Generated for type checkers alone.
-    from pincex.tx.v1.resource_pb2_grpc import ResourceServiceAsyncStub
+SessionCall = grpc.aio.StreamStreamCall[resource_pb2.SessionRequest, resource_pb2.SessionResponse]
 
-    SessionCall = grpc.aio.StreamStreamCall[resource_pb2.SessionRequest, resource_pb2.SessionResponse]
-
-CALL_TIMEOUT_S: Final = 20.0
+REFUSED: Final = "INVALID_ARGUMENT"
 
 
 @dataclass(slots=True)
@@ -34,6 +30,18 @@ class Speaker:
     epoch: int
 
 
+def greeting_of(speaker: Speaker, addresses: Sequence[str], unix_ms: int) -> resource_pb2.HelloRequest:
+    """Make an introduction; ``addresses`` are whom to ask when in doubt."""
+    return resource_pb2.HelloRequest(
+        log_id=speaker.log_id,
+        coordinator="conformance",
+        incarnation=speaker.incarnation,
+        epoch=speaker.epoch,
+        coordinator_addresses=addresses,
+        clock_unix_ms=unix_ms,
+    )
+
+
 class Decided(NamedTuple):
     """A Commit to send."""
 
@@ -42,11 +50,31 @@ class Decided(NamedTuple):
     sequence: int
 
 
+def commit_request(speaker: Speaker, decided: Decided) -> resource_pb2.CommitRequest:
+    """Make a Commit."""
+    return resource_pb2.CommitRequest(
+        xid=str(decided.xid),
+        log_id=speaker.log_id,
+        incarnation=decided.incarnation,
+        sequence=decided.sequence,
+        epoch=speaker.epoch,
+    )
+
+
+def rollback_request(speaker: Speaker, xid: Xid) -> resource_pb2.RollbackRequest:
+    """Make a Rollback."""
+    return resource_pb2.RollbackRequest(xid=str(xid), log_id=speaker.log_id, epoch=speaker.epoch)
+
+
 class Calls(Protocol):
     """Sends branches, any number at once, and returns one answer for each, in order.
 
     A Prepare that is refused with INVALID_ARGUMENT gets the vote UNSPECIFIED with reason ``INVALID_ARGUMENT``.
     """
+
+    async def hello(self, request: resource_pb2.HelloRequest) -> resource_pb2.HelloResponse:
+        """Introduce oneself."""
+        ...
 
     async def prepare(self, requests: Sequence[resource_pb2.PrepareRequest]) -> list[common_pb2.Vote]:
         """Prepare; each request names its xid and log id."""
@@ -64,9 +92,14 @@ class Calls(Protocol):
 class UnaryCalls:
     """Each branch in a call of its own, all at once."""
 
-    def __init__(self, stub: ResourceServiceAsyncStub, speaker: Speaker) -> None:
-        self._stub = stub
+    def __init__(self, line: Line, speaker: Speaker, words: Words) -> None:
+        self._line = line
         self._speaker = speaker
+        self._words = words
+
+    async def hello(self, request: resource_pb2.HelloRequest) -> resource_pb2.HelloResponse:
+        """Introduce oneself."""
+        return await self._line.hello(request)
 
     async def prepare(self, requests: Sequence[resource_pb2.PrepareRequest]) -> list[common_pb2.Vote]:
         """Prepare, in as many calls."""
@@ -74,83 +107,77 @@ class UnaryCalls:
 
     async def commit(self, commits: Sequence[Decided]) -> list[common_pb2.Ack]:
         """Commit, in as many calls."""
-        requests = [
-            resource_pb2.CommitRequest(
-                xid=str(commit.xid),
-                log_id=self._speaker.log_id,
-                incarnation=commit.incarnation,
-                sequence=commit.sequence,
-                epoch=self._speaker.epoch,
-            )
-            for commit in commits
-        ]
-        answers = await asyncio.gather(*[self._stub.Commit(it, timeout=CALL_TIMEOUT_S) for it in requests])
-        return [answer.ack for answer in answers]
+        requests = [commit_request(self._speaker, commit) for commit in commits]
+        answers = await asyncio.gather(*map(self._line.commit, requests))
+        return [self._words.heard_ack(answer.ack) for answer in answers]
 
     async def rollback(self, xids: Sequence[Xid]) -> list[common_pb2.Ack]:
         """Roll back, in as many calls."""
-        requests = [
-            resource_pb2.RollbackRequest(xid=str(xid), log_id=self._speaker.log_id, epoch=self._speaker.epoch)
-            for xid in xids
-        ]
-        answers = await asyncio.gather(*[self._stub.Rollback(it, timeout=CALL_TIMEOUT_S) for it in requests])
-        return [answer.ack for answer in answers]
+        requests = [rollback_request(self._speaker, xid) for xid in xids]
+        answers = await asyncio.gather(*map(self._line.rollback, requests))
+        return [self._words.heard_ack(answer.ack) for answer in answers]
 
     async def _prepare(self, request: resource_pb2.PrepareRequest) -> common_pb2.Vote:
         try:
-            return (await self._stub.Prepare(request, timeout=CALL_TIMEOUT_S)).vote
+            return self._words.heard_vote((await self._line.prepare(request)).vote)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
                 raise
-            return common_pb2.Vote(reason="INVALID_ARGUMENT", message=error.details() or "")
+            return common_pb2.Vote(reason=REFUSED, message=error.details() or "")
 
 
 class SessionCalls:
     """Branches packed in frames of one session; what is asked together travels in one frame."""
 
-    def __init__(self, call: SessionCall, speaker: Speaker) -> None:
+    def __init__(self, call: SessionCall, line: Line, speaker: Speaker, words: Words) -> None:
         self._call = call
+        self._exchange = line.exchange
         self._speaker = speaker
+        self._words = words
+        self._hello: resource_pb2.HelloResponse | None = None
         self._votes: dict[Xid, common_pb2.Vote] = {}
         self._commits: dict[Xid, common_pb2.Ack] = {}
         self._rollbacks: dict[Xid, common_pb2.Ack] = {}
 
-    async def greet(self, hello: resource_pb2.HelloRequest) -> resource_pb2.HelloResponse:
-        """Send the first frame; return the participant's."""
-        await self._call.write(resource_pb2.SessionRequest(hello=hello, epoch=hello.epoch))
-        frame = await self._read()
-        if not frame.HasField("hello"):
-            raise DeviationError("the first frame of a session is no Hello")
-        return frame.hello
+    async def hello(self, request: resource_pb2.HelloRequest) -> resource_pb2.HelloResponse:
+        """Introduce oneself, first or again."""
+        await self._write(resource_pb2.SessionRequest(hello=request, epoch=request.epoch))
+        while self._hello is None:
+            await self._take()
+        hello, self._hello = self._hello, None
+        return hello
 
     async def close(self) -> None:
         """End the session."""
-        await self._call.done_writing()
+        # It may have ended already.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await self._call.done_writing()
         self._call.cancel()
 
     async def prepare(self, requests: Sequence[resource_pb2.PrepareRequest]) -> list[common_pb2.Vote]:
         """Prepare, in one frame."""
-        return (await self.together((), requests))[1]
+        return (await self.together(requests=requests)).votes
 
     async def commit(self, commits: Sequence[Decided]) -> list[common_pb2.Ack]:
         """Commit, in one frame."""
-        return (await self.together(commits, ()))[0]
+        return (await self.together(commits)).commits
 
     async def rollback(self, xids: Sequence[Xid]) -> list[common_pb2.Ack]:
         """Roll back, in one frame."""
-        batch = resource_pb2.RollbackBatch(xids=b"".join(xids))
-        await self._call.write(resource_pb2.SessionRequest(rollbacks=batch, epoch=self._speaker.epoch))
-        while not all(xid in self._rollbacks for xid in xids):
-            await self._take()
-        return [self._rollbacks.pop(xid) for xid in xids]
+        return (await self.together(rollbacks=xids)).rollbacks
 
     async def together(
-        self, commits: Sequence[Decided], requests: Sequence[resource_pb2.PrepareRequest]
-    ) -> tuple[list[common_pb2.Ack], list[common_pb2.Vote]]:
-        """Commit and prepare, in one frame."""
+        self,
+        commits: Sequence[Decided] = (),
+        rollbacks: Sequence[Xid] = (),
+        requests: Sequence[resource_pb2.PrepareRequest] = (),
+    ) -> Together:
+        """Commit, roll back and prepare, in one frame."""
         frame = resource_pb2.SessionRequest(epoch=self._speaker.epoch)
         for commit in commits:
             frame.commits.add(xids=commit.xid, incarnation=commit.incarnation, sequences=[commit.sequence])
+        if rollbacks:
+            frame.rollbacks.xids = b"".join(rollbacks)
         xids = [Xid.parse(request.xid) for request in requests]
         for request in requests:
             packed = frame.prepares.requests.add()
@@ -158,25 +185,65 @@ class SessionCalls:
             packed.ClearField("xid")
             packed.ClearField("log_id")
         frame.prepares.xids = b"".join(xids)
-        await self._call.write(frame)
+        await self._write(frame)
         decided = [commit.xid for commit in commits]
-        while not (all(xid in self._commits for xid in decided) and all(xid in self._votes for xid in xids)):
+        while not (
+            all(xid in self._commits for xid in decided)
+            and all(xid in self._rollbacks for xid in rollbacks)
+            and all(xid in self._votes for xid in xids)
+        ):
             await self._take()
-        return [self._commits.pop(xid) for xid in decided], [self._votes.pop(xid) for xid in xids]
+        return Together(
+            [self._commits.pop(xid) for xid in decided],
+            [self._rollbacks.pop(xid) for xid in rollbacks],
+            [self._votes.pop(xid) for xid in xids],
+        )
+
+    async def _write(self, frame: resource_pb2.SessionRequest) -> None:
+        self._exchange.sent("Session", frame)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._call.write(frame)
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError) as error:
+            raise DeviationError(f"the session ended: {await self._ending()}") from error
 
     async def _take(self) -> None:
         frame = await self._read()
-        for xid in Xid.unpack(frame.votes.prepared_xids):
-            self._votes[xid] = common_pb2.Vote(kind=common_pb2.VOTE_KIND_PREPARED)
-        self._votes.update(zip(Xid.unpack(frame.votes.xids), frame.votes.votes, strict=True))
-        for batch, acks in ((frame.commit_acks, self._commits), (frame.rollback_acks, self._rollbacks)):
-            for xid in Xid.unpack(batch.done_xids):
-                acks[xid] = common_pb2.Ack(kind=common_pb2.ACK_KIND_DONE)
-            acks.update(zip(Xid.unpack(batch.xids), batch.acks, strict=True))
+        self._exchange.came("Session", frame)
+        if frame.HasField("hello"):
+            self._hello = frame.hello
+        try:
+            for xid in Xid.unpack(frame.votes.prepared_xids):
+                self._votes[xid] = common_pb2.Vote(kind=common_pb2.VOTE_KIND_PREPARED)
+            votes = zip(Xid.unpack(frame.votes.xids), frame.votes.votes, strict=True)
+            self._votes.update((xid, self._words.heard_vote(vote)) for xid, vote in votes)
+            for batch, acks in ((frame.commit_acks, self._commits), (frame.rollback_acks, self._rollbacks)):
+                for xid in Xid.unpack(batch.done_xids):
+                    acks[xid] = common_pb2.Ack(kind=common_pb2.ACK_KIND_DONE)
+                others = zip(Xid.unpack(batch.xids), batch.acks, strict=True)
+                acks.update((xid, self._words.heard_ack(ack)) for xid, ack in others)
+        except (ValueError, InvalidIdentifierError) as error:
+            raise DeviationError(f"a frame whose columns do not fit together: {error}") from error
 
     async def _read(self) -> resource_pb2.SessionResponse:
-        async with asyncio.timeout(CALL_TIMEOUT_S):
-            frame = await self._call.read()
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                frame = await self._call.read()
+        except TimeoutError as error:
+            raise DeviationError(f"no answer in the session for {CALL_TIMEOUT_S:.0f} s") from error
+        except grpc.aio.AioRpcError as error:
+            raise DeviationError(f"the session ended: {shown_status(error)}") from error
         if not isinstance(frame, resource_pb2.SessionResponse):
-            raise DeviationError("the session ended before every branch was answered")
+            raise DeviationError(f"the session ended before every branch was answered: {await self._ending()}")
         return frame
+
+    async def _ending(self) -> str:
+        return f"{(await self._call.code()).name} {await self._call.details()}".strip()
+
+
+class Together(NamedTuple):
+    """The answers to one frame."""
+
+    commits: list[common_pb2.Ack]
+    rollbacks: list[common_pb2.Ack]
+    votes: list[common_pb2.Vote]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Final
 
 from participant_sdk.exact_json import Exact, InvalidJsonError, loads_object
@@ -12,6 +13,9 @@ from participant_sdk.ids import check_participant
 from participant_sdk.participant import Operation
 
 SIDE_BY_SIDE: Final = 3
+
+_OPTIONAL: Final = ("read", "observe", "slow")
+_EXAMPLES: Final = files("participant_sdk.conformance") / "examples"
 
 
 class InvalidExerciseError(ValueError):
@@ -25,7 +29,9 @@ class Exercise:
     ``yes``: three or more that can always be prepared, again and again, and side by side.
     ``no``: the business always says no to it. ``invalid``: its parameters are wrong.
     ``read``: changes nothing, and returns something. ``observe``: a read whose result changes when the first
-    of ``yes`` is committed, and at no other time; without one, the kit cannot see effects. Both may be None.
+    of ``yes`` is committed, and at no other time; without one, the kit cannot see effects. ``slow``: like the
+    first of ``yes``, but it takes at least 300 ms until it is prepared. These three may be None.
+    ``setup``: run once before all, each by itself; a "no" to one is taken as "done before".
     """
 
     participant: str
@@ -34,6 +40,8 @@ class Exercise:
     invalid: Operation
     read: Operation | None = None
     observe: Operation | None = None
+    slow: Operation | None = None
+    setup: tuple[Operation, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.yes) < SIDE_BY_SIDE:
@@ -47,29 +55,54 @@ def read_exercise(text: str) -> Exercise:
     """
     try:
         values = loads_object(text)
+    except InvalidJsonError as error:
+        raise InvalidExerciseError(f"the exercise: {error}") from error
+    try:
         participant = check_participant(str(values.pop("participant", "")))
-    except (InvalidJsonError, ValueError) as error:
+    except ValueError as error:
         raise InvalidExerciseError(f"participant: {error}") from error
-    several = values.pop("yes", None)
-    if not isinstance(several, list):
-        raise InvalidExerciseError("yes: a list of operations")
-    yes = tuple(_operation(participant, value, f"yes[{at}]") for at, value in enumerate(several))
+    optional = {key: _operation(participant, values.pop(key), key) for key in _OPTIONAL if key in values}
     exercise = Exercise(
         participant,
-        yes,
+        _several(participant, values.pop("yes", None), "yes"),
         _operation(participant, values.pop("no", None), "no"),
         _operation(participant, values.pop("invalid", None), "invalid"),
-        _operation(participant, values.pop("read"), "read") if "read" in values else None,
-        _operation(participant, values.pop("observe"), "observe") if "observe" in values else None,
+        optional.get("read"),
+        optional.get("observe"),
+        optional.get("slow"),
+        _several(participant, values.pop("setup", ()), "setup"),
     )
     for key in values:
         raise InvalidExerciseError(f"{key}: no such key")
     return exercise
 
 
+def example_names() -> tuple[str, ...]:
+    """The participants that an exercise is shipped for."""
+    return tuple(sorted(file.name.removesuffix(".json") for file in _EXAMPLES.iterdir() if file.name.endswith(".json")))
+
+
+def example(participant: str) -> str:
+    """The text of the exercise that is shipped for a participant. InvalidExerciseError where there is none."""
+    if participant not in example_names():
+        raise InvalidExerciseError(
+            f"there is no example for {participant!r}; there are {', '.join(example_names())}: write an exercise"
+        )
+    return (_EXAMPLES / f"{participant}.json").read_text(encoding="utf-8")
+
+
+def _several(participant: str, value: Exact, key: str) -> tuple[Operation, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InvalidExerciseError(f"{key}: a list of operations")
+    return tuple(_operation(participant, each, f"{key}[{at}]") for at, each in enumerate(value))
+
+
 def _operation(participant: str, value: Exact, key: str) -> Operation:
     if not isinstance(value, Mapping) or not isinstance(value.get("operation"), str):
         raise InvalidExerciseError(f"{key}: an object with the keys operation and parameters")
+    for name in value:
+        if name not in {"operation", "parameters"}:
+            raise InvalidExerciseError(f"{key}.{name}: no such key")
     parameters = value.get("parameters", {})
     # Numbers are read as decimals; as text they come out as they went in.
     return Operation(participant, str(value["operation"]), json.dumps(parameters, default=str))

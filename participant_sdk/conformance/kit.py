@@ -8,140 +8,181 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+import time
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from typing import Final
 
 import grpc
-from pincex.tx.v1.resource_pb2_grpc import ResourceServiceStub
+from pincex.tx.v1 import common_pb2
 
 from participant_sdk.clock import Clock, SystemClock
-from participant_sdk.conformance import end_checks, vote_checks
-from participant_sdk.conformance.bench import Bench
-from participant_sdk.conformance.calls import Calls, SessionCalls, Speaker, UnaryCalls
+from participant_sdk.conformance.asked import answering
+from participant_sdk.conformance.bench import Bench, Means
+from participant_sdk.conformance.calls import Speaker, UnaryCalls, greeting_of
+from participant_sdk.conformance.catalogue import SESSION, UNARY, Check, checks
 from participant_sdk.conformance.exercise import Exercise
-from participant_sdk.conformance.report import DeviationError, Finding, Report
+from participant_sdk.conformance.line import Line, shown_status
+from participant_sdk.conformance.report import DeviationError, Finding, Report, SkippedError, Verdict
+from participant_sdk.conformance.words import Words
 from participant_sdk.ids import XidSource
 
-if TYPE_CHECKING:
-    from pincex.tx.v1.resource_pb2_grpc import ResourceServiceAsyncStub
-
 CHECK_TIMEOUT_S: Final = 60.0
-UNARY: Final = "unary"
-SESSION: Final = "session"
+REACH_TIMEOUT_S: Final = 10.0
 
 
-class Check(NamedTuple):
-    """One check of one rule; its docstring says what must be."""
-
-    rule: str
-    run: Callable[[Bench], Awaitable[None]]
-    only_over: str = ""
-    needs_read: bool = False
-
-    def applies(self, bench: Bench, over: str) -> bool:
-        """Whether it can be run at all, over this way of calling and with this exercise."""
-        can_read = bench.exercise.read is not None or bench.exercise.observe is not None
-        return self.only_over in ("", over) and (can_read or not self.needs_read)
-
-    @property
-    def name(self) -> str:
-        """The check's name as words."""
-        return self.run.__name__.replace("_", " ")
+class UnreachableError(Exception):
+    """Nothing answers at the address."""
 
 
-# The epoch rises in the last one, so it comes last.
-CHECKS: Final = (
-    Check("R10", end_checks.clocks_apart_are_refused),
-    Check("R8", vote_checks.a_yes_is_prepared_and_shown),
-    Check("R3", vote_checks.a_no_is_rolled_back_with_its_reason),
-    Check("R3", vote_checks.invalid_parameters_are_named),
-    Check("R3", vote_checks.an_unknown_operation_is_a_no),
-    Check("R17", vote_checks.malformed_parameters_are_a_no),
-    Check("R8", vote_checks.a_duplicate_gets_the_stored_vote),
-    Check("R13", vote_checks.a_read_votes_read_only, needs_read=True),
-    Check("R10", vote_checks.a_late_prepare_meets_the_tombstone),
-    Check("R10", vote_checks.an_old_xid_is_refused),
-    Check("R16", vote_checks.no_time_left_is_no_yes),
-    Check("R13", vote_checks.work_that_was_never_done_is_xaer_nota),
-    Check("R13", vote_checks.no_work_at_all_is_a_no),
-    Check("R3", vote_checks.another_live_branch_of_a_request_is_transient),
-    Check("R17", vote_checks.one_bad_branch_fails_nothing_else),
-    Check("R17", vote_checks.a_frame_may_carry_both_halves, only_over=SESSION),
-    Check("R11", end_checks.commit_of_an_unknown_branch_is_a_hazard),
-    Check("R9", end_checks.a_commit_takes_effect_once),
-    Check("R9", end_checks.a_rollback_takes_no_effect),
-    Check("R10", end_checks.calls_in_any_order_follow_the_table),
-    Check("R18", end_checks.recovery_lists_what_is_in_doubt),
-    Check("R15", end_checks.finished_branches_and_watermarks_tell_the_sequence),
-    Check("R12", end_checks.an_operators_hand_is_kept_until_forgotten),
-    Check("R12", end_checks.a_hand_needs_a_reason_and_a_branch),
-    Check("R11", end_checks.an_unknown_branch_is_shown_as_unknown),
-    Check("R15", end_checks.a_lower_epoch_is_refused),
-)
+class Progress:
+    """Told of every finding as it is made, and of how many there will be. This one does nothing."""
+
+    def began(self, count: int, check: str) -> None:
+        """A check begins; ``count`` findings will be made in all."""
+
+    def found(self, finding: Finding) -> None:
+        """A check ended."""
 
 
-async def run(address: str, exercise: Exercise, *, clock: Clock | None = None) -> Report:
+async def run(
+    address: str,
+    exercise: Exercise,
+    means: Means | None = None,
+    *,
+    clock: Clock | None = None,
+    progress: Progress | None = None,
+) -> Report:
     """Check the participant at ``address`` (host:port), by unary calls and, where it is served, by Session.
 
-    Every deviation is a finding, and so is a call that fails or takes too long.
+    Every deviation is a finding, and so is a call that fails or takes too long. UnreachableError where nothing
+    answers at the address; OSError where ``means.host`` cannot be listened on.
     """
-    clock = clock or SystemClock()
+    clock, means, progress = clock or SystemClock(), means or Means(), progress or Progress()
+    began_s = time.monotonic()
     incarnation = clock.unix_ms() // 1000
     speaker = Speaker(secrets.token_hex(8), incarnation, incarnation)
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub: ResourceServiceAsyncStub = ResourceServiceStub(channel)
-        bench = Bench(exercise, stub, UnaryCalls(stub, speaker), speaker, XidSource(incarnation), clock)
-        findings = await _findings(bench, UNARY)
-        try:
-            served = (await stub.Hello(end_checks.greeting(bench))).session
-        except grpc.aio.AioRpcError:
-            # The unary checks have told of it.
-            served = False
-        if served:
-            async with _session(bench) as calls:
-                bench.calls = calls
-                findings += await _findings(bench, SESSION)
-    return Report(tuple(findings))
+    async with AsyncExitStack() as stack:
+        line = Line(address)
+        stack.push_async_callback(line.close)
+        await _reach(line, address)
+        asked = await stack.enter_async_context(answering(speaker, means.host))
+        words = Words()
+        calls = UnaryCalls(line, speaker, words)
+        bench = Bench(exercise, line, calls, speaker, asked, means, XidSource(incarnation), clock, words)
+        findings = await _Run(bench, progress).findings()
+    return Report(exercise.participant, address, tuple(findings), time.monotonic() - began_s)
 
 
-@asynccontextmanager
-async def _session(bench: Bench) -> AsyncGenerator[Calls]:
-    calls = SessionCalls(bench.stub.Session(), bench.speaker)
-    await calls.greet(end_checks.greeting(bench))
+async def name_of(address: str) -> str:
+    """Ask the participant at an address for its name. UnreachableError."""
+    unix_ms = SystemClock().unix_ms()
+    line = Line(address)
     try:
-        yield calls
+        await _reach(line, address)
+        # Refused or welcomed, by a log of its own, its name is told.
+        speaker = Speaker(secrets.token_hex(8), unix_ms // 1000, unix_ms // 1000)
+        return (await line.hello(greeting_of(speaker, (), unix_ms))).participant
+    except grpc.aio.AioRpcError as error:
+        raise UnreachableError(f"{address}: {shown_status(error)}") from error
+    except DeviationError as error:
+        raise UnreachableError(f"{address}: {error}") from error
     finally:
-        await calls.close()
+        await line.close()
 
 
-async def _findings(bench: Bench, over: str) -> list[Finding]:
-    findings: list[Finding] = []
-    for check in CHECKS:
-        if not check.applies(bench, over):
-            continue
-        seen = await _seen(bench, check)
-        findings.append(Finding(check.rule, check.name, over, not seen, seen))
-    return findings
+class _Run:
+    """One run: every check, over every way of calling that it is made by."""
+
+    def __init__(self, bench: Bench, progress: Progress) -> None:
+        self._bench = bench
+        self._progress = progress
+        self._checks = checks()
+        self._findings: list[Finding] = []
+
+    async def findings(self) -> list[Finding]:
+        """Make all checks."""
+        is_session_served = await self._set_up()
+        await self._make_all(UNARY)
+        if not is_session_served:
+            for check in self._checks:
+                if check.over == (SESSION,):
+                    self._found(check, SESSION, Verdict.SKIPPED, "Session is not served, Hello says")
+            return self._findings
+        async with AsyncExitStack() as stack:
+            try:
+                self._bench.calls = await stack.enter_async_context(self._bench.session())
+            except (DeviationError, grpc.aio.AioRpcError) as error:
+                for check in self._checks:
+                    if SESSION in check.over:
+                        self._found(check, SESSION, Verdict.FAILED, f"no session could be opened: {error}")
+            else:
+                await self._make_all(SESSION)
+        return self._findings
+
+    async def _set_up(self) -> bool:
+        """Introduce the kit and run the exercise's ``setup``; return whether Session is served."""
+        try:
+            welcome = await self._bench.line.hello(self._bench.greeting())
+            for operation in self._bench.exercise.setup:
+                xid = self._bench.an_xid()
+                if (await self._bench.prepare(xid, operation)).kind == common_pb2.VOTE_KIND_PREPARED:
+                    await self._bench.commit(xid)
+        except (grpc.aio.AioRpcError, DeviationError):
+            # The checks will tell of it.
+            return False
+        return welcome.session
+
+    async def _make_all(self, over: str) -> None:
+        for check in self._checks:
+            if over in check.over:
+                self._progress.began(self._count(), check.name)
+                await self._make(check, over)
+
+    async def _make(self, check: Check, over: str) -> None:
+        bench = self._bench
+        bench.given_out.clear()
+        bench.line.exchange.clear()
+        limit_s = CHECK_TIMEOUT_S + bench.means.asked_within_s
+        try:
+            seen = await _deviation(check.run(bench), limit_s)
+        except SkippedError as reason:
+            self._found(check, over, Verdict.SKIPPED, str(reason))
+            return
+        if not seen:
+            self._found(check, over, Verdict.PASSED)
+            return
+        self._found(check, over, Verdict.FAILED, seen, bench.line.exchange.lines())
+        await _deviation(bench.clean_up(), limit_s)
+
+    def _found(
+        self, check: Check, over: str, verdict: Verdict, seen: str = "", exchanged: tuple[str, ...] = ()
+    ) -> None:
+        finding = Finding(check.rule, check.name, over, verdict, check.wants, seen, exchanged)
+        self._findings.append(finding)
+        self._progress.found(finding)
+
+    def _count(self) -> int:
+        return sum(len(check.over) for check in self._checks)
 
 
-async def _seen(bench: Bench, check: Check) -> str:
-    """Run one check; return what was wrong, or nothing."""
-    bench.given_out.clear()
-    seen = await _deviation(check.run(bench))
-    if seen:
-        await _deviation(bench.clean_up())
-    return seen
-
-
-async def _deviation(running: Awaitable[None]) -> str:
+async def _reach(line: Line, address: str) -> None:
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
+        async with asyncio.timeout(REACH_TIMEOUT_S):
+            await line.channel.channel_ready()
+    except TimeoutError as error:
+        raise UnreachableError(f"{address}: nothing answers within {REACH_TIMEOUT_S:.0f} s") from error
+
+
+async def _deviation(running: Awaitable[None], limit_s: float) -> str:
+    """Await a check; return what was wrong, or nothing. SkippedError passes."""
+    try:
+        async with asyncio.timeout(limit_s):
             await running
     except DeviationError as error:
         return str(error) or "a deviation"
     except TimeoutError:
-        return f"no end within {CHECK_TIMEOUT_S:.0f} s"
+        return f"no end within {limit_s:.0f} s"
     except grpc.aio.AioRpcError as error:
-        return f"the call failed: {error.code().name} {error.details()}"
+        return f"the call failed: {shown_status(error)}"
     return ""
