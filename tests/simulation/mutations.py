@@ -3,22 +3,19 @@
     python -m tests.simulation.mutations                 each of them, in a process of its own
     python -m tests.simulation.mutations COMMIT_SENT_EARLY --seeds 20
 
-A patch lives in the process that asked for it and nowhere else: an import hook compiles the
-patched text. A patch whose text is not there exactly once fails: the product moved on.
+A patch lives in the process that asked for it and nowhere else (``tests/patching.py``). One whose
+text is not there exactly once fails: the product moved on.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import subprocess
 import sys
-from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, SourceFileLoader
-from types import CodeType, ModuleType
 from typing import Final, NamedTuple, cast
+
+from tests import patching
 
 SEEDS: Final = 40
 # Not 1, which is Python's own for an exception.
@@ -187,48 +184,9 @@ MUTATIONS: Final = (
 )
 
 
-class _Patched(SourceFileLoader):
-    """Loads one module from its file's text, patched."""
-
-    def __init__(self, mutation: Mutation, path: str) -> None:
-        super().__init__(mutation.module, path)
-        self._mutation = mutation
-
-    def get_code(self, fullname: str) -> CodeType:
-        """Compile the patched text; nothing of it is cached."""
-        text = self.get_data(self.path).decode()
-        if (count := text.count(self._mutation.before)) != 1:
-            raise ImportError(f"{self._mutation.name} does not apply to {fullname}: its text is there {count} times")
-        return compile(text.replace(self._mutation.before, self._mutation.after), self.path, "exec")
-
-
-class _Hook(MetaPathFinder):
-    """Finds the mutated module, and leaves every other to Python."""
-
-    def __init__(self, mutation: Mutation) -> None:
-        self._mutation = mutation
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Name the loader of the mutated module."""
-        if fullname != self._mutation.module:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        sys.meta_path.insert(0, self)
-        if spec is None or spec.origin is None:
-            raise ImportError(f"{fullname} is not there to be mutated")
-        return importlib.util.spec_from_file_location(
-            fullname, spec.origin, loader=_Patched(self._mutation, spec.origin)
-        )
-
-
 def run_mutated(mutation: Mutation, seeds: int, start: int) -> int:
     """Run seeds on the mutated product, in this process, until one notices."""
-    if mutation.module in sys.modules:
-        raise RuntimeError(f"{mutation.module} is imported already, unmutated")
-    sys.meta_path.insert(0, _Hook(mutation))
+    patching.install({mutation.module: patching.replacing(mutation.name, mutation.before, mutation.after)})
     seeds_module = importlib.import_module("tests.simulation.seeds")
     faults = importlib.import_module("tests.simulation.faults")
     for seed in range(start, start + seeds):
