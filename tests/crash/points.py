@@ -264,7 +264,7 @@ _XA: Final = (
     _xa(
         "XA_DECIDED",
         module="participant_sdk.resources.postgres_xa",
-        function="PostgresXaResource.commit",
+        function="PostgresXaResource._commit",
         where=_AFTER,
         anchor="found = await self._rows.decide(",
     ),
