@@ -7,7 +7,7 @@ run the same parts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -25,6 +25,7 @@ from coordinator.log.decision_log import DecisionLog, Incarnation, Standing
 from coordinator.log.group_commit import GroupCommit
 from coordinator.log.reported import Reported
 from coordinator.measured_events import MeasuredEvents
+from coordinator.open_heuristics import OpenHeuristics
 from coordinator.passes import DEFAULT_PASSES, PassSettings
 from coordinator.peers import Peers
 from coordinator.protocol.effects import DecisionRecord
@@ -40,6 +41,7 @@ from coordinator.telemetry import Telemetry
 from coordinator.visits import Visits
 from participant_sdk.clock import Clock
 from participant_sdk.hello import Introduction
+from participant_sdk.ids import Xid
 from participant_sdk.link import Link
 from participant_sdk.resource_calls import Access
 
@@ -72,6 +74,7 @@ class Assembly:
     recovery: Recovery
     passes: RecoveryPasses
     resolution: Resolution
+    open_heuristics: OpenHeuristics
 
     async def run(self) -> None:
         """Work until cancelled. An exception group of IncarnationEndedError when the incarnation may write no more."""
@@ -85,6 +88,7 @@ class Assembly:
                 tasks.create_task(self.reports.run())
                 tasks.create_task(self.recovery.run())
                 tasks.create_task(self.passes.run())
+                tasks.create_task(self.open_heuristics.run())
                 for link in self.links.values():
                     tasks.create_task(link.run())
         finally:
@@ -101,6 +105,7 @@ class _Core:
     life: IncarnationLife
     recovery: Recovery
     heuristics: HeuristicKeeper
+    open_heuristics: OpenHeuristics
     reports: Reports
     awaited: Awaited
     links: Mapping[str, Link]
@@ -139,7 +144,7 @@ def assemble(
         clock=clock,
         on_ended=telemetry.passed,
     )
-    expose(engine, commit, core.links, passes, telemetry)
+    expose(engine, commit, core.links, passes, core.open_heuristics, telemetry)
     return Assembly(
         engine,
         inquiries,
@@ -153,7 +158,18 @@ def assemble(
         Holding(log, incarnation, calls, lambda: _introduction(incarnation, life.standing), clock=clock),
         core.recovery,
         passes,
-        Resolution(engine, inquiries, log, calls, redriving, Doubts(engine, inquiries, log, calls, life)),
+        Resolution(
+            engine,
+            inquiries,
+            log,
+            calls,
+            redriving,
+            Doubts(engine, inquiries, log, calls, life),
+            heuristics=core.heuristics,
+            open_heuristics=core.open_heuristics,
+            on_forced=telemetry.forced,
+        ),
+        core.open_heuristics,
     )
 
 
@@ -195,7 +211,8 @@ def _core(
 
     life = IncarnationLife(log, commit, clock=clock, on_adopted=recovery.adopt, on_standing=take_standing)
     recovery.connect(life)
-    heuristics = HeuristicKeeper(log, random=random, on_recorded=engine.heuristics_recorded)
+    open_heuristics = OpenHeuristics(log)
+    heuristics = _keeper(log, engine, open_heuristics, random)
     reports = Reports(log, reported, engine, settings.timing, random=random, telemetry=telemetry)
     awaited = Awaited()
     events = MeasuredEvents(engine, reports, awaited, clock, telemetry)
@@ -215,7 +232,15 @@ def _core(
     links = {name: link_to(name, access) for name, access in participants.items()}
     engine.connect(links, commit, life, heuristics)
     reports.connect(links)
-    return _Core(engine, reported, commit, life, recovery, heuristics, reports, awaited, links)
+    return _Core(engine, reported, commit, life, recovery, heuristics, open_heuristics, reports, awaited, links)
+
+
+def _keeper(log: DecisionLog, engine: Engine, open_heuristics: OpenHeuristics, random: Random) -> HeuristicKeeper:
+    def recorded(xids: Sequence[Xid]) -> None:
+        open_heuristics.look_soon()
+        engine.heuristics_recorded(xids)
+
+    return HeuristicKeeper(log, random=random, on_recorded=recorded)
 
 
 def _introduction(own: Incarnation, standing: Standing | None) -> Introduction:

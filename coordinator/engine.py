@@ -45,11 +45,12 @@ from coordinator.resending import Resending
 from coordinator.running import Finished, History, Running
 from coordinator.watching import Watchers
 from participant_sdk.clock import Clock
-from participant_sdk.hello import Welcome
 from participant_sdk.ids import RequestId, Xid, XidSource
 from participant_sdk.link import Link
 from participant_sdk.participant import Operation
 from participant_sdk.xa import Ack, Decision, Vote
+
+PRESUMED: Final = "PRESUMED"
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -178,7 +179,7 @@ class Engine:
         now_s = self._clock.monotonic_s()
         running = Running(Transaction(xid, now_s, self._timing), now_s, xid.unix_ms)
         self._running[xid] = running
-        return self._close(running, "PRESUMED", "a participant asked, and nothing was decided")
+        return self._close(running, PRESUMED, "somebody asked, and nothing was decided")
 
     # What is shown.
 
@@ -245,9 +246,8 @@ class Engine:
                 running.tell(unix_ms, "acknowledged", participant, ack.kind.name)
                 self._take(running, events.Acknowledged(participant, ack), now_s)
 
-    def link_up(self, participant: str, welcome: Welcome) -> None:
+    def link_up(self, participant: str) -> None:
         """A session to this participant is open: send again what it is owed."""
-        _LOG.info("participant_up", participant=participant, epoch=welcome.epoch)
         self.resending.soon(participant)
 
     def link_down(self, participant: str, reason: str) -> None:

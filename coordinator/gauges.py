@@ -8,6 +8,7 @@ from typing import Final
 from coordinator.engine import Engine
 from coordinator.log.group_commit import GroupCommit
 from coordinator.metrics import Level
+from coordinator.open_heuristics import OpenHeuristics
 from coordinator.recovery_passes import RecoveryPasses
 from coordinator.telemetry import Telemetry
 from participant_sdk.breaker import BreakerState
@@ -17,7 +18,12 @@ _BREAKER_LEVELS: Final = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 1.0,
 
 
 def expose(
-    engine: Engine, commit: GroupCommit, links: Mapping[str, Link], passes: RecoveryPasses, telemetry: Telemetry
+    engine: Engine,
+    commit: GroupCommit,
+    links: Mapping[str, Link],
+    passes: RecoveryPasses,
+    open_heuristics: OpenHeuristics,
+    telemetry: Telemetry,
 ) -> None:
     """Have the gauges read from these parts."""
     telemetry.level(Level.IN_FLIGHT, lambda: engine.in_flight)
@@ -29,6 +35,7 @@ def expose(
         telemetry.level(Level.IN_DOUBT, _in_doubt(passes, name), name)
         telemetry.level(Level.IN_DOUBT_AGE, _in_doubt_age(passes, name), name)
     telemetry.level(Level.ATTENTION, lambda: passes.attention_count)
+    telemetry.level(Level.OPEN_HEURISTICS, lambda: open_heuristics.count)
     telemetry.level(Level.HELD, lambda: float(bool(passes.held)))
 
 

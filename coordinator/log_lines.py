@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import MutableMapping
 from typing import Final, TextIO
 
 import structlog
+
+from coordinator.bursts import Bursts, Event
 
 FLUSH_AFTER_S: Final = 0.05
 BUFFER_MAX_CHARS: Final = 64 * 1024
@@ -25,7 +26,6 @@ LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-Event = MutableMapping[str, object]
 
 
 class LineWriter:
@@ -102,7 +102,7 @@ def make_logger(writer: LineWriter, level: str) -> structlog.typing.FilteringBou
     """A logger of its own for this writer, from this level up: timestamp, level, message, then fields."""
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         _LineLogger(writer),
-        processors=_processors(),
+        processors=_processors(writer, level),
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
     )
     return logger
@@ -111,7 +111,7 @@ def make_logger(writer: LineWriter, level: str) -> structlog.typing.FilteringBou
 def capture(writer: LineWriter, level: str) -> None:
     """Send what modules log, by structlog or by the standard library, to this writer: for the whole process."""
     structlog.configure(
-        processors=_processors(),
+        processors=_processors(writer, level),
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=lambda *_: _LineLogger(writer),
         cache_logger_on_first_use=True,
@@ -134,11 +134,17 @@ class _Bridge(logging.Handler):
         self._logger.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
 
 
-def _processors() -> list[structlog.typing.Processor]:
+def _processors(writer: LineWriter, level: str) -> list[structlog.typing.Processor]:
     timestamps = Timestamps()
+    render = structlog.processors.JSONRenderer(default=str)
 
     def order(_logger: object, name: str, event: Event) -> Event:
         now = timestamps.at(time.time_ns() // 1_000_000)
-        return {"timestamp": now, "level": name, "message": event.pop("event"), **event}
+        # A line that was demoted brings its level.
+        return {"timestamp": now, "level": event.pop("level", name), "message": event.pop("event"), **event}
 
-    return [structlog.processors.format_exc_info, order, structlog.processors.JSONRenderer(default=str)]
+    def sum_up(name: str, event: Event) -> None:
+        writer.now(str(render(None, name, order(None, name, event))))
+
+    bursts = Bursts(sum_up, writes_info=LEVELS[level] <= logging.INFO)
+    return [bursts, structlog.processors.format_exc_info, order, render]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+import structlog
 
 from coordinator.awaited import Awaited
 from coordinator.engine import Engine
@@ -14,6 +17,8 @@ from participant_sdk.hello import Welcome
 from participant_sdk.ids import Xid
 from participant_sdk.xa import Ack, Decision, Vote
 
+_LOG: Final = structlog.get_logger(__name__)
+
 
 class MeasuredEvents:
     """Times every answer of a participant on its way to the engine, and has its welcomes judged.
@@ -21,7 +26,7 @@ class MeasuredEvents:
     A Prepare is counted from the transaction's begin, which sends it; phase two from the decision.
     """
 
-    __slots__ = ("_awaited", "_clock", "_engine", "_reports", "_telemetry")
+    __slots__ = ("_awaited", "_clock", "_engine", "_reports", "_telemetry", "_up")
 
     def __init__(self, engine: Engine, reports: Reports, awaited: Awaited, clock: Clock, telemetry: Telemetry) -> None:
         self._awaited = awaited
@@ -29,6 +34,7 @@ class MeasuredEvents:
         self._reports = reports
         self._clock = clock
         self._telemetry = telemetry
+        self._up: set[str] = set()
 
     def voted(self, participant: str, votes: Sequence[tuple[Xid, Vote]]) -> None:
         """Votes came."""
@@ -55,11 +61,15 @@ class MeasuredEvents:
         self._awaited.acknowledged(participant, verb, acks)
 
     def link_up(self, participant: str, welcome: Welcome) -> None:
-        """A participant answered an introduction."""
+        """A participant answered an introduction: the first of its session, or one that came since."""
+        if participant not in self._up:
+            self._up.add(participant)
+            _LOG.info("participant_up", participant=participant, epoch=welcome.epoch)
         self._reports.welcomed(participant, welcome)
-        self._engine.link_up(participant, welcome)
+        self._engine.link_up(participant)
 
     def link_down(self, participant: str, reason: str) -> None:
         """A session was lost."""
+        self._up.discard(participant)
         self._reports.lost(participant)
         self._engine.link_down(participant, reason)

@@ -54,7 +54,11 @@ class Count(Enum):
     """What is counted: name, meaning, labels."""
 
     TRANSACTIONS = ("pincex_transactions", "Transactions finished", ("outcome",))
-    HEURISTICS = ("pincex_heuristics", "Transactions that ended against their decision", ("heuristic",))
+    HEURISTICS = (
+        "pincex_heuristics",
+        "Transactions that ended against their decision, and branches forced by a coordinator where none was known",
+        ("heuristic",),
+    )
     REFUSED = ("pincex_requests_refused", "Requests that got an error in place of an outcome", ("door", "reason"))
     PASSES = ("pincex_recovery_passes", "Recovery passes that ended", ("scope",))
     RECOVERED = (
@@ -104,6 +108,11 @@ class Level(Enum):
         ("participant",),
     )
     ATTENTION = ("pincex_transactions_needing_attention", "Transactions that need an operator", ())
+    OPEN_HEURISTICS = (
+        "pincex_heuristics_open",
+        "Branches that ended by hand and are not forgotten; of more than 1000 that many are counted",
+        (),
+    )
     HELD = ("pincex_log_held", "1 where the decision log is in HOLD", ())
 
 

@@ -8,7 +8,7 @@ leaves at least as much written as was done.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,8 +25,10 @@ from coordinator.errors import (
     UnavailableError,
     WrongPhaseError,
 )
+from coordinator.heuristic_keeper import HeuristicKeeper
 from coordinator.inquiries import Inquiries
 from coordinator.log.decision_log import DecisionLog, LogUnavailableError, LogUncertainError, OperatorAction
+from coordinator.open_heuristics import OpenHeuristics
 from coordinator.protocol import heuristics
 from coordinator.protocol.effects import HeuristicRecord
 from coordinator.protocol.phases import FINISHED, Phase
@@ -63,6 +65,10 @@ class Resolution:
         calls: Mapping[str, ResourceCalls],
         redriving: Redriving,
         doubts: Doubts,
+        *,
+        heuristics: HeuristicKeeper,
+        open_heuristics: OpenHeuristics,
+        on_forced: Callable[[Heuristic], None],
     ) -> None:
         self._engine = engine
         self._inquiries = inquiries
@@ -70,6 +76,9 @@ class Resolution:
         self._calls = calls
         self._redriving = redriving
         self._doubts = doubts
+        self._heuristics = heuristics
+        self._open_heuristics = open_heuristics
+        self._on_forced = on_forced
 
     async def list_in_doubt(self, participant: str, token: str, limit: int) -> InDoubtPage:
         """Branches in doubt or ended by hand, of one participant or (empty) of all, oldest first.
@@ -145,6 +154,7 @@ class Resolution:
                 f"transaction {xid}: the decision log cannot be had, so its heuristic end stays: {error}; send again",
                 xid=xid,
             ) from error
+        await self._open_heuristics.look()
         _LOG.warning("heuristic_forgotten", transaction_id=str(xid), reason=reason)
         return tuple(record.participant for record in kept)
 
@@ -251,8 +261,11 @@ class Resolution:
                 code="NOT_IN_DOUBT",
                 xid=xid,
             )
+        record = HeuristicRecord(xid, participant, heuristic, reason)
+        if self._heuristics.is_news(record):
+            self._on_forced(heuristic)
         try:
-            await self._log.record_heuristics([HeuristicRecord(xid, participant, heuristic, reason)])
+            await self._log.record_heuristics([record])
         except (LogUnavailableError, LogUncertainError) as error:
             raise OutcomeUnknownError(
                 f"{participant} forced its branch of transaction {xid} ({outcome.name}), but the decision log has not "
@@ -266,6 +279,7 @@ class Resolution:
             heuristic=heuristic.name,
             reason=reason,
         )
+        await self._open_heuristics.look()
         return Forced(forced.branch, ack, advice.of_heuristic(xid, heuristic))
 
     async def _forget_at(self, xid: Xid, participant: str) -> None:

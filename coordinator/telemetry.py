@@ -20,7 +20,7 @@ from coordinator.passes import Pass
 from coordinator.protocol.effects import Verb
 from coordinator.protocol.outcome import Outcome
 from coordinator.running import Finished
-from participant_sdk.xa import Decision
+from participant_sdk.xa import Decision, Heuristic
 
 _INFO: Final = LEVELS["info"]
 
@@ -92,6 +92,10 @@ class Telemetry:
             ("taken_over", ended.taken_over),
         ):
             self.metrics.count(Count.RECOVERED, (result,), count)
+
+    def forced(self, heuristic: Heuristic) -> None:
+        """An operator forced a branch whose decision nobody knows: no transaction here ends with it."""
+        self.metrics.count(Count.HEURISTICS, (heuristic.name.lower(),))
 
     def ahead(self, participant: str) -> None:
         """A participant reported that it had applied what the log does not know."""

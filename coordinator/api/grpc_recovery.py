@@ -56,6 +56,7 @@ class RecoveryService(RecoveryServiceServicer):
         async with Refusals(context, self._telemetry):
             assembly = self._gate.assembly
             wire.write_status(assembly.passes.status(), assembly.engine.incarnation.number, response)
+            response.open_heuristics = assembly.open_heuristics.count
         return response
 
     async def ListInDoubt(  # noqa: N802

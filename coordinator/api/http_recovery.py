@@ -53,7 +53,8 @@ class RecoveryRoutes:
     async def status(self) -> Response:
         """Tell of passes, participants, coordinators, HOLD."""
         assembly = self.gate.assembly
-        return _json(views.status_json(assembly.passes.status(), assembly.engine.incarnation.number))
+        own = assembly.engine.incarnation.number
+        return _json(views.status_json(assembly.passes.status(), own, assembly.open_heuristics.count))
 
     async def in_doubt(self, request: Request) -> Response:
         """List branches in doubt, a page at a time."""

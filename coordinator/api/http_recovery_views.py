@@ -27,7 +27,7 @@ def pass_json(ran: Pass) -> str:
     return json.dumps(_pass(ran))
 
 
-def status_json(status: RecoveryStatus, own: int) -> str:
+def status_json(status: RecoveryStatus, own: int, open_heuristics: int) -> str:
     """The state of recovery; ``own`` is the incarnation that answers."""
     return json.dumps(
         {
@@ -39,6 +39,7 @@ def status_json(status: RecoveryStatus, own: int) -> str:
             "coordinators": _coordinators(status.standing, own),
             "needs_attention": [_attention(each) for each in status.attention],
             "needs_attention_count": status.attention_count,
+            "open_heuristics": open_heuristics,
         }
     )
 

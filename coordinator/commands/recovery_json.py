@@ -55,6 +55,7 @@ def status_members(status: recovery_pb2.GetRecoveryStatusResponse) -> Members:
             for each in status.needs_attention
         ],
         "needs_attention_count": status.needs_attention_count,
+        "open_heuristics": status.open_heuristics,
     }
 
 

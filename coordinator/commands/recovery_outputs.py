@@ -182,8 +182,13 @@ def show_forgotten(xid: str, participants: Sequence[str], *, as_json: bool) -> N
 
 
 def _show_attention(status: recovery_pb2.GetRecoveryStatusResponse) -> None:
+    if status.open_heuristics:
+        typer.echo(
+            f"Ended by hand and not forgotten: {status.open_heuristics}. Look at `pincex recovery in-doubt`, put right "
+            "what differs, then `pincex tx forget`."
+        )
     if not status.needs_attention_count:
-        typer.echo("Nothing needs attention.")
+        typer.echo("No transaction needs attention." if status.open_heuristics else "Nothing needs attention.")
         return
     table = Table(
         Column("transaction", no_wrap=True),
