@@ -161,7 +161,10 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class OperatorAction:
-    """What an operator did by hand, kept for good. ``action`` is HOLD, RELEASE, RESOLVE or FORGET."""
+    """What an operator did by hand, kept for good. ``action`` is HOLD, RELEASE, RESOLVE or FORGET.
+
+    The log keeps UNBIND as well, which is done in its database alone (``txlog.unbind``).
+    """
 
     action: str
     reason: str
