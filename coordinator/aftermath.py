@@ -25,8 +25,7 @@ class Aftermath:
         UnavailableError while that cannot be said; UnknownTransactionError where nothing is known of it, or
         nothing any more.
         """
-        if not self._engine.gave(xid):
-            await self._check_certain(xid)
+        await self._check_certain(xid)
         view = await self._inquiries.transaction(xid)
         if view.outcome is None:
             # It is held here after all: taken over in between.

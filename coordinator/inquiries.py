@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from coordinator.engine import Engine
+from coordinator.engine import PRESUMED, Engine
 from coordinator.errors import BusyError, UnavailableError, UnknownTransactionError
 from coordinator.log.decision_log import DecisionLog, LogUnavailableError
 from coordinator.log.group_commit import GroupCommit
@@ -70,14 +70,27 @@ class Inquiries:
         answer = await self._read(xid)
         if answer.stored is not None:
             return _view_of(answer.stored)
-        gave = self._engine.gave(xid)
-        if gave or (answer.state is DecisionState.ROLLBACK and answer.owner is not None):
-            return _presumed(xid)
+        if answer.state is DecisionState.FORGOTTEN:
+            raise UnknownTransactionError(
+                f"transaction {xid} is older than the log remembers: only its participants may know its end", xid=xid
+            )
         _check_presumable(xid, answer)
+        if answer.state is DecisionState.ROLLBACK and answer.owner is not None:
+            return _presumed(xid)
+        if self._engine.gave(xid):
+            return await self._settled(xid)
         owner = answer.owner
         is_elsewhere = owner and not owner.fenced and owner.address != self._engine.incarnation.address
         where = f"; ask its owner at {owner.address}" if owner and is_elsewhere else ""
         raise UnknownTransactionError(f"no transaction {xid} is known{where}", xid=xid)
+
+    async def _settled(self, xid: Xid) -> TransactionView:
+        """A transaction of this incarnation's own that left no trace, once its ROLLBACK is on record (R7)."""
+        answer = await self.decision(xid)
+        running = self._engine.find(xid)
+        if answer.state is DecisionState.PENDING or running is None:
+            raise UnavailableError(f"transaction {xid}: how it ended cannot be said yet; ask again", xid=xid)
+        return running.view()
 
     async def transactions(self, phase: Phase | None, before: Xid | None, limit: int) -> Sequence[TransactionView]:
         """Transactions below ``before``, newest first, at most ``limit``: held ones and the log's."""
@@ -114,6 +127,9 @@ class Inquiries:
 
     def _of_transaction(self, tx: Transaction) -> DecisionAnswer:
         own = self._engine.incarnation
+        if tx.reason == PRESUMED and not tx.sequence:
+            # The log may hold a row that it did not show: the answer is the row that stands there afterwards.
+            return DecisionAnswer(DecisionState.PENDING, epoch=own.epoch)
         match tx.decision:
             case Decision.COMMIT:
                 return DecisionAnswer(DecisionState.COMMIT, tx.incarnation, tx.sequence, epoch=own.epoch)
@@ -166,6 +182,6 @@ def _view_of(stored: StoredDecision) -> TransactionView:
 def _presumed(xid: Xid) -> TransactionView:
     """A transaction without a row whose incarnation cannot write one any more: rolled back."""
     outcome = Outcome(
-        xid, Decision.ROLLBACK, Phase.ROLLED_BACK, "PRESUMED", "no commit was recorded, so it is rolled back"
+        xid, Decision.ROLLBACK, Phase.ROLLED_BACK, PRESUMED, "no commit was recorded, so it is rolled back"
     )
     return TransactionView(xid, Phase.ROLLED_BACK, outcome, (), xid.unix_ms)

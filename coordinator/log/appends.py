@@ -14,7 +14,8 @@ Each round is one append of the log (R4). What it answers:
 
 A COMMIT, and a "no" that binds a request_id, is written only once every participant of its transaction
 has reported since the log was connected to last (R15): participants may have applied a COMMIT of that very
-request that the log lost. The others wait aside, and what travels with them goes (R17):
+request that the log lost. A COMMIT waits aside; such a "no" goes on as one that binds nothing, so that a
+participant that is away keeps no client of others waiting. What travels with them goes (R17):
 
 1. A new connection takes no records as its first statement: that write fails, having connected. The
    reports are forgotten then, before anything can be written over it, and what may go goes at once.
@@ -76,7 +77,8 @@ class Appends:
 
     ``on_written`` gets the records that are durable under these sequences; ``on_conflicts`` the
     records that were not inserted because of a row that is there already; ``on_refused`` gets a
-    record that the database refuses with the reason, and returns the one to write in its place;
+    record that the database refuses with the reason, ``on_unbound`` a "no" that may not bind before
+    participants have reported; both return the one to write in its place;
     ``participants_of`` names all participants of a record's transaction. The callbacks run in the
     loop's own task and must not block.
     """
@@ -95,6 +97,7 @@ class Appends:
         on_written: Callable[[Sequence[Sequenced]], None],
         on_conflicts: Callable[[Sequence[DecisionRecord]], None],
         on_refused: Callable[[DecisionRecord, str], DecisionRecord],
+        on_unbound: Callable[[DecisionRecord], DecisionRecord],
     ) -> None:
         if not 1 <= batch_size <= queue_bound:
             raise ValueError(f"a batch's size is from 1 to the queue's bound {queue_bound}, not {batch_size}")
@@ -110,6 +113,7 @@ class Appends:
         self._on_written = on_written
         self._on_conflicts = on_conflicts
         self._on_refused = on_refused
+        self._on_unbound = on_unbound
         self._sequence = 0
         self._queue: deque[DecisionRecord] = deque()
         # Batches taken from the queue and not settled; the first one goes next.
@@ -215,9 +219,13 @@ class Appends:
         return not (participants or binds) or not self._reported.missing(participants)
 
     def _set_aside(self, records: list[DecisionRecord]) -> None:
-        if records and not self._aside:
-            _LOG.warning("decisions_wait_for_reports", participants=self._reported.missing())
-        self._aside += records
+        """Have COMMITs wait. A "no" that may not bind now binds nothing, so that nobody waits for one who is away."""
+        commits = [record for record in records if record.decision is Decision.COMMIT]
+        if commits and not self._aside:
+            _LOG.warning("commits_wait_for_reports", participants=self._reported.missing())
+        self._aside += commits
+        unbound = [self._on_unbound(record) for record in records if record.decision is not Decision.COMMIT]
+        self._queue.extendleft(reversed(unbound))
 
     async def _round(self, records: list[DecisionRecord], burned: int = 0) -> None:
         confirming, self._unconfirmed = self._unconfirmed, []

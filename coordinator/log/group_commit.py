@@ -6,7 +6,8 @@ answers come back in batches, once they are certain:
 - a record's ``Recorded`` after its row is durable (R1). If its request_id was bound already, the
   stored row is read, this transaction's own ROLLBACK row (without request_id) is written, and
   then ``Recorded.stored`` is the answer (R3). If the database refuses the record's values, the
-  own ROLLBACK row is the answer too, with the reason ``RECORD_REFUSED`` (R17).
+  own ROLLBACK row is the answer too, with the reason ``RECORD_REFUSED`` (R17); so it is for a "no" that may
+  not bind its request_id before participants have reported, with ``PARTICIPANTS_UNREPORTED`` (R15).
 - a lookup's or an inquiry's answer after a later write of our own was confirmed (R7); only
   answers that bind nobody (nothing found; PENDING; FORGOTTEN) come at once. An inquiry's answer and
   the write that confirms it are of one generation of the log, or it is asked again: the fence that it
@@ -40,6 +41,7 @@ from participant_sdk.xa import Decision
 
 REQUEST_BOUND: Final = "REQUEST_ID_BOUND"
 RECORD_REFUSED: Final = "RECORD_REFUSED"
+PARTICIPANTS_UNREPORTED: Final = "PARTICIPANTS_UNREPORTED"
 
 Rows = TypeVar("Rows")
 
@@ -100,6 +102,7 @@ class GroupCommit:
             on_written=self._written,
             on_conflicts=self._conflicts,
             on_refused=self._refused,
+            on_unbound=self._unbound,
         )
         # Lookups are bounded below. Conflicts are not: each belongs to a transaction that was let in.
         self._lookups: Batcher[_Lookup | DecisionRecord] = Batcher(self._look_up, cap=batch_size, bound=sys.maxsize)
@@ -211,6 +214,10 @@ class GroupCommit:
         _LOG.error("decision_record_refused", transaction_id=str(record.xid), error=message)
         self._instead[record.xid] = None
         return _own_rollback(record, RECORD_REFUSED)
+
+    def _unbound(self, record: DecisionRecord) -> DecisionRecord:
+        self._instead[record.xid] = None
+        return _own_rollback(record, PARTICIPANTS_UNREPORTED)
 
     def _conflicts(self, records: Sequence[DecisionRecord]) -> None:
         for record in records:

@@ -172,7 +172,9 @@ class Transaction:
     def _on_close(self, event: events.Close, now_s: float) -> Step:
         if self.phase is not Phase.ACTIVE or self.branches:
             return Step(refusal=Refusal.NOT_ACTIVE)
-        return self._roll_back(now_s, event.reason, event.message, binds=True)
+        step = self._roll_back(now_s, event.reason, event.message, binds=True)
+        self._retry = self.request is None
+        return step
 
     def _on_voted(self, event: events.Voted, now_s: float) -> Step:
         branch = self.branches.get(event.participant)
