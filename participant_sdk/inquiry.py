@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, NamedTuple, NoReturn, Protocol
 
+import psycopg
 import structlog
 
 from participant_sdk.backoff import Backoff
@@ -34,6 +35,9 @@ BRANCHES_MAX: Final = 10_000
 DOUBTS_MAX: Final = 100_000
 PAGE: Final = 1_000
 ASKED_AT_ONCE: Final = 32
+
+# What a store that cannot be reached raises, PostgreSQL's driver and plain sockets alike.
+_STORE_AWAY: Final = (OSError, psycopg.OperationalError, psycopg.InterfaceError)
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -128,10 +132,10 @@ class Inquiry:
         while True:
             try:
                 await self.look()
-            except Exception:  # noqa: BLE001 - asking must go on for ever
+            except Exception as error:  # noqa: BLE001 - asking must go on for ever
                 # The participant's own code may raise anything while its store is away. Nothing was
                 # decided by it: the branches stay in doubt, and the next look finds them again.
-                self._note_failure()
+                self._note_failure(error)
             await asyncio.sleep(self._patience_s / 2)
 
     async def look(self) -> None:
@@ -198,15 +202,20 @@ class Inquiry:
                 answer = await self._ask(doubt, look)
             if answer is not None:
                 self._apply(doubt, answer)
-        except Exception:  # noqa: BLE001 - as in ``run``; the others are asked about all the same
-            self._note_failure()
+        except Exception as error:  # noqa: BLE001 - as in ``run``; the others are asked about all the same
+            self._note_failure(error)
         finally:
             doubt.asked += 1
             doubt.ask_at_s = self._clock.monotonic_s() + doubt.backoff.next_s()
 
-    def _note_failure(self) -> None:
+    def _note_failure(self, error: Exception) -> None:
+        """Count and tell it: a store that is away in one line, for it comes again at each look."""
         self.failures += 1
-        _log.exception("inquiry_failed", participant=self._participant.name)
+        if isinstance(error, _STORE_AWAY):
+            reason = " ".join(str(error).split()) or type(error).__name__
+            _log.warning("inquiry_failed", participant=self._participant.name, reason=reason)
+        else:
+            _log.error("inquiry_failed", participant=self._participant.name, exc_info=error)
 
     async def _ask(self, doubt: _Doubt, look: _Look) -> DecisionAnswer | None:
         """Ask one coordinator after the other, the owner as soon as one names it; None if nobody can say."""
