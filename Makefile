@@ -74,6 +74,7 @@ simulate: .venv/.ready
 crash: .venv/.ready
 	@$(BIN)/python -m tests.crash --runs $(RUNS) --json build/crash.json
 	@$(BIN)/python -m tests.crash --runs $(RUNS) --coordinators 2 --json build/crash-2.json
+	@$(BIN)/pytest -m slow
 
 mutants: .venv/.ready
 	@$(BIN)/python -m tests.mutants

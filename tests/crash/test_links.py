@@ -11,7 +11,7 @@ from participant_sdk.faults import Way
 from tests.crash.processes import Cluster
 from tests.crash.trials import go_on, judged
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 # How long a fault lasts: longer than a prepare takes, shorter than a lease.
 FAULT_S = 1.5

@@ -20,7 +20,7 @@ from tests.crash.opening import fill_till
 from tests.crash.processes import Cluster, cluster
 from tests.crash.trials import go_on, judged
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 TMPFS_SIZE: Final = "200m"
 _TIMELINES: Final = "select distinct timeline from txlog.incarnations"

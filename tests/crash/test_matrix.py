@@ -27,7 +27,7 @@ from tests.crash.load import Intent
 from tests.crash.processes import Cluster
 from tests.crash.trials import WITHIN_S, supervised, until_all_settled
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 VICTIMS: Final = {"first": ("trading",), "second": ("bank",), "both": ("trading", "bank")}
 _numbers: Final = itertools.count(1)

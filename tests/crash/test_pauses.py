@@ -12,7 +12,7 @@ from tests.crash.checks import read
 from tests.crash.processes import Cluster, Process
 from tests.crash.trials import WITHIN_S, go_on, judged
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 INCARNATION_ENDED: Final = 5
 _NEWEST: Final = "select max(incarnation) from txlog.incarnations where coordinator = %s"

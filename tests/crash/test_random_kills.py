@@ -13,7 +13,7 @@ from tests.crash.opening import fill_till
 from tests.crash.processes import Cluster, cluster
 from tests.crash.runs import Runner
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 SEED: Final = 20
 # From before it has opened the log until after it may fence others.

@@ -20,7 +20,7 @@ from tests.crash.conftest import Servers
 from tests.crash.processes import Cluster
 from tests.crash.trials import WITHIN_S, commits_of, go_on, judged
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 _TERMINATE = (
     "select count(pg_terminate_backend(pid)) from pg_stat_activity"
