@@ -62,7 +62,8 @@ class LinkEvents(Protocol):
     def voted(self, participant: str, votes: Sequence[tuple[Xid, Vote]]) -> None:
         """Votes came, or are certain not to come (a transient "no").
 
-        A transient "no" does not say that the branch is undone: Rollback is still owed to it.
+        A transient "no" does not say that the branch is undone: Rollback is still owed to it, unless the vote
+        is ``unsent`` and all of the branch's work was to come with that Prepare.
         Votes of forgotten transactions may come too, and the same vote twice.
         """
         ...
@@ -377,7 +378,7 @@ class Link:
         return transient_no("PARTICIPANT_UNREACHABLE", f"{self.name} cannot be reached: {reason}")
 
     def _vote_unsent(self, xid: Xid, vote: Vote) -> None:
-        self._unsent.append((xid, vote))
+        self._unsent.append((xid, vote._replace(unsent=True)))
         self._unsent_wake.set()
 
     async def _tell_unsent(self) -> NoReturn:

@@ -92,6 +92,7 @@ class Vote(NamedTuple):
     A named tuple, because one is made for every branch of every transaction.
     ``field`` is a path from the branch down, such as ``operations[0].parameters.amount``;
     ``results`` holds one JSON text for each operation, or nothing.
+    ``unsent`` is said by a coordinator's own link alone, of a Prepare that never left it.
     """
 
     kind: VoteKind
@@ -101,6 +102,7 @@ class Vote(NamedTuple):
     transient: bool = False
     field: str = ""
     results: tuple[str, ...] = ()
+    unsent: bool = False
 
     @property
     def is_yes(self) -> bool:

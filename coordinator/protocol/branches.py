@@ -16,7 +16,9 @@ class BranchState:
 
     ``done`` says that it needs to hear nothing more: it acknowledged the outcome, or it ended with
     its vote. A transient "no" does not end it, because it may come from a link that lost the vote, or
-    from a participant that does not know what its own database did; such a branch is told Rollback.
+    from a participant that does not know what its own database did; such a branch is told Rollback. But
+    Prepare leaves once, and with it the work it carries: where it did not, the participant holds nothing.
+    Work that was done at the participant itself, under the xid, is there all the same.
     """
 
     __slots__ = ("carried", "done", "embedded", "heuristic", "number", "participant", "vote")
@@ -31,10 +33,11 @@ class BranchState:
         self.heuristic: Heuristic | None = None
 
     def take_vote(self, vote: Vote) -> None:
-        """Keep the first vote. READ_ONLY and a business "no" end the branch."""
+        """Keep the first vote. READ_ONLY and a business "no" end the branch; so does work that never left."""
         self.vote = vote
         # A Rollback may have been acknowledged before the vote came.
         self.done = self.done or vote.kind is VoteKind.READ_ONLY or vote.is_business_no
+        self.done = self.done or (vote.unsent and self.carried > 0)
 
     def take_ack(self, ack: Ack, decision: Decision) -> bool:
         """Count an acknowledgement; False when it asks for another try."""

@@ -70,6 +70,17 @@ async def test_what_a_participant_is_owed_is_told_when_it_comes_back_not_when_th
         await until(lambda: around.phase(RIGHT, xid) is BranchPhase.COMMITTED)
 
 
+async def test_a_participant_that_is_down_is_owed_nothing_of_what_never_left(around: World) -> None:
+    """Invariant 12: however many ask for it meanwhile, those who ask for others go on."""
+    async with node(around) as assembly:
+        await around.hosts[RIGHT].stop()
+        await until(lambda: not assembly.links[RIGHT].is_up)
+        for _ in range(20):
+            assert (await assembly.engine.execute(call(debit(LEFT), credit(RIGHT)))).outcome.retry
+        await until(lambda: not assembly.engine.unfinished)
+        assert around.stores[LEFT].durable.accounts["a"].held == 0
+
+
 async def test_a_new_transaction_runs_on_when_the_participant_is_back(around: World) -> None:
     async with node(around) as assembly:
         await around.hosts[RIGHT].stop()

@@ -36,6 +36,7 @@ VOTES = {
     "NO": business_no("INSUFFICIENT_FUNDS", "needs 5 BTC, has 3"),
     "INVALID": invalid("AMOUNT_INVALID", "must be above 0", "operations[0].parameters.amount"),
     "TRANSIENT": transient_no("PARTICIPANT_UNREACHABLE", "no session"),
+    "UNSENT": transient_no("PARTICIPANT_UNREACHABLE", "no session")._replace(unsent=True),
 }
 
 

@@ -100,3 +100,32 @@ def test_only_who_prepared_and_acknowledged_commit_counts_as_having_applied_it()
     assert tx.branches.applied(Decision.COMMIT) == ("done",)
     assert tx.branches.applied(Decision.ROLLBACK) == ()
     assert tx.branches.applied(None) == ()
+
+
+def test_work_that_never_left_owes_its_participant_nothing() -> None:
+    """Prepare leaves once, and the work with it: a participant that is down holds nothing to be undone."""
+    tx = Transaction(XID, 100.0, TIMING)
+    for name in ("up", "down"):
+        tx.step(events.Enlist(name, carried=1), 0.0)
+    tx.step(events.CommitAsked(), 0.0)
+    step = tx.step(events.Voted("down", VOTES["UNSENT"]), 0.0)
+    assert [send.participant for send in step.messages] == ["up"]
+    assert tx.step(events.Acknowledged("up", DONE), 0.0).finished
+
+
+def test_work_done_under_the_xid_is_undone_though_prepare_never_left() -> None:
+    """R13: an embedded branch is there since Enlist."""
+    tx = Transaction(XID, 100.0, TIMING)
+    tx.step(events.Enlist("down", embedded=1), 0.0)
+    tx.step(events.CommitAsked(), 0.0)
+    assert not tx.step(events.Voted("down", VOTES["UNSENT"]), 0.0).finished
+    assert tx.branches.owed == ["down"]
+
+
+def test_what_was_sent_and_has_no_vote_is_undone() -> None:
+    """A session that was lost may have carried it."""
+    tx = Transaction(XID, 100.0, TIMING)
+    tx.step(events.Enlist("lost", carried=1), 0.0)
+    tx.step(events.CommitAsked(), 0.0)
+    tx.step(events.Voted("lost", VOTES["TRANSIENT"]), 0.0)
+    assert tx.branches.owed == ["lost"]

@@ -121,7 +121,7 @@ async def test_a_lost_session_answers_every_outstanding_prepare_and_the_link_com
             await first.aclose()
             reason = await told.down()
             vote = await told.vote(stuck.xid)
-            assert (vote.transient, vote.reason) == (True, "PARTICIPANT_UNREACHABLE")
+            assert (vote.transient, vote.reason, vote.unsent) == (True, "PARTICIPANT_UNREACHABLE", False)
             assert NAME in vote.message
             assert reason
             assert not link.is_up
@@ -130,7 +130,8 @@ async def test_a_lost_session_answers_every_outstanding_prepare_and_the_link_com
             refused = transfer()
             link.prepare(refused)
             assert refused.xid not in told.votes
-            assert (await told.vote(refused.xid)).reason == "PARTICIPANT_UNREACHABLE"
+            no = await told.vote(refused.xid)
+            assert (no.reason, no.unsent) == ("PARTICIPANT_UNREACHABLE", True)
             gate.open.set()
             told.when_up = lambda: link.commit(decided.xid, EPOCH, 1)
             async with serving(memory(store), f"127.0.0.1:{served.port}"):
@@ -146,7 +147,7 @@ async def test_what_is_too_late_to_be_sent_is_voted_no_by_the_link() -> None:
         late = transfer(seconds=-0.001)
         link.prepare(late)
         vote = await told.vote(late.xid)
-    assert (vote.reason, vote.transient, vote.xa_code) == ("TIMEOUT", True, XaCode.RBTIMEOUT)
+    assert (vote.reason, vote.transient, vote.xa_code, vote.unsent) == ("TIMEOUT", True, XaCode.RBTIMEOUT, True)
     assert await phase_of(resource, late.xid) is BranchPhase.NONE
 
 
