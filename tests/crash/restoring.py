@@ -71,11 +71,14 @@ class RestorableLog:
         """Put the log in HOLD at a port that no coordinator knows, and stop again."""
         known, self._server.port = self._server.port, free_port()
         self._server.start()
-        with psycopg.connect(self.dsn(database), autocommit=True) as connection:
-            row = connection.execute("SELECT txlog.hold(%s)", [reason]).fetchone()
+        assert self.ask(database, f"SELECT txlog.hold('{reason}')") == "t"
         self._server.stop()
         self._server.port = known
-        assert row == (True,)
+
+    def ask(self, database: str, query: str) -> str:
+        """What a query returns, asked as an operator does."""
+        printed = self._server.run("psql", "-d", self.dsn(database), "-c", query, "--no-psqlrc", "--tuples-only")
+        return printed.strip()
 
     def move(self, dump: Path, database: str) -> None:
         """Stop it for good, and restore the dump on a fresh server at the same address."""
@@ -117,11 +120,12 @@ class _Server(EmbeddedPostgres):
         settings = {name: value for name, value in self._settings.items() if name not in _POINT_IN_TIME}
         self._settings = {**settings, **(_POINT_IN_TIME if is_wanted else {})}
 
-    def run(self, tool: str, *arguments: str) -> None:
-        """Run one of PostgreSQL's clients to its end."""
+    def run(self, tool: str, *arguments: str) -> str:
+        """Run one of PostgreSQL's clients to its end; what it printed."""
         command: Sequence[str] = (self._tool(tool), *arguments)
         ran = subprocess.run(command, check=False, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
+        return ran.stdout
 
     def take_password(self, password: str) -> None:
         """Have another server's password, so that clients need not know of the change."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import psycopg
 import pytest
 import pytest_asyncio
 
@@ -170,13 +169,12 @@ async def test_a_request_that_was_bound_again_is_unbound_by_hand(up: Cluster, lo
         await held(up)
         _, preview = await pincex(up, "recovery", "release", *REASON, "--preview")
         request = next(each["request_id"] for each in preview["commits"] if each["request_id"])
-        ((bound,),) = await change(up, _BIND, request)
+        ((bound,),) = await read(up.dsns["txlog"], _BIND, request)
         code, refused = await pincex(up, "recovery", "release", *REASON, "--preview")
         assert code == 2
         assert f"{request!r}, which is bound to transaction {bound}" in refused["error"]
-        assert await change(up, "SELECT txlog.unbind(%s, %s)", bound, "it was rolled back, and did nothing") == [
-            (request,)
-        ]
+        by_hand = f"SELECT txlog.unbind('{bound}', 'it was rolled back, and did nothing')"
+        assert await asyncio.to_thread(log.ask, "txlog", by_hand) == request
         await release(up, load, told)
 
 
@@ -254,12 +252,6 @@ async def pincex(up: Cluster, *arguments: str) -> tuple[int, Told]:
     async with asyncio.timeout(WITHIN_S):
         printed, _ = await process.communicate()
     return process.returncode or 0, json.loads(printed)
-
-
-async def change(up: Cluster, query: str, *parameters: str) -> list[tuple[str, ...]]:
-    """What an operator does in the log's database."""
-    async with await psycopg.AsyncConnection.connect(up.dsns["txlog"], autocommit=True) as connection:
-        return await (await connection.execute(query.encode(), parameters)).fetchall()
 
 
 async def metrics(up: Cluster) -> str:
