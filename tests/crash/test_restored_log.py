@@ -25,7 +25,7 @@ from tests.crash.processes import Cluster, cluster
 from tests.crash.restoring import RestorableLog
 from tests.crash.trials import WITHIN_S, Findings, go_on, supervised, trial
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 CLIENTS: Final = 8
 REASON: Final = ("--reason", "every participant answered")

@@ -16,6 +16,7 @@ from coordinator.assembly import Assembly, Settings, assemble
 from coordinator.log.decision_log import Incarnation
 from coordinator.log.ended import IncarnationEndedError
 from coordinator.log.memory import MemoryLog
+from coordinator.metrics import Count
 from coordinator.protocol.effects import DecisionRecord
 from coordinator.telemetry import Telemetry
 from participant_sdk.grpc_transport import GrpcTransport
@@ -93,6 +94,13 @@ class Life:
     assembly: Assembly
     running: asyncio.Task[None]
     lines: StringIO
+    telemetry: Telemetry
+
+    def counted(self, what: Count, participant: str) -> int:
+        """How often this was counted of a participant."""
+        wanted = f'{what.value[0]}_total{{participant="{participant}"}} '
+        lines = self.telemetry.metrics.render().decode().splitlines()
+        return sum(round(float(line.removeprefix(wanted))) for line in lines if line.startswith(wanted))
 
     async def ended(self) -> IncarnationEndedError:
         """Wait until its incarnation may write no more, and tell why."""
@@ -125,7 +133,7 @@ async def life(world: World, name: str = "coordinator") -> AsyncGenerator[Life]:
     )
     running = asyncio.get_running_loop().create_task(assembly.run())
     try:
-        yield Life(log, assembly, running, lines)
+        yield Life(log, assembly, running, lines, telemetry)
     finally:
         assembly.engine.stop("the test is over")
         running.cancel()

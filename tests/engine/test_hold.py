@@ -13,11 +13,12 @@ from pincex.tx.v1.resource_pb2_grpc import ResourceServiceStub
 from coordinator import canonical
 from coordinator.errors import InvalidRequestError, RefusedError, UnavailableError
 from coordinator.log.ended import FencedError
+from coordinator.metrics import Count
 from coordinator.protocol.phases import Phase
 from coordinator.requests import ExecuteCall
 from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import Xid
-from participant_sdk.xa import DecisionState
+from participant_sdk.xa import Decision, DecisionState
 from tests.engine.lost_tail import BOTH, Life, Predecessor, life, operations, predecessor
 from tests.engine.recovering import LEFT, LOG_ID, RIGHT, World, until, world
 
@@ -71,6 +72,7 @@ async def test_a_participant_ahead_of_the_log_puts_it_in_hold(around: World) -> 
     assert LEFT in reason
     assert str(gone.incarnation.number) in reason
     assert all(not row.is_live for row in around.log.tables.incarnations.values())
+    assert (first.counted(Count.AHEAD, LEFT), first.counted(Count.AHEAD, RIGHT)) == (1, 0)
 
 
 async def test_in_hold_nothing_is_presumed_and_nothing_begins(around: World) -> None:
@@ -119,6 +121,50 @@ async def test_the_release_restores_the_commit_and_its_binding(around: World) ->
         assert (await assembly.engine.execute(call("order-2"))).outcome.phase is Phase.COMMITTED
     assert (around.effects(LEFT), around.effects(RIGHT)) == (2, 2)
     assert [action.action for action in around.log.tables.actions] == ["RELEASE"]
+
+
+async def test_a_no_is_bound_to_no_request_whose_commit_may_be_lost(around: World) -> None:
+    """R3, R15: between a restore and its discovery. Bound, it could never be released without a hand."""
+    _, xid = await lose_tail(around)
+    around.log_tap.fails = lambda name: name == "read_sequences"
+    async with life(around) as first:
+        await until(lambda: all(link.is_up for link in first.assembly.links.values()))
+        much = operations("2000000")
+        refused = await first.assembly.engine.execute(
+            ExecuteCall(much, 30.0, request_id="order-1", digest=canonical.digest(much))
+        )
+        assert (refused.outcome.decision, refused.outcome.retry) == (Decision.ROLLBACK, True)
+        assert not around.log.tables.requests
+        around.log_tap.fails = lambda _: False
+        await first.ended()
+    async with life(around) as second:
+        await looked(second)
+        await second.assembly.holding.release("polled all of them", preview=False)
+        await until(lambda: not second.assembly.life.standing or not second.assembly.life.standing.is_held)
+        again = await second.assembly.engine.execute(call("order-1"))
+    assert (again.outcome.xid, again.outcome.phase) == (xid, Phase.COMMITTED)
+
+
+async def test_an_empty_participant_stands_in_for_one_that_is_gone_for_good(around: World) -> None:
+    """What only the old one knew is lost; the others' branches are ended, and it may be polled."""
+    gone = await predecessor(around)
+    backup, empty = around.log.copy(), around.stores[RIGHT].durable.copy()
+    known, unknown = [await gone.prepare(request_id) for request_id in ("order-1", "order-2")]
+    for xid, participant in ((known, LEFT), (unknown, RIGHT)):
+        await gone.decide(xid)
+        await gone.tell(xid, participant)
+    around.log.restore(backup, new_timeline=False)
+    around.stores[RIGHT].durable, around.stores[RIGHT].current = empty, empty.copy()
+    await in_hold(around)
+    async with life(around) as node:
+        await looked(node)
+        plan = await node.assembly.holding.release("right is lost for good", preview=False)
+        assert [(stored.record.xid, stored.record.prepared) for stored in plan.commits] == [(known, (LEFT,))]
+        assert plan.rollbacks_presumed == 1
+        await until(lambda: node.assembly.reports.is_complete)
+        assert (await node.assembly.inquiries.decision(unknown, BOTH)).state is DecisionState.ROLLBACK
+        await until(lambda: not node.assembly.life.standing or not node.assembly.life.standing.is_held)
+        assert (await node.assembly.engine.execute(call("order-3"))).outcome.phase is Phase.COMMITTED
 
 
 async def test_a_loss_that_nobody_had_applied_is_presumed_rolled_back(around: World) -> None:

@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from coordinator.log.decision_log import Checkpoint
+from coordinator.metrics import Count
 from coordinator.protocol.phases import Phase
 from coordinator.requests import ExecuteCall
 from participant_sdk.branch import BranchPhase
@@ -147,6 +148,7 @@ async def test_a_participant_behind_what_it_acknowledged_is_told_of_and_sent_it_
             await committed(running)
     assert around.effects(LEFT) == 4
     (alert,) = [line for line in lines if line["event"] == "participant_behind"]
+    assert (running.counted(Count.BEHIND, LEFT), running.counted(Count.BEHIND, RIGHT)) == (1, 0)
     assert (alert["log_level"], alert["participant"], alert["reported"], alert["acknowledged"]) == ("error", LEFT, 1, 3)
     assert not around.log.tables.held
 
