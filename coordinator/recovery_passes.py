@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, Never
 
 import structlog
 
 from coordinator import advice
 from coordinator.admission import unknown_service
 from coordinator.engine import Engine
-from coordinator.errors import InvalidRequestError, RefusedError
+from coordinator.errors import InvalidRequestError, RefusedError, UnavailableError
 from coordinator.incarnation import IncarnationLife
 from coordinator.log.decision_log import DecisionLog, LogUnavailableError, LogUncertainError
 from coordinator.log.reported import Reported
@@ -39,12 +39,14 @@ WAITING_MAX: Final = 16
 START_WITHIN_S: Final = 5.0
 PRUNE_LIMIT: Final = 1_000
 PRUNE_ROUNDS_MAX: Final = 100
+# Of a pass's time, so much is kept for pruning.
+HOUSE_SHARE: Final = 0.1
 
 _LOG: Final = structlog.get_logger(__name__)
 
 
 class RecoveryPasses:
-    """Runs passes, one at a time. ``run`` must run for those that come by themselves.
+    """Runs passes, one at a time, and owns them. ``run`` must run for anything to happen.
 
     ``on_ended`` is told of each pass; it must not block.
     """
@@ -76,7 +78,10 @@ class RecoveryPasses:
         self._clock = clock
         self._on_ended = on_ended
         self._turn = asyncio.Lock()
-        self._waiting = 0
+        # Passes that were asked for and have not ended.
+        self._asked = 0
+        # Owns the passes that were asked for, while ``run`` runs.
+        self._tasks: asyncio.TaskGroup | None = None
         self._all_reported = asyncio.Event()
         self._last: Pass | None = None
         self._current: _Run | None = None
@@ -90,23 +95,21 @@ class RecoveryPasses:
 
         InvalidRequestError (``xid`` or ``participant`` missing or unknown to the configuration),
         UnknownTransactionError, UnavailableError (the log cannot be read, or another coordinator owns the
-        transaction: it is named), RefusedError PASS_RUNNING (too many wait already). A cancelled caller ends its
-        pass; whatever that had sent is sent.
+        transaction: it is named; or this coordinator stops), RefusedError PASS_RUNNING (too many wait already).
+        A cancelled caller leaves its pass to go on; the status tells of it.
         """
-        match scope:
-            case Scope.TRANSACTION:
-                if xid is None:
-                    raise InvalidRequestError("a pass over one transaction needs its xid", field="xid")
-                wanted = xid
-                return await self._pass(scope, lambda run: self._one(run, wanted))
-            case Scope.PARTICIPANT:
-                if participant not in self._links:
-                    raise unknown_service(participant, self._links, field="participant")
-                return await self._pass(scope, lambda run: self._visit(run, [participant]))
-            case Scope.ORPHANS:
-                return await self._pass(scope, lambda run: self._visit(run, list(self._links), orphans_only=True))
-            case Scope.GLOBAL:
-                return await self._pass(scope, self._everything)
+        work = self._work_of(scope, xid, participant)
+        if self._tasks is None:
+            raise UnavailableError("this coordinator has stopped; ask another one")
+        if self._asked > WAITING_MAX:
+            raise RefusedError(
+                f"a pass runs and {self._asked - 1} wait for it: their results are in the status", code="PASS_RUNNING"
+            )
+        self._asked += 1
+        told: asyncio.Future[Pass] = asyncio.get_running_loop().create_future()
+        task = self._tasks.create_task(self._pass_for(told, scope, work))
+        task.add_done_callback(lambda _: self._end_asked(told))
+        return await told
 
     def status(self) -> RecoveryStatus:
         """One look at everything."""
@@ -140,10 +143,19 @@ class RecoveryPasses:
             return InDoubtAt(0, 0)
         return InDoubtAt(visit.in_doubt, max(0, self._clock.unix_ms() - visit.swept.oldest_unix_ms))
 
-    async def run(self) -> None:
-        """Run passes at start, every interval and after another's end, until cancelled; none where disabled."""
-        if not self._settings.is_enabled:
-            return
+    async def run(self) -> Never:
+        """Run what is asked for, and where enabled a pass at start, every interval and after another's end."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
+                if self._settings.is_enabled:
+                    await self._run_by_themselves()
+                await asyncio.Event().wait()
+            finally:
+                self._tasks = None
+        raise AssertionError("it runs until it is cancelled")
+
+    async def _run_by_themselves(self) -> Never:
         try:
             async with asyncio.timeout(START_WITHIN_S):
                 await self._all_reported.wait()
@@ -165,8 +177,42 @@ class RecoveryPasses:
 
     # One pass.
 
-    async def _pass(self, scope: Scope, work: Callable[[_Run], Coroutine[Any, Any, None]]) -> Pass:
-        async with self._my_turn():
+    def _work_of(self, scope: Scope, xid: Xid | None, participant: str) -> _Work:
+        """What a pass does. InvalidRequestError."""
+        match scope:
+            case Scope.TRANSACTION:
+                if xid is None:
+                    raise InvalidRequestError("a pass over one transaction needs its xid", field="xid")
+                return lambda run: self._one(run, xid)
+            case Scope.PARTICIPANT:
+                if participant not in self._links:
+                    raise unknown_service(participant, self._links, field="participant")
+                return lambda run: self._visit(run, [participant])
+            case Scope.ORPHANS:
+                return lambda run: self._visit(run, list(self._links), orphans_only=True)
+            case Scope.GLOBAL:
+                return self._everything
+
+    async def _pass_for(self, told: asyncio.Future[Pass], scope: Scope, work: _Work) -> None:
+        """Run a pass that was asked for, and tell how it ended; it never raises, for others are in the same group."""
+        try:
+            ended = await self._pass(scope, work)
+        except Exception as error:  # noqa: BLE001 - whoever asked gets it
+            # Nothing but this pass is lost by it; the next one looks at everything again.
+            _LOG.warning("recovery_pass_failed", scope=scope.name, reason=str(error))
+            if not told.done():
+                told.set_exception(error)
+        else:
+            if not told.done():
+                told.set_result(ended)
+
+    def _end_asked(self, told: asyncio.Future[Pass]) -> None:
+        self._asked -= 1
+        if not told.done():
+            told.set_exception(UnavailableError("this coordinator stopped before the pass had ended; ask another one"))
+
+    async def _pass(self, scope: Scope, work: _Work) -> Pass:
+        async with self._turn:
             run = self._current = _Run(scope, self._clock.unix_ms())
             try:
                 await work(run)
@@ -178,27 +224,13 @@ class RecoveryPasses:
             self._tell(ended)
             return ended
 
-    @asynccontextmanager
-    async def _my_turn(self) -> AsyncGenerator[None]:
-        if self._waiting >= WAITING_MAX:
-            raise RefusedError(
-                f"a pass runs and {self._waiting} wait for it: their results are in the status", code="PASS_RUNNING"
-            )
-        self._waiting += 1
-        try:
-            await self._turn.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._turn.release()
-
     async def _everything(self, run: _Run) -> None:
-        deadline_s = asyncio.get_running_loop().time() + self._settings.within_s
-        await self._ask_log(self._take_over(run), run, deadline_s)
-        await self._visit(run, list(self._links), deadline_s=deadline_s)
-        await self._ask_log(self._keep_house(), run, deadline_s)
+        end_s = asyncio.get_running_loop().time() + self._settings.within_s
+        # Participants that use up their time, pass after pass, must not keep the log from being pruned.
+        visited_by_s = end_s - HOUSE_SHARE * self._settings.within_s
+        await self._ask_log(self._take_over(run), run, visited_by_s)
+        await self._visit(run, list(self._links), deadline_s=visited_by_s)
+        await self._ask_log(self._keep_house(), run, end_s)
 
     async def _one(self, run: _Run, xid: Xid) -> None:
         run.visits = await self._redriving.one(xid)
@@ -274,6 +306,9 @@ class RecoveryPasses:
             for xid, why in visit.swept.stuck
         ]
         return driven + left
+
+
+_Work = Callable[["_Run"], Coroutine[Any, Any, None]]
 
 
 class _Run:

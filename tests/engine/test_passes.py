@@ -11,13 +11,12 @@ from random import Random
 import pytest
 
 from coordinator.assembly import Assembly
-from coordinator.errors import InvalidRequestError, RefusedError, UnavailableError, UnknownTransactionError
+from coordinator.errors import InvalidRequestError, UnavailableError, UnknownTransactionError
 from coordinator.log.decision_log import Checkpoint
 from coordinator.passes import PassSettings, Scope
 from coordinator.protocol.effects import DecisionRecord
 from coordinator.protocol.phases import Phase
 from coordinator.protocol.timing import Timing
-from coordinator.recovery_passes import WAITING_MAX
 from coordinator.sweep import PAGE_SIZE
 from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import INCARNATION_MAX, Xid
@@ -204,39 +203,6 @@ async def test_a_pass_ends_in_time_and_names_whom_it_could_not_wait_for(around: 
         ran = await assembly.passes.trigger(Scope.ORPHANS)
         assert ran.unreachable == (RIGHT,)
         assert ran.ended_unix_ms - ran.began_unix_ms < 5_000
-
-
-async def test_one_pass_runs_at_a_time_and_too_many_waiters_are_refused(around: World) -> None:
-    """Invariant 12."""
-    async with node(around) as assembly:
-        around.wires[LEFT].open.clear()
-        first = asyncio.create_task(assembly.passes.trigger(Scope.PARTICIPANT, participant=LEFT))
-        await around.wires[LEFT].reached.wait()
-        current = assembly.passes.status().current
-        assert current is not None
-        assert current.scope is Scope.PARTICIPANT
-        assert current.ended_unix_ms == 0
-        waiting = [asyncio.create_task(assembly.passes.trigger(Scope.ORPHANS)) for _ in range(WAITING_MAX)]
-        await asyncio.sleep(0)
-        with pytest.raises(RefusedError) as refused:
-            await assembly.passes.trigger(Scope.ORPHANS)
-        assert refused.value.code == "PASS_RUNNING"
-        waiting.pop().cancel()
-        around.wires[LEFT].open.set()
-        assert (await first).unreachable == ()
-        await asyncio.gather(*waiting)
-        assert assembly.passes.status().current is None
-
-
-async def test_passes_come_by_themselves_unless_they_are_disabled(around: World) -> None:
-    async with node(around, PassSettings(interval_s=0.05)) as assembly:
-        await until(lambda: assembly.passes.status().last is not None)
-        first = assembly.passes.status().last
-        await until(lambda: assembly.passes.status().last is not first)
-        assert assembly.passes.status().next_unix_ms > 0
-    async with node(around) as assembly:
-        assert assembly.passes.status().next_unix_ms == 0
-        assert (await assembly.passes.trigger(Scope.GLOBAL)).ended_unix_ms > 0
 
 
 # One transaction.
