@@ -16,6 +16,7 @@ from coordinator.aftermath import Aftermath
 from coordinator.awaited import Awaited
 from coordinator.doubts import Doubts
 from coordinator.engine import Engine
+from coordinator.finishes import Finishes
 from coordinator.gauges import expose
 from coordinator.heuristic_keeper import HeuristicKeeper
 from coordinator.hold import Holding
@@ -126,7 +127,7 @@ def assemble(
     core = _core(log, incarnation, participants, settings, clock, random, telemetry, on_finished)
     engine, commit, life = core.engine, core.commit, core.life
     calls = {name: access.calls for name, access in participants.items()}
-    inquiries = Inquiries(engine, log, commit)
+    inquiries = Inquiries(engine, log, commit, Finishes(log, clock))
     sweep = Sweep(engine, inquiries, log, core.heuristics)
     within_s = settings.passes.acknowledged_within_s
     visits = Visits(engine, core.links, calls, sweep, core.heuristics, core.awaited, within_s)

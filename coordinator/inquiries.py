@@ -7,15 +7,18 @@ judged by R7.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from coordinator.engine import PRESUMED, Engine
 from coordinator.errors import BusyError, UnavailableError, UnknownTransactionError
+from coordinator.finishes import Finishes
 from coordinator.log.decision_log import DecisionLog, LogUnavailableError
 from coordinator.log.group_commit import GroupCommit
 from coordinator.log.inquiry import Answer
-from coordinator.protocol.effects import StoredDecision, replayed
-from coordinator.protocol.outcome import Outcome
+from coordinator.protocol import heuristics
+from coordinator.protocol.effects import HeuristicRecord, StoredDecision, replayed
+from coordinator.protocol.outcome import BranchOutcome, Outcome
 from coordinator.protocol.phases import FINISHED, Phase
 from coordinator.protocol.transaction import Transaction
 from coordinator.requests import TransactionView
@@ -32,10 +35,11 @@ _DECISION_OF: Final = {Phase.COMMITTED: Decision.COMMIT, Phase.ROLLED_BACK: Deci
 class Inquiries:
     """Looks outcomes up, in the engine first, then in the log. All calls may raise UnavailableError."""
 
-    def __init__(self, engine: Engine, log: DecisionLog, commit: GroupCommit) -> None:
+    def __init__(self, engine: Engine, log: DecisionLog, commit: GroupCommit, finishes: Finishes) -> None:
         self._engine = engine
         self._log = log
         self._commit = commit
+        self._finishes = finishes
 
     async def decision(self, xid: Xid, participants: Sequence[str] = ()) -> DecisionAnswer:
         """What became of this transaction (R7). Only COMMIT and ROLLBACK end a doubt.
@@ -69,7 +73,7 @@ class Inquiries:
             return running.view()
         answer = await self._read(xid)
         if answer.stored is not None:
-            return _view_of(answer.stored)
+            return await self._of_row(answer.stored)
         if answer.state is DecisionState.FORGOTTEN:
             raise UnknownTransactionError(
                 f"transaction {xid} is older than the log remembers: only its participants may know its end", xid=xid
@@ -91,6 +95,19 @@ class Inquiries:
         if answer.state is DecisionState.PENDING or running is None:
             raise UnavailableError(f"transaction {xid}: how it ended cannot be said yet; ask again", xid=xid)
         return running.view()
+
+    async def _of_row(self, stored: StoredDecision) -> TransactionView:
+        xid = stored.record.xid
+        try:
+            # What this incarnation wrote itself, it held until it was finished.
+            is_own = stored.incarnation == self._engine.incarnation.number
+            is_finished = is_own or await self._finishes.is_finished(stored)
+            kept = await self._log.read_heuristics(xid)
+        except LogUnavailableError as error:
+            raise _unreadable(xid) from error
+        running = self._engine.find(xid)
+        # It may have been taken over meanwhile.
+        return _view_of(stored, kept, is_finished=is_finished) if running is None else running.view()
 
     async def transactions(self, phase: Phase | None, before: Xid | None, limit: int) -> Sequence[TransactionView]:
         """Transactions below ``before``, newest first, at most ``limit``: held ones and the log's."""
@@ -123,7 +140,7 @@ class Inquiries:
         try:
             return await self._commit.read(xid, participants)
         except (LogUnavailableError, QueueFullError) as error:
-            raise UnavailableError(f"transaction {xid}: the decision log cannot be read; ask again", xid=xid) from error
+            raise _unreadable(xid) from error
 
     def _of_transaction(self, tx: Transaction) -> DecisionAnswer:
         own = self._engine.incarnation
@@ -163,15 +180,35 @@ def _check_presumable(xid: Xid, answer: Answer) -> None:
         )
 
 
-def _view_of(stored: StoredDecision) -> TransactionView:
-    """What the log's row alone tells of a transaction."""
-    outcome = replayed(stored)
+def _unreadable(xid: Xid) -> UnavailableError:
+    return UnavailableError(f"transaction {xid}: the decision log cannot be read; ask again", xid=xid)
+
+
+def _view_of(
+    stored: StoredDecision, kept: Sequence[HeuristicRecord] = (), *, is_finished: bool = False
+) -> TransactionView:
+    """What the log alone tells of a transaction: its row, its heuristic ends, and whether it is finished."""
+    told = replayed(stored)
+    ends = {each.participant: each.heuristic for each in kept}
+    voters = [branch.participant for branch in told.branches]
+    # A row of ROLLBACK names nobody.
+    others = [BranchOutcome(name, None, done=True) for name in ends if name not in voters]
+    branches = tuple(
+        replace(
+            branch,
+            done=branch.done or is_finished or branch.participant in ends,
+            heuristic=ends.get(branch.participant),
+        )
+        for branch in (*told.branches, *others)
+    )
+    heuristic = heuristics.merge(told.decision, [branch.heuristic for branch in branches])
+    outcome = replace(told, branches=branches, heuristic=heuristic)
     record = stored.record
     return TransactionView(
         record.xid,
         outcome.phase,
         outcome,
-        outcome.branches,
+        branches,
         record.xid.unix_ms,
         request_id=record.request.name if record.request else "",
         incarnation=stored.incarnation,
