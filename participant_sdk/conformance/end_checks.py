@@ -80,8 +80,8 @@ async def calls_in_any_order_follow_the_table(bench: Bench) -> None:
             if expected.ack is not None and not isinstance(seen, str):
                 expect(seen.kind == expected.ack.kind, f"{'; '.join(story)}, not {expected.ack.kind.name}")
             phase = expected.phase
-            branch = await bench.branch(xid)
-            expect(branch.phase == phase, f"{'; '.join(story)}: phase {shown_phase(branch)}, not {phase.name}")
+        branch = await bench.branch(xid)
+        expect(branch.phase == phase, f"{'; '.join(story)}: phase {shown_phase(branch)}, not {phase.name}")
         if phase is BranchPhase.PREPARED:
             await bench.rollback(xid)
 

@@ -21,6 +21,7 @@ ACCOUNTS: Final = ("alice", "bob", "carol")
 CLOCK: Final = SystemClock()
 SLOW_S: Final = 0.4
 EXPIRES_EVERY_S: Final = 0.1
+PATIENCE_S: Final = 0.5
 # How long a wrong participant has to ask what it never will: rightly, it does so within half a second.
 ASKED_WITHIN_S: Final = 4.0
 
@@ -61,7 +62,7 @@ class Bank(MemoryResource):
 @asynccontextmanager
 async def by_the_sdk(resource: MemoryResource, address: str) -> AsyncGenerator[int]:
     """Serve as services do, but asking soon."""
-    async with serving(resource, address, worker_count=4, patience_s=0.5, grace_s=0.0) as served:
+    async with serving(resource, address, worker_count=4, patience_s=PATIENCE_S, grace_s=0.0) as served:
         yield served.port
 
 
