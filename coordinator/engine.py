@@ -21,18 +21,13 @@ import structlog
 from coordinator import canonical
 from coordinator.admission import Admission, Limits, check_growth, share_out, unknown_service
 from coordinator.alarms import Alarms
-from coordinator.errors import (
-    OutcomeUnknownError,
-    RequestReusedError,
-    TransactionError,
-    UnknownTransactionError,
-    WrongPhaseError,
-)
+from coordinator.errors import OutcomeUnknownError, TransactionError, UnknownTransactionError
 from coordinator.heuristic_keeper import HeuristicKeeper
 from coordinator.incarnation import IncarnationLife
 from coordinator.intents import Intents
 from coordinator.log.decision_log import Incarnation
 from coordinator.log.group_commit import GroupCommit
+from coordinator.needing_attention import NeedingAttention
 from coordinator.outgoing import Outgoing
 from coordinator.protocol import events
 from coordinator.protocol.effects import DecisionRecord, Refusal, Step, StoredDecision
@@ -40,6 +35,7 @@ from coordinator.protocol.outcome import Outcome
 from coordinator.protocol.phases import FINISHED, Phase
 from coordinator.protocol.timing import Timing
 from coordinator.protocol.transaction import Transaction
+from coordinator.refusals import refused
 from coordinator.requests import Ended, Enlisted, ExecuteCall, TransactionView
 from coordinator.resending import Resending
 from coordinator.running import Finished, History, Running
@@ -69,8 +65,7 @@ class Engine:
     ) -> None:
         self.incarnation = incarnation
         self.history = History()
-        # Told their outcome as often as is usual and not finished, in the order in which that was found.
-        self.attention: dict[Xid, Running] = {}
+        self.attention = NeedingAttention()
         self.watchers = Watchers()
         self._clock = clock
         self._timing = timing
@@ -261,12 +256,12 @@ class Engine:
             if running is not None:
                 self._take(running, events.HeuristicsRecorded(), self._clock.monotonic_s())
 
-    def drive(self, tx: Transaction, story: str) -> None:
-        """Take over a decided transaction of another incarnation and bring it to its end; nothing if it is held."""
+    def drive(self, tx: Transaction, story: str, decided_unix_ms: int) -> None:
+        """Take over a transaction that was decided before, and bring it to its end; nothing if it is held."""
         if tx.xid in self._running:
             return
         now_s = self._clock.monotonic_s()
-        running = Running(tx, now_s, tx.xid.unix_ms)
+        running = Running(tx, now_s, tx.xid.unix_ms, stored_unix_ms=decided_unix_ms)
         running.decided_s = now_s
         running.tell(self._clock.unix_ms(), "recovered", "", story)
         if (outcome := tx.outcome()) is not None:
@@ -355,28 +350,18 @@ class Engine:
         if step.reply is not None:
             self._end(running, Ended(self._known(step.reply), now_s - running.began_s))
         if step.attention:
-            self._ask_attention(running)
+            self.attention.ask(running, self._clock.unix_ms())
         if step.finished:
             self._finish(running, now_s)
         elif step.wake_at_s is not None:
             self._alarms.set(tx.xid, step.wake_at_s)
 
-    def _ask_attention(self, running: Running) -> None:
-        tx = running.transaction
-        self.attention[tx.xid] = running
-        owed, attempts = tx.branches.owed, tx.resends.attempts
-        running.tell(self._clock.unix_ms(), "needs_attention", "", f"{attempts} attempts; owed: {', '.join(owed)}")
-        _LOG.error("transaction_needs_attention", transaction_id=str(tx.xid), attempts=attempts, owed=owed)
-
     def _refuse(self, running: Running, refusal: Refusal, *, raise_it: bool) -> None:
-        tx = running.transaction
+        error = refused(running.transaction, refusal)
         if refusal is Refusal.REQUEST_REUSED:
-            bound = tx.answer.stored.record.xid if tx.answer.stored else tx.xid
-            text = f"the request_id is bound to transaction {bound} with other operations"
-            self._end(running, RequestReusedError(text, xid=bound))
+            self._end(running, error)
         elif raise_it:
-            text = f"transaction {tx.xid} is {tx.phase.name}: {refusal.value}"
-            raise WrongPhaseError(text, code=refusal.name, xid=tx.xid)
+            raise error
 
     def _end(self, running: Running, ended: Ended | TransactionError) -> None:
         if running.ended is None:

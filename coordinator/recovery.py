@@ -106,13 +106,16 @@ class Recovery:
 
     def _drive_all(self, incarnation: int, decisions: Sequence[StoredDecision]) -> None:
         driven, silent = fold(decisions, self._timing)
+        decided_unix_ms = {stored.record.xid: stored.decided_unix_ms for stored in decisions}
         for stored in silent:
             self._life.finished(incarnation, stored.sequence)
         for transaction in driven:
             held = self._engine.find(transaction.xid)
             if held is None:
                 self._under_way[transaction.xid] = None
-                self._engine.drive(transaction, f"decided by incarnation {incarnation}")
+                self._engine.drive(
+                    transaction, f"decided by incarnation {incarnation}", decided_unix_ms[transaction.xid]
+                )
             elif held.transaction.phase in FINISHED:
                 # Driven before, and a stale checkpoint has hidden it.
                 self._life.finished(incarnation, transaction.sequence)

@@ -37,7 +37,8 @@ class Running:
 
     ``call_id`` is the random name of the Begin that made it. ``operations`` is each participant's share of
     the work, let go once Prepare is history. ``waiters`` are the calls that want the outcome; each has a
-    future of its own, so that one that gives up takes nothing from the others.
+    future of its own, so that one that gives up takes nothing from the others. ``stored_unix_ms`` is when
+    the log says that it was decided, for one that was taken over; 0 for others.
     """
 
     __slots__ = (
@@ -49,15 +50,19 @@ class Running:
         "operation_count",
         "operations",
         "prepared_s",
+        "stored_unix_ms",
         "story",
         "transaction",
         "waiters",
     )
 
-    def __init__(self, transaction: Transaction, began_s: float, began_unix_ms: int) -> None:
+    def __init__(
+        self, transaction: Transaction, began_s: float, began_unix_ms: int, *, stored_unix_ms: int = 0
+    ) -> None:
         self.transaction = transaction
         self.began_s = began_s
         self.began_unix_ms = began_unix_ms
+        self.stored_unix_ms = stored_unix_ms
         self.call_id = ""
         self.prepared_s = 0.0
         self.decided_s = 0.0
@@ -107,7 +112,9 @@ class Running:
 
     @property
     def decided_unix_ms(self) -> int:
-        """When it was decided, or, if another incarnation decided it, begun; 0 while it is not decided."""
+        """When it was decided; 0 while it is not."""
+        if self.stored_unix_ms:
+            return self.stored_unix_ms
         return self.began_unix_ms + round((self.decided_s - self.began_s) * 1000) if self.decided_s else 0
 
     def waiter(self) -> asyncio.Future[Ended]:
