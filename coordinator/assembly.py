@@ -190,19 +190,7 @@ def _core(
 
     engine = Engine(incarnation, clock, timing=settings.timing, limits=settings.limits, on_finished=finished)
     reported = Reported(log, participants)
-    commit = GroupCommit(
-        log,
-        incarnation,
-        clock=clock,
-        random=random,
-        reported=reported,
-        participants_of=_participants_of(engine),
-        on_recorded=engine.recorded,
-        on_looked_up=engine.looked_up,
-        batch_size=settings.batch_size,
-        # One record and one lookup at most for everything that the engine holds.
-        queue_bound=2 * settings.limits.max_unfinished,
-    )
+    commit = _commit(log, engine, reported, settings, clock, random)
     recovery = Recovery(engine, settings.timing)
 
     def take_standing(standing: Standing) -> None:
@@ -234,6 +222,24 @@ def _core(
     engine.connect(links, commit, life, heuristics)
     reports.connect(links)
     return _Core(engine, reported, commit, life, recovery, heuristics, open_heuristics, reports, awaited, links)
+
+
+def _commit(
+    log: DecisionLog, engine: Engine, reported: Reported, settings: Settings, clock: Clock, random: Random
+) -> GroupCommit:
+    return GroupCommit(
+        log,
+        engine.incarnation,
+        clock=clock,
+        random=random,
+        reported=reported,
+        participants_of=_participants_of(engine),
+        on_recorded=engine.recorded,
+        on_looked_up=engine.looked_up,
+        batch_size=settings.batch_size,
+        # One record and one lookup at most for everything that the engine holds.
+        queue_bound=2 * settings.limits.max_unfinished,
+    )
 
 
 def _keeper(log: DecisionLog, engine: Engine, open_heuristics: OpenHeuristics, random: Random) -> HeuristicKeeper:
