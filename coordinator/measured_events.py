@@ -73,3 +73,7 @@ class MeasuredEvents:
         self._up.discard(participant)
         self._reports.lost(participant)
         self._engine.link_down(participant, reason)
+
+    def epoch_ahead(self, participant: str, epoch: int) -> None:
+        """A participant holds a higher epoch than this coordinator's."""
+        self._reports.epoch_ahead(participant, epoch)

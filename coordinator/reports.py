@@ -9,6 +9,10 @@ read after the welcome came and under one generation of the log:
 - one is below what the log's checkpoints say it acknowledged: the *participant* has lost its tail. That is
   told once for each session, and the decisions above are driven again.
 
+A participant that holds a higher epoch than this coordinator's reports nothing. Either this coordinator is fenced,
+and its next write tells it so; or the log has lost its tail, from before that epoch on. HOLD then carries the number,
+so that what is drawn after it is higher.
+
 When the log is connected to anew every report is forgotten, and every participant is asked again.
 """
 
@@ -68,6 +72,8 @@ class Reports:
         self._redo_backoff = Backoff(random, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
         # Not judged yet, by participant: its last welcome under the present generation.
         self._welcomes: dict[str, Welcome] = {}
+        # Epochs above one's own that participants hold, by participant.
+        self._epochs: dict[str, int] = {}
         self._wake = asyncio.Event()
         # What the log said a participant had acknowledged, before it was asked once more.
         self._suspected: dict[str, Mapping[int, int]] = {}
@@ -104,6 +110,11 @@ class Reports:
             self._welcomes[participant] = welcome
             self._wake.set()
 
+    def epoch_ahead(self, participant: str, epoch: int) -> None:
+        """A participant refuses this coordinator, because it has adopted a higher epoch."""
+        self._epochs[participant] = epoch
+        self._wake.set()
+
     def lost(self, participant: str) -> None:
         """The session with this participant ended: what it reported stands, and the next is another session."""
         self._suspected.pop(participant, None)
@@ -126,14 +137,33 @@ class Reports:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._welcomes:
+            while self._welcomes or self._epochs:
                 try:
+                    await self._judge_epochs()
                     await self._judge_round()
                 except (LogUnavailableError, LogUncertainError) as error:
-                    _LOG.warning("reports_not_judged", participants=list(self._welcomes), error=str(error))
+                    waiting = list(self._welcomes | self._epochs)
+                    _LOG.warning("reports_not_judged", participants=waiting, error=str(error))
                     await self._backoff.wait()
                 else:
                     self._backoff.reset()
+
+    async def _judge_epochs(self) -> None:
+        """Put the log in HOLD if a participant holds an epoch that it has forgotten. On an error, look again."""
+        if not self._epochs:
+            return
+        participant, epoch = max(self._epochs.items(), key=lambda held: held[1])
+        own = self._engine.incarnation
+        is_held = await self._log.hold_above(
+            own,
+            epoch,
+            f"the log lost its tail: {participant} has adopted epoch {epoch}, and the log stands at epoch {own.epoch}",
+        )
+        if is_held:
+            self._telemetry.ahead(participant)
+            _LOG.critical("participant_ahead_of_log", participant=participant, epoch=epoch, log=own.epoch)
+        # What came meanwhile comes again, with the next session that is refused.
+        self._epochs.clear()
 
     async def _judge_round(self) -> None:
         """Judge all that came, against sequences that are read after it. On an error it is all there still."""

@@ -64,6 +64,12 @@ def is_plausible(incarnation: int, unix_ms: int) -> bool:
     return incarnation <= unix_ms // 1000 + INCARNATION_AHEAD_MAX_S
 
 
+def holds_later_epoch(welcome: Welcome, participant: str, epoch: int, unix_ms: int) -> bool:
+    """Whether this participant itself says that it holds a higher epoch, and one that a log can have drawn by now."""
+    is_said = welcome.participant == participant and welcome.refusal in ("", EPOCH_STALE)
+    return is_said and welcome.epoch > epoch and is_plausible(welcome.epoch, unix_ms)
+
+
 def clocks_apart(one_unix_ms: int, other_unix_ms: int) -> bool:
     """Whether two wall clocks differ by more than a minute (R10)."""
     return abs(one_unix_ms - other_unix_ms) > CLOCKS_APART_MAX_MS

@@ -41,7 +41,7 @@ from participant_sdk.frames import (
     write_prepares,
 )
 from participant_sdk.greetings import Greetings
-from participant_sdk.hello import CLOCKS_APART, Introduction, Welcome, clocks_apart
+from participant_sdk.hello import CLOCKS_APART, Introduction, Welcome, clocks_apart, holds_later_epoch
 from participant_sdk.ids import Xid
 from participant_sdk.outbox import Outbox
 from participant_sdk.participant import Prepare
@@ -78,6 +78,10 @@ class LinkEvents(Protocol):
 
     def link_down(self, participant: str, reason: str) -> None:
         """The session that was up is lost; votes outstanding were answered before this call."""
+        ...
+
+    def epoch_ahead(self, participant: str, epoch: int) -> None:
+        """The participant holds a higher epoch than ours: we are fenced, or the log has forgotten it (R15)."""
         ...
 
 
@@ -266,6 +270,8 @@ class Link:
 
     def _judge(self, message: resource_pb2.HelloResponse) -> Welcome:
         welcome = read_welcome(message)
+        if holds_later_epoch(welcome, self.name, self._epoch, self._clock.unix_ms()):
+            self._events.epoch_ahead(self.name, welcome.epoch)
         if welcome.refusal:
             raise _RefusedError(f"refused: {welcome.refusal}")
         if welcome.participant != self.name:

@@ -257,6 +257,14 @@ class DecisionLog(Protocol):
         """
         ...
 
+    async def hold_above(self, incarnation: Incarnation, epoch: int, reason: str) -> bool:
+        """Put the log in HOLD as one that has forgotten an epoch that participants hold; whether it did (R15).
+
+        ``epoch`` is above this incarnation's, which must live here: else nothing is changed. What is drawn
+        next is higher than ``epoch``. A log that is held already keeps its reason; everybody is fenced anew.
+        """
+        ...
+
     async def release(self, incarnation: Incarnation, release: Release) -> None:
         """End HOLD in one transaction: insert what is restored, raise the sequences, keep the reason (R15).
 

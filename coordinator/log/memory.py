@@ -163,6 +163,10 @@ class MemoryLog:
         """Put the log in HOLD, and fence every live incarnation."""
         await self._run("hold", lambda: self._store.hold(storable(reason)))
 
+    async def hold_above(self, incarnation: Incarnation, epoch: int, reason: str) -> bool:
+        """Put the log in HOLD, and have the next epoch be above one."""
+        return await self._run("hold_above", lambda: self._store.hold_above(incarnation, epoch, storable(reason)))
+
     async def release(self, incarnation: Incarnation, release: Release) -> None:
         """End HOLD, and put back what is restored."""
         check_columns(release)

@@ -76,7 +76,20 @@ class MemoryKeeping:
             return
         tables.held, tables.held_since_ms = reason or "no reason was given", self._clock.unix_ms()
         tables.epoch_after = max(tables.incarnations, default=0)
-        for row in tables.incarnations.values():
+        self._fence_all()
+
+    def hold_above(self, incarnation: Incarnation, epoch: int, reason: str) -> bool:
+        """Do ``hold_above.sql``."""
+        own = self.tables.incarnations.get(incarnation.number)
+        if own is None or not own.is_live or own.timeline != self.tables.timeline:
+            return False
+        self.hold(reason)
+        self.tables.epoch_after = max(self.tables.epoch_after, epoch)
+        self._fence_all()
+        return True
+
+    def _fence_all(self) -> None:
+        for row in self.tables.incarnations.values():
             if row.is_live:
                 row.fenced_by = NOBODY
 

@@ -66,7 +66,7 @@ class MemoryLogStore(MemoryKeeping):
         """Do ``open.sql``."""
         rows = self.tables.incarnations
         timeline = self.tables.timeline
-        number = max(max(rows, default=0) + 1, self._clock.unix_ms() // 1000)
+        number = max(max(self.tables.epoch_after, *rows, 0) + 1, self._clock.unix_ms() // 1000)
         others = (row.number for row in rows.values() if row.timeline not in (timeline, RESTORED_TIMELINE))
         ended = max(self.tables.epoch_after, *others, 0)
         own = (row.number for row in rows.values() if row.timeline == timeline and row.number > ended)

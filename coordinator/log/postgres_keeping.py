@@ -85,6 +85,12 @@ class PostgresKeeping(PostgresStatements):
         """Put the log in HOLD and fence every live incarnation, durably (R15)."""
         await self._keep("hold", {"reason": storable(reason)})
 
+    async def hold_above(self, incarnation: Incarnation, epoch: int, reason: str) -> bool:
+        """Put the log in HOLD, and have the next epoch be above one."""
+        parameters = {"incarnation": Int8(incarnation.number), "epoch": Int8(epoch), "reason": storable(reason)}
+        ((is_held,),) = await self._keep("hold_above", parameters)
+        return bool(is_held)
+
     async def release(self, incarnation: Incarnation, release: Release) -> None:
         """End HOLD in one transaction, and put back what is restored (R15)."""
         check_columns(release)

@@ -87,6 +87,22 @@ class TestHold:
         second = await started(log)
         assert second.incarnation.epoch == second.number
 
+    @pytest.mark.parametrize("is_held", [True, False])
+    async def test_what_is_drawn_after_an_epoch_was_forgotten_is_above_it(
+        self, log: DecisionLog, *, is_held: bool
+    ) -> None:
+        """Participants hold it, and would refuse anything lower for ever. A clock may have been far ahead."""
+        own = await held(log) if is_held else await started(log)
+        reason = (await log.standing()).held_reason or "left is ahead"
+        forgotten = own.number + 3600
+        assert await log.hold_above(own.incarnation, forgotten, "left is ahead")
+        assert (await log.standing()).held_reason == reason
+        assert (await own.append()).status is AppendStatus.FENCED
+        first, second = await started(log, "first"), await started(log, "second")
+        assert first.number == first.incarnation.epoch == second.incarnation.epoch == forgotten + 1
+        assert not await log.hold_above(own.incarnation, forgotten + 9, "one that is over says so")
+        assert (await first.append()).status is AppendStatus.WRITTEN
+
     @pytest.mark.parametrize("announced", [True, False])
     async def test_a_dump_on_a_server_with_a_lower_timeline_gives_no_old_epoch(
         self, world: World, log: DecisionLog, *, announced: bool

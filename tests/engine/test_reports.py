@@ -17,7 +17,7 @@ from participant_sdk.ids import Xid
 from participant_sdk.participant import Operation
 from participant_sdk.xa import DecisionState
 from tests.engine.lost_tail import BOTH, Life, life, operations, predecessor
-from tests.engine.recovering import CLOCK, LEFT, RIGHT, World, until, world
+from tests.engine.recovering import CLOCK, LEFT, LOG_ID, RIGHT, World, until, world
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -219,3 +219,50 @@ async def test_a_report_is_judged_however_often_the_log_fails(around: World) -> 
         await running.ended()
     assert not failures
     assert LEFT in around.log.tables.held
+
+
+@pytest.mark.parametrize("ahead", [1, 3600])
+async def test_a_log_that_forgot_an_epoch_is_held_and_begins_above_it(around: World, ahead: int) -> None:
+    """Every participant refuses what the log draws, before it reports: by that alone the loss is noticed.
+
+    The epoch may have been drawn by a clock that was ahead: the next one is above it all the same.
+    """
+    gone = await predecessor(around)
+    forgotten = gone.incarnation.number + ahead
+    for name in BOTH:
+        await around.resource(name).adopt_epoch(LOG_ID, forgotten)
+    async with life(around) as running:
+        await running.ended()
+    assert f"has adopted epoch {forgotten}, and the log stands at epoch" in around.log.tables.held
+    async with life(around) as second:
+        await until(lambda: second.assembly.reports.is_complete)
+        assert second.assembly.engine.incarnation.epoch > forgotten
+        await second.assembly.holding.release("a drill", preview=False)
+        await until(lambda: not second.assembly.life.standing or not second.assembly.life.standing.is_held)
+        await committed(second)
+
+
+async def test_an_epoch_forgotten_in_hold_ends_what_was_drawn_since(around: World) -> None:
+    """Else nobody could ever release it: participants would refuse them for ever."""
+    await predecessor(around)
+    around.log.hold("restored from a dump")
+    forgotten = CLOCK.unix_ms() // 1000 + 3600
+    async with life(around) as running:
+        await until(lambda: running.assembly.reports.is_complete)
+        await around.resource(LEFT).adopt_epoch(LOG_ID, forgotten)
+        await around.hosts[LEFT].stop()
+        await around.hosts[LEFT].start()
+        await running.ended()
+    async with life(around) as second:
+        await until(lambda: second.assembly.reports.is_complete)
+    assert around.log.tables.held == "restored from a dump"
+
+
+async def test_one_that_is_fenced_puts_nothing_in_hold(around: World, node: Life) -> None:
+    """This coordinator is the one that is over: its own writes say so."""
+    around.log.restore(around.log.copy(), new_timeline=True)
+    later = await predecessor(around)
+    await around.resource(LEFT).adopt_epoch(LOG_ID, later.incarnation.epoch)
+    await node.ended()
+    assert not await node.log.hold_above(node.assembly.engine.incarnation, later.incarnation.epoch, "it is ahead")
+    assert not around.log.tables.held

@@ -41,6 +41,7 @@ class Told:
         self.acks: dict[tuple[Decision, Xid], list[Ack]] = {}
         self.welcomes: list[Welcome] = []
         self.reasons: list[str] = []
+        self.epochs: list[tuple[str, int]] = []
         self.when_up: Callable[[], None] = lambda: None
         self._changed = asyncio.Event()
 
@@ -61,6 +62,10 @@ class Told:
 
     def link_down(self, participant: str, reason: str) -> None:
         self.reasons.append(reason)
+        self._changed.set()
+
+    def epoch_ahead(self, participant: str, epoch: int) -> None:
+        self.epochs.append((participant, epoch))
         self._changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:

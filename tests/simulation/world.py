@@ -305,7 +305,7 @@ class World:
             self.oracle.check_finished()
         elif statement == "resign":
             self.tally[Sight.RESIGNED] += 1
-        elif statement == "hold":
+        elif statement in ("hold", "hold_above"):
             self.tally[Sight.HELD] += 1
 
     def _kill(self, process: Process) -> None:

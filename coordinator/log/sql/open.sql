@@ -3,7 +3,7 @@
 WITH server AS MATERIALIZED (
     SELECT txlog.current_timeline() AS timeline
 ), drawn AS (
-    SELECT greatest(coalesce(max(incarnation), 0) + 1, floor(extract(epoch FROM clock_timestamp()))::bigint) AS number,
+    SELECT greatest(coalesce(max(incarnation), 0) + 1, log.epoch_after + 1, floor(extract(epoch FROM clock_timestamp()))::bigint) AS number,
            server.timeline,
            -- A dump may come to a server whose timeline the log has had before: what is above ended that one.
            greatest(log.epoch_after, max(incarnation) FILTER (WHERE known.timeline NOT IN (0, server.timeline))) AS ended
