@@ -254,7 +254,11 @@ class GroupCommit:
             await self._meet_own_rows(others)
 
     async def _meet_own_rows(self, records: list[DecisionRecord]) -> None:
-        """Answer records whose own xid has a row already with that row; the others go again."""
+        """Answer records whose own xid has a row already with that row; the others go again.
+
+        A row that does not bind the request that the record binds is not the record's: a "no" that came later
+        than one that could not bind.
+        """
         decisions = (await self._until_read(lambda: self._log.read([record.xid for record in records]))).decisions
         met: list[tuple[DecisionRecord, Recorded]] = []
         for record in records:
@@ -262,7 +266,7 @@ class GroupCommit:
             if row is None:
                 self._appends.put_first([record])
             else:
-                same = row.record.decision is record.decision
+                same = (row.record.decision, row.record.request) == (record.decision, record.request)
                 met.append((row.record, Recorded(row.incarnation, row.sequence, None if same else row)))
         if met:
             self._appends.confirm(lambda: self._on_recorded(met))

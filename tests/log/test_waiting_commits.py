@@ -72,6 +72,21 @@ async def test_a_no_that_may_not_bind_yet_binds_nothing_and_waits_for_nobody(ben
 
 
 @virtual_time
+async def test_a_second_no_of_a_transaction_whose_first_could_not_bind_binds_nothing_either(bench: Bench) -> None:
+    """R3: its row is there, and binds nothing; so the request is not told to be bound."""
+    own = await reporting(bench, "bookkeeper")
+    first = own.record("order-1", decision=Decision.ROLLBACK)._replace(prepared=BOTH)
+    own.append(first)
+    await asyncio.sleep(1)
+    report(own, "trading")
+    own.append(first._replace(reason="TOLD_TO_FAIL"))
+    await asyncio.sleep(1)
+    answers = [recorded.stored for record, recorded in own.recorded if record.xid == first.xid]
+    assert [stored.record.request if stored else "bound" for stored in answers] == [None, None]
+    assert not bench.store.tables.requests
+
+
+@virtual_time
 async def test_whoever_closes_a_request_binds_it_only_when_everybody_reported(bench: Bench) -> None:
     """R3, R15: the record names no participants, and any of them may have applied the request."""
     own = await reporting(bench, "bookkeeper")
