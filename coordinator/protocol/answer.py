@@ -29,6 +29,10 @@ class Answer:
         """Nothing must become durable before the client is told."""
         return not self.log_owes and not self.heuristics_owed
 
+    def wake_at_s(self, resend_at_s: float) -> float:
+        """When to look again: at the next repetition of the messages, or when the client waits no longer."""
+        return resend_at_s if self.given or not self.is_free else min(resend_at_s, self.by_s)
+
     def is_due(self, *, applied: bool, now_s: float) -> bool:
         """The client is to be told now."""
         return not self.given and self.is_free and (applied or not self.wait_applied or now_s >= self.by_s)

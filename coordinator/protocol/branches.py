@@ -39,6 +39,12 @@ class BranchState:
         self.done = self.done or vote.kind is VoteKind.READ_ONLY or vote.is_business_no
         self.done = self.done or (vote.unsent and self.carried > 0)
 
+    @property
+    def objection(self) -> str:
+        """The reason of its "no", in words."""
+        said = self.vote and (self.vote.message or self.vote.reason)
+        return f"{self.participant}: {said or 'voted no'}"
+
     def take_ack(self, ack: Ack, decision: Decision) -> bool:
         """Count an acknowledgement; False when it asks for another try."""
         if ack.kind is AckKind.RETRY:
@@ -57,6 +63,15 @@ class Branches(dict[str, BranchState]):
         """Add the participant's branch, with the next number from 1."""
         branch = self[participant] = BranchState(participant, len(self) + 1)
         return branch
+
+    def enlist(self, participant: str, carried: int, embedded: int) -> bool:
+        """Add work to the participant's branch, which begins with it; False where that has work of the other kind."""
+        branch = self.get(participant) or self.add(participant)
+        if (branch.carried or carried) and (branch.embedded or embedded):
+            return False
+        branch.carried += carried
+        branch.embedded += embedded
+        return True
 
     @property
     def all_voted(self) -> bool:

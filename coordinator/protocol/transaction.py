@@ -134,13 +134,8 @@ class Transaction:
             return Step(refusal=Refusal.NOT_ACTIVE)
         if self._rollback_only is not None:
             return Step(refusal=Refusal.ROLLBACK_ONLY)
-        branch = self.branches.get(event.participant)
-        if branch is None:
-            branch = self.branches.add(event.participant)
-        if (branch.carried or event.carried) and (branch.embedded or event.embedded):
+        if not self.branches.enlist(event.participant, event.carried, event.embedded):
             return Step(refusal=Refusal.MIXED_WORK)
-        branch.carried += event.carried
-        branch.embedded += event.embedded
         return Step(wake_at_s=self.deadline_s)
 
     def _on_rollback_only(self, event: events.SetRollbackOnly) -> Step:
@@ -189,7 +184,7 @@ class Transaction:
     def _count_vote(self, branch: BranchState, vote: Vote, now_s: float) -> Step:
         branch.take_vote(vote)
         if not vote.is_yes:
-            return self._roll_back(now_s, vote.reason, _said(branch, vote), binds=vote.is_business_no)
+            return self._roll_back(now_s, vote.reason, branch.objection, binds=vote.is_business_no)
         return self._decide() if self.branches.all_voted else Step()
 
     def _take_late_vote(self, branch: BranchState, vote: Vote, now_s: float) -> Step:
@@ -197,7 +192,7 @@ class Transaction:
         branch.take_vote(vote)
         if vote.is_business_no and self._retry and not self.answer.given:
             self._retry = False
-            self.reason, self.message = vote.reason, _said(branch, vote)
+            self.reason, self.message = vote.reason, branch.objection
             return self._settle(now_s, Step(record=self._bind() if self.request else None))
         return self._settle(now_s, Step())
 
@@ -386,17 +381,12 @@ class Transaction:
             case Phase.PREPARING:
                 return self.prepare_by_s
             case Phase.COMMITTING | Phase.ROLLING_BACK:
-                waits = not self.answer.given and self.answer.is_free
-                return min(self.resends.at_s, self.answer.by_s) if waits else self.resends.at_s
+                return self.answer.wake_at_s(self.resends.at_s)
             case _:
                 return None
 
     def _move(self, cause: Cause) -> None:
         self.phase = EDGES[self.phase][cause]
-
-
-def _said(branch: BranchState, vote: Vote) -> str:
-    return f"{branch.participant}: {vote.message or vote.reason or 'voted no'}"
 
 
 _TELLING: Final = {Phase.COMMITTING: Verb.COMMIT, Phase.ROLLING_BACK: Verb.ROLLBACK}
