@@ -35,6 +35,11 @@ def draw_operations(rng: Random, participants: Sequence[str]) -> tuple[Operation
     return tuple(operations)
 
 
+def read_of(operation: Operation) -> Operation:
+    """An operation at the same service that changes nothing."""
+    return _operation(operation.service, "read", account=ACCOUNTS[0])
+
+
 def postings_of(operations: Sequence[Operation]) -> dict[str, list[Posting]]:
     """What these operations post at each participant once they commit."""
     postings: dict[str, list[Posting]] = {}

@@ -12,7 +12,7 @@ from coordinator.errors import BusyError, OutcomeUnknownError, TransactionError,
 from coordinator.requests import Ended
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Operation
-from tests.simulation.business import draw_operations
+from tests.simulation.business import draw_operations, read_of
 from tests.simulation.coordinators import CoordinatorHost
 from tests.simulation.faults import Fault
 from tests.simulation.hosts import Host, Surroundings
@@ -25,6 +25,7 @@ IMPATIENCE_S: Final = (0.005, 1.0)
 TIMEOUT_S: Final = (0.5, 8.0)
 ATTEMPTS_MAX: Final = 4
 PAUSE_MAX_S: Final = 1.0
+SETTLE_PAUSE_MAX_S: Final = 8.0
 INTERACTIVE_SHARE: Final = 0.15
 NAMED_SHARE: Final = 0.6
 EMBEDDED_SHARE: Final = 0.35
@@ -71,6 +72,7 @@ class Client:
         as is one whose work was embedded: sent whole, it would be another request to the log.
         """
         prefers_closing = self._rng.random() < 0.4 or intent.number in self._embedded
+        pause_s = PAUSE_MAX_S / 2
         while True:
             closes = prefers_closing or self._around.oracle.is_forced(intent.request_id)
             ended = await self._ask(
@@ -83,7 +85,8 @@ class Client:
             )
             if ended is not None and not ended.outcome.retry:
                 return
-            await asyncio.sleep(self._rng.uniform(0, PAUSE_MAX_S))
+            pause_s = min(SETTLE_PAUSE_MAX_S, pause_s * 2)
+            await asyncio.sleep(self._rng.uniform(0, pause_s))
 
     async def _pursue_as_drawn(self, intent: Intent) -> bool:
         """Pursue once, twice at the same time, or step by step; whether the end is known."""
@@ -175,7 +178,9 @@ class Client:
             await asyncio.sleep(self._rng.uniform(0, wait_s))
             whim = self._rng.random()
             if whim < 0.45:
-                await self._call(host, lambda: _done(partial(host.enlist, xid, intent.operations[0])))
+                # It may be in time after all, so it changes nothing; but the request is another one then.
+                self._embedded[intent.number] = None
+                await self._call(host, lambda: _done(partial(host.enlist, xid, read_of(intent.operations[0]))))
             elif whim < 0.85:
                 await self._call(host, lambda: _done(partial(host.set_rollback_only, xid)))
             else:

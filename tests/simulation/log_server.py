@@ -77,10 +77,10 @@ class LogServer(Disk):
 
     async def gate(self, moment: Moment, statement: Statement[object]) -> None:
         """What each statement of a ``MemoryLog`` passes."""
-        await asyncio.sleep(self._rng.uniform(*TRAVEL_S))
         if moment is Moment.BEFORE:
             await self._serve(statement)
             return
+        await asyncio.sleep(self._rng.uniform(*TRAVEL_S))
         if self._standby is not None and statement.name not in READS:
             # The standby does not answer, so neither does this server.
             await asyncio.shield(self._over)
@@ -89,11 +89,13 @@ class LogServer(Disk):
 
     async def _serve(self, statement: Statement[object]) -> None:
         if self.is_out or self.strikes(Fault.LOG_FAILED):
+            await asyncio.sleep(self._rng.uniform(*TRAVEL_S))
             raise LogUnavailableError("the simulated log cannot be reached")
         if statement.name not in READS and self.strikes(Fault.LOG_LATE):
             self._later(self._rng.uniform(0, LATE_MAX_S), statement, None)
+            await asyncio.sleep(self._rng.uniform(*TRAVEL_S))
             raise _unknown(statement)
-        delay_s = self.flush_s(Fault.LOG_SLOW)
+        delay_s = self._rng.uniform(*TRAVEL_S) + self.flush_s(Fault.LOG_SLOW)
         if statement.name == "append":
             self.maybe_kill(delay_s)
         done: asyncio.Future[None] = self._loop.create_future()

@@ -117,7 +117,7 @@ class Oracle:
                 self._saw_request(frame)
             case resource_pb2.SessionResponse():
                 self._saw_response(source, frame)
-                if frame.HasField("hello"):
+                if frame.HasField("hello") and not frame.hello.refusal:
                     marks = {mark.incarnation: mark.sequence for mark in frame.hello.watermarks}
                     self.losses.welcomed(source, target, marks)
             case _:
@@ -176,7 +176,7 @@ class Oracle:
             self.violated(f"{source} acknowledges {short(xid)} with {kind}, and no operator was there")
 
     def _saw_end(self, source: str, xid: Xid, phase: BranchPhase) -> None:
-        if (now := self._phase(source, xid)) is not phase:
+        if (now := self._phase(source, xid)) is not phase and self.knows(source, xid):
             self.violated(f"R9: {source} acknowledges {short(xid)} as {phase.name}, and durable is {now.name}")
 
     # -- The log
@@ -251,7 +251,8 @@ class Oracle:
     def _check_new(self, xid: Xid, stored: StoredDecision) -> None:
         if stored.record.request is not None:
             self.bound_at_s[stored.record.request.name] = self.now()
-        if not self.losses.is_promised(xid):
+        if not self.losses.is_promised(xid) or xid in self.losses.pruned:
+            # What was dropped by right may come back with a copy, and with fewer branches than it had.
             return
         lost = self.losses.decisions.get(xid)
         if lost is not None:

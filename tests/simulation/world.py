@@ -32,6 +32,8 @@ from tests.simulation.trace import Trace
 
 LOG_ID: Final = "5eed5eed5eed5eed"
 LOOK_EVERY_S: Final = 0.25
+# Clients begin nothing more after the first, unless too little was begun; and do nothing more after the second.
+BAD_TIME_S: Final = 90.0
 BAD_TIME_MAX_S: Final = 240.0
 REST_WITHIN_S: Final = 120.0
 AFTER_SECOND_RECOVERY_S: Final = 20.0
@@ -201,7 +203,10 @@ class World:
     def _numbers(self) -> Iterator[int]:
         """A number for each intent: as many as the mix says, and more while too few transactions were begun."""
         for number in range(NUMBERS_MAX):
-            if number >= self.mix.transactions and self.oracle.begun >= min(BEGUN_MIN, self.mix.transactions):
+            is_late = self.loop.time() > BAD_TIME_S
+            if (is_late or number >= self.mix.transactions) and self.oracle.begun >= min(
+                BEGUN_MIN, self.mix.transactions
+            ):
                 return
             yield number
 
