@@ -86,14 +86,15 @@ class ReservationService:
 
     ``schema`` is where its tables and its SQL function are, made by ``migrations``. ``invariants`` is a
     statement that tells what is broken; see ``invariants.py``. ``plan`` turns a
-    branch's operations into rows for it, or a "no"; it is pure, and is called for every branch.
+    branch's operations into rows for it, or a "no"; log id and xid name the branch. It is pure, and is called for
+    every branch.
     """
 
     schema: str
     migrations: Traversable
     invariants: Traversable
     operations: tuple[str, ...]
-    plan: Callable[[Xid, Sequence[Operation]], Planned]
+    plan: Callable[[str, Xid, Sequence[Operation]], Planned]
 
 
 class ReservationResource(Participant):
@@ -245,7 +246,7 @@ class ReservationResource(Participant):
             return Planned(()) if refused is None else Planned((), refused)
         if not prepare.operations:
             return Planned((), invalid("NO_OPERATIONS", "the branch has no operations", "operations"))
-        return self._plan(prepare.xid, prepare.operations)
+        return self._plan(prepare.log_id, prepare.xid, prepare.operations)
 
     async def _run(self, log: int, batch: Batch) -> Answers:
         """Run a batch in one call, and again where that may help. psycopg.Error when it does not."""

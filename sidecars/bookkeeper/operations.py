@@ -141,7 +141,7 @@ _OPERATIONS: Final[Mapping[str, Callable[[Operation, int], Entry]]] = {
 OPERATION_NAMES: Final = tuple(_OPERATIONS)
 
 
-def plan(_xid: Xid, operations: Sequence[Operation]) -> Planned:
+def plan(_log_id: str, _xid: Xid, operations: Sequence[Operation]) -> Planned:
     """Work out a branch's entries and what each draws, or the "no" to what is wrong in itself."""
     try:
         entries = [_entry(operation, index) for index, operation in enumerate(operations)]

@@ -88,17 +88,17 @@ class _Row(NamedTuple):
     result: str = ""
 
 
-def _place_order(xid: Xid, operation: Operation, index: int) -> _Row:
-    order_id = f"{xid}-{index}"
+def _place_order(branch: str, operation: Operation, index: int) -> _Row:
+    order_id = f"{branch}-{index}"
     members = _order(OperationKind.PLACE, order_id, operation, index)
     return _Row(members, f'{{"order_id":"{order_id}"}}')
 
 
-def _validate_order(xid: Xid, operation: Operation, index: int) -> _Row:
-    return _Row(_order(OperationKind.VALIDATE, f"{xid}-{index}", operation, index))
+def _validate_order(branch: str, operation: Operation, index: int) -> _Row:
+    return _Row(_order(OperationKind.VALIDATE, f"{branch}-{index}", operation, index))
 
 
-def _cancel_order(_xid: Xid, operation: Operation, index: int) -> _Row:
+def _cancel_order(_branch: str, operation: Operation, index: int) -> _Row:
     cancel = read(Cancel, operation, index)
     return _Row(f'"o":{index},"k":{OperationKind.CANCEL:d},"i":{quoted(cancel.order_id)}')
 
@@ -117,7 +117,7 @@ def _order(kind: OperationKind, order_id: str, operation: Operation, index: int)
     )
 
 
-_OPERATIONS: Final[Mapping[str, Callable[[Xid, Operation, int], _Row]]] = {
+_OPERATIONS: Final[Mapping[str, Callable[[str, Operation, int], _Row]]] = {
     "place_order": _place_order,
     "cancel_order": _cancel_order,
     "validate_order": _validate_order,
@@ -125,10 +125,12 @@ _OPERATIONS: Final[Mapping[str, Callable[[Xid, Operation, int], _Row]]] = {
 OPERATION_NAMES: Final = tuple(_OPERATIONS)
 
 
-def plan(xid: Xid, operations: Sequence[Operation]) -> Planned:
+def plan(log_id: str, xid: Xid, operations: Sequence[Operation]) -> Planned:
     """Work out a branch's rows and the ids of its orders, or the "no" to what is wrong in itself."""
+    # Two logs may give out the same xid, and an order's id is one for all of them (R18).
+    branch = f"{log_id}-{xid}"
     try:
-        rows = [_row(xid, operation, index) for index, operation in enumerate(operations)]
+        rows = [_row(branch, operation, index) for index, operation in enumerate(operations)]
     except RefusedError as error:
         return Planned((), error.vote)
     results = tuple(row.result for row in rows)
@@ -136,11 +138,11 @@ def plan(xid: Xid, operations: Sequence[Operation]) -> Planned:
     return Planned(tuple(row.members for row in rows), vote)
 
 
-def _row(xid: Xid, operation: Operation, index: int) -> _Row:
+def _row(branch: str, operation: Operation, index: int) -> _Row:
     read_row = _OPERATIONS.get(operation.name)
     if read_row is None:
         raise unknown_operation(operation, index, OPERATION_NAMES)
-    return read_row(xid, operation, index)
+    return read_row(branch, operation, index)
 
 
 SERVICE: Final = ReservationService(

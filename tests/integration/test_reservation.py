@@ -119,7 +119,7 @@ async def test_a_duplicate_prepare_gets_the_stored_vote_even_from_another_proces
     yes, no, asked = trading.branch(ORDER), trading.branch(BAD), trading.branch(CHECK)
     votes = await trading.prepare(yes, no, asked)
     assert [vote.kind for vote in votes] == [VoteKind.PREPARED, VoteKind.ROLLED_BACK, VoteKind.READ_ONLY]
-    assert votes[0].results == (f'{{"order_id":"{yes.xid}-0"}}',)
+    assert votes[0].results == (f'{{"order_id":"{yes.log_id}-{yes.xid}-0"}}',)
     assert votes[1].field == "operations[0].parameters.symbol"
     async with participating(database, "trading") as restarted:
         again = [branch._replace(operations=trading.branch(BAD).operations) for branch in (yes, no, asked)]

@@ -10,7 +10,7 @@ import pytest
 
 from participant_sdk.participant import Prepare
 from participant_sdk.xa import Vote, VoteKind, XaCode
-from tests.integration.participations import Participation, participating
+from tests.integration.participations import OTHER_LOG_ID, Participation, participating
 
 ASKED = '{"user_id":"123","symbol":"BTC/USD","side":"sell","amount":0.5,"price":50000}'
 
@@ -45,7 +45,7 @@ async def test_an_order_waits_for_its_branch_and_then_enters_the_book(trading: P
     """The spec's example: PENDING and invisible at Prepare, in the book with a number on Commit."""
     prepare = trading.branch(("place_order", ASKED))
     vote = (await trading.prepare(prepare))[0]
-    assert order_of(vote) == f"{prepare.xid}-0"
+    assert order_of(vote) == f"{prepare.log_id}-{prepare.xid}-0"
     assert await trading.rows("select status, sequence from trading.orders") == [(1, None)]
     assert await book(trading) == []
     await trading.commit(prepare)
@@ -53,6 +53,18 @@ async def test_an_order_waits_for_its_branch_and_then_enters_the_book(trading: P
     assert await trading.rows("select user_id, side, type, amount, price from trading.orders") == [
         ("123", 2, 1, 0.5, 50000)
     ]
+
+
+async def test_one_xid_of_two_logs_places_two_orders(trading: Participation) -> None:
+    """R18: the same xid under two logs names two branches, and so two orders."""
+    one = trading.branch(place())
+    other = trading.branch(place(), xid=one.xid)._replace(log_id=OTHER_LOG_ID)
+    votes = [(await trading.prepare(prepare))[0] for prepare in (one, other)]
+    assert [vote.is_yes for vote in votes] == [True, True]
+    assert order_of(votes[0]) != order_of(votes[1])
+    await trading.commit(one)
+    await trading.rollback(other)
+    assert [order_id for order_id, _ in await book(trading)] == [order_of(votes[0])]
 
 
 async def test_an_order_whose_branch_is_rolled_back_is_rejected(trading: Participation) -> None:
