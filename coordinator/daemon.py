@@ -33,6 +33,7 @@ from coordinator.log.decision_log import (
     BACKOFF_CAP_S,
     BACKOFF_FIRST_S,
     Appended,
+    BadRecordError,
     Incarnation,
     LogUnavailableError,
     LogUncertainError,
@@ -295,7 +296,7 @@ class Daemon:
                 applied = await migrate_log(self._config.log.dsn)
                 name, address = self._config.coordinator.shown_name, self._advertised()
                 incarnation = await log.open(name, address, LEASE_S)
-            except (psycopg.OperationalError, LogUnavailableError, LogUncertainError) as error:
+            except (psycopg.OperationalError, BadRecordError, LogUnavailableError, LogUncertainError) as error:
                 self.telemetry.logger.warning("Decision log not open; trying again", reason=str(error).strip())
                 await backoff.wait()
             except MigrationError as error:

@@ -42,6 +42,7 @@ _LOG: Final = structlog.get_logger(__name__)
 
 _SESSION: Final = """
 SET synchronous_commit = on;
+SET default_transaction_isolation = 'read committed';
 SET statement_timeout = '{statement_s}s';
 SET idle_in_transaction_session_timeout = '{statement_s}s';
 SET client_min_messages = warning;
