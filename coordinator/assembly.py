@@ -25,6 +25,7 @@ from coordinator.inquiries import Inquiries
 from coordinator.log.decision_log import DecisionLog, Incarnation, Standing
 from coordinator.log.group_commit import GroupCommit
 from coordinator.log.reported import Reported
+from coordinator.lost_tails import LostTails
 from coordinator.measured_events import MeasuredEvents
 from coordinator.open_heuristics import OpenHeuristics
 from coordinator.passes import DEFAULT_PASSES, PassSettings
@@ -202,8 +203,9 @@ def _core(
     recovery.connect(life)
     open_heuristics = OpenHeuristics(log)
     heuristics = _keeper(log, engine, open_heuristics, random)
-    reports = Reports(log, reported, engine, settings.timing, random=random, telemetry=telemetry)
     awaited = Awaited()
+    lost_tails = LostTails(log, engine, awaited, heuristics, random=random)
+    reports = Reports(log, reported, engine, lost_tails, random=random, telemetry=telemetry)
     events = MeasuredEvents(engine, reports, awaited, clock, telemetry)
 
     def link_to(name: str, access: Access) -> Link:
@@ -220,6 +222,7 @@ def _core(
 
     links = {name: link_to(name, access) for name, access in participants.items()}
     engine.connect(links, commit, life, heuristics)
+    lost_tails.connect(links)
     reports.connect(links)
     return _Core(engine, reported, commit, life, recovery, heuristics, open_heuristics, reports, awaited, links)
 

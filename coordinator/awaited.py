@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
+from coordinator.protocol import heuristics
+from coordinator.protocol.effects import HeuristicRecord
 from participant_sdk.ids import Xid
 from participant_sdk.xa import Ack, AckKind, Decision
 
@@ -13,16 +15,16 @@ from participant_sdk.xa import Ack, AckKind, Decision
 class Round:
     """What one participant was told in one pass, and which of it it has acknowledged.
 
-    ``ended`` counts branches at their end, ``refused`` those that asked for another try; ``ends`` keeps the
-    acknowledgements that tell of a heuristic.
+    ``ended`` counts branches at their end.
     """
 
-    __slots__ = ("_empty", "_open", "ended", "ends", "refused")
+    __slots__ = ("_empty", "_ends", "_open", "_refused", "ended")
 
     def __init__(self) -> None:
         self.ended = 0
-        self.refused = 0
-        self.ends: list[tuple[Xid, Decision, Ack]] = []
+        # Those that asked for another try, and the acknowledgements that may tell of a heuristic.
+        self._refused: list[Xid] = []
+        self._ends: list[tuple[Xid, Decision, Ack]] = []
         self._open: dict[Xid, Decision] = {}
         self._empty = asyncio.Event()
         self._empty.set()
@@ -30,6 +32,24 @@ class Round:
     def __len__(self) -> int:
         """How many are told and not acknowledged."""
         return len(self._open)
+
+    @property
+    def refused(self) -> int:
+        """How many asked for another try."""
+        return len(self._refused)
+
+    @property
+    def left(self) -> list[Xid]:
+        """Those that were told and are not at their end."""
+        return [*self._open, *self._refused]
+
+    def heuristics(self, participant: str) -> list[HeuristicRecord]:
+        """The ends that this participant acknowledged against, or without, what it was told."""
+        return [
+            HeuristicRecord(xid, participant, heuristic, ack.message)
+            for xid, outcome, ack in self._ends
+            if (heuristic := heuristics.of_ack(ack.kind, outcome)) is not None
+        ]
 
     def told(self, xid: Xid, outcome: Decision) -> None:
         """Count a branch that is told its outcome now."""
@@ -43,11 +63,11 @@ class Round:
                 continue
             del self._open[xid]
             if ack.kind is AckKind.RETRY:
-                self.refused += 1
+                self._refused.append(xid)
                 continue
             self.ended += 1
             if ack.kind not in (AckKind.DONE, AckKind.ALREADY_DONE):
-                self.ends.append((xid, outcome, ack))
+                self._ends.append((xid, outcome, ack))
         if not self._open:
             self._empty.set()
 

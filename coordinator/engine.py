@@ -240,6 +240,10 @@ class Engine:
             if running is not None and running.transaction.decision is verb:
                 running.tell(unix_ms, "acknowledged", participant, ack.kind.name)
                 self._take(running, events.Acknowledged(participant, ack), now_s)
+                tx = running.transaction
+                if verb is Decision.COMMIT and tx.branches.has_acknowledged(participant):
+                    # Now, not when the others have too: a participant that comes back with less has lost it (R15).
+                    self._life.applied(tx.incarnation, tx.sequence, participant)
 
     def link_up(self, participant: str) -> None:
         """A session to this participant is open: send again what it is owed."""
@@ -380,6 +384,6 @@ class Engine:
         self.attention.pop(tx.xid, None)
         self._intents.remove(running)
         if tx.sequence:
-            self._life.finished(tx.incarnation, tx.sequence, tx.branches.applied(tx.decision))
+            self._life.finished(tx.incarnation, tx.sequence)
         self.history.add(running)
         self._on_finished(running.finished(now_s))

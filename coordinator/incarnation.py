@@ -66,11 +66,17 @@ class IncarnationLife:
         # By incarnation, in order of adoption; an adopted one leaves when all of it is finished.
         self._completions: dict[int, Completion] = {self._incarnation.number: group_commit.completion}
 
-    def finished(self, incarnation: int, sequence: int, applied_by: tuple[str, ...] = ()) -> None:
-        """Count a decision as finished, acknowledged durably as committed by these participants. Idempotent."""
+    def finished(self, incarnation: int, sequence: int) -> None:
+        """Count a decision as finished. Idempotent."""
         completion = self._completions.get(incarnation)
         if completion is not None:
-            completion.finished(sequence, applied_by)
+            completion.finished(sequence)
+
+    def applied(self, incarnation: int, sequence: int, participant: str) -> None:
+        """Count a decision as acknowledged durably by a participant as committed. Idempotent."""
+        completion = self._completions.get(incarnation)
+        if completion is not None:
+            completion.applied(sequence, participant)
 
     async def run(self) -> None:
         """Renew, look, fence and checkpoint until cancelled. Failures of the log are met by the next turn."""

@@ -7,7 +7,7 @@ read after the welcome came and under one generation of the log:
 - one is: the log has lost its tail. It is put in HOLD, which ends this incarnation too. In HOLD already,
   the participant stays unreported; everybody is introduced to again when that ends;
 - one is below what the log's checkpoints say it acknowledged: the *participant* has lost its tail. That is
-  told once for each session, and the decisions above are driven again.
+  told once for each session, and the participant is told the decisions above again (``lost_tails``).
 
 A participant that holds a higher epoch than this coordinator's reports nothing. Either this coordinator is fenced,
 and its next write tells it so; or the log has lost its tail, from before that epoch on. HOLD then carries the number,
@@ -34,18 +34,11 @@ from coordinator.log.decision_log import (
     LogUncertainError,
 )
 from coordinator.log.reported import Reported
-from coordinator.protocol.recovery import redo
-from coordinator.protocol.timing import Timing
+from coordinator.lost_tails import LostTails
 from coordinator.telemetry import Telemetry
 from participant_sdk.backoff import Backoff
 from participant_sdk.hello import Welcome
 from participant_sdk.link import Link
-
-# How many decisions are read at once for a participant that lost its tail, and how many transactions the
-# engine may hold before the next are read.
-REDO_PAGE: Final = 500
-REDO_ROOM: Final = 5_000
-ROOM_PAUSE_S: Final = 1.0
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -58,7 +51,7 @@ class Reports:
         log: DecisionLog,
         reported: Reported,
         engine: Engine,
-        timing: Timing,
+        lost_tails: LostTails,
         *,
         random: Random,
         telemetry: Telemetry,
@@ -66,10 +59,9 @@ class Reports:
         self._log = log
         self._reported = reported
         self._engine = engine
-        self._timing = timing
+        self._lost_tails = lost_tails
         self._telemetry = telemetry
         self._backoff = Backoff(random, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
-        self._redo_backoff = Backoff(random, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
         # Not judged yet, by participant: its last welcome under the present generation.
         self._welcomes: dict[str, Welcome] = {}
         # Epochs above one's own that participants hold, by participant.
@@ -78,9 +70,6 @@ class Reports:
         # What the log said a participant had acknowledged, before it was asked once more.
         self._suspected: dict[str, Mapping[int, int]] = {}
         self._alerted: dict[str, None] = {}
-        # What is to be driven again, by participant: above which sequences.
-        self._behind: dict[str, dict[int, int]] = {}
-        self._behind_wake = asyncio.Event()
 
     def connect(self, links: Mapping[str, Link]) -> None:
         """Attach the links that introduce this coordinator."""
@@ -131,7 +120,7 @@ class Reports:
         """Judge what comes, until cancelled. Failures of the log are met by trying again."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._judge_all())
-            tasks.create_task(self._redo_all())
+            tasks.create_task(self._lost_tails.run())
 
     async def _judge_all(self) -> Never:
         while True:
@@ -233,37 +222,7 @@ class Reports:
                 reported=reported,
                 acknowledged=acknowledged,
             )
-        self._behind[participant] = {number: reported for number, (reported, _) in behind.items()}
-        self._behind_wake.set()
-
-    async def _redo_all(self) -> Never:
-        while True:
-            await self._behind_wake.wait()
-            self._behind_wake.clear()
-            while self._behind:
-                participant = next(iter(self._behind))
-                await self._redo(participant, self._behind.pop(participant))
-
-    async def _redo(self, participant: str, above: dict[int, int]) -> None:
-        """Drive again every retained COMMIT above these sequences, page by page."""
-        driven = 0
-        while True:
-            try:
-                rows = await self._log.commits_above(participant, above, REDO_PAGE)
-            except LogUnavailableError as error:
-                _LOG.warning("decision_log_read_failed", participant=participant, error=str(error))
-                await self._redo_backoff.wait()
-                continue
-            self._redo_backoff.reset()
-            for stored in rows:
-                above[stored.incarnation] = stored.sequence
-                self._engine.drive(redo(stored, self._timing), f"{participant} has lost what it had applied")
-            driven += len(rows)
-            if len(rows) < REDO_PAGE:
-                _LOG.info("redo", participant=participant, transactions=driven)
-                return
-            while self._engine.unfinished > REDO_ROOM:  # noqa: ASYNC110 - room comes bit by bit, with no event of its own
-                await asyncio.sleep(ROOM_PAUSE_S)
+        self._lost_tails.add(participant, {number: reported for number, (reported, _) in behind.items()})
 
 
 def _ahead(welcome: Welcome, sequences: Mapping[int, int]) -> list[tuple[int, int, int]]:

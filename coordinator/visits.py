@@ -12,8 +12,6 @@ import structlog
 from coordinator.awaited import Awaited, Round
 from coordinator.engine import Engine
 from coordinator.heuristic_keeper import HeuristicKeeper
-from coordinator.protocol import heuristics
-from coordinator.protocol.effects import HeuristicRecord
 from coordinator.protocol.phases import FINISHED
 from coordinator.running import Running
 from coordinator.sweep import Sweep, Swept
@@ -139,12 +137,7 @@ class Visits:
         visit.ended += round_.ended
         visit.failed += round_.refused + len(round_)
         # The engine keeps the ends of what it drives; of the rest nobody else would know.
-        ends = [
-            HeuristicRecord(xid, visit.participant, heuristic, ack.message)
-            for xid, outcome, ack in round_.ends
-            if (heuristic := heuristics.of_ack(ack.kind, outcome)) is not None and not self._is_driven(xid)
-        ]
-        self._heuristics.put(ends)
+        self._heuristics.put([end for end in round_.heuristics(visit.participant) if not self._is_driven(end.xid)])
 
     def _is_driven(self, xid: Xid) -> bool:
         running = self._engine.find(xid)

@@ -21,15 +21,14 @@ class Completion:
     ``STRAGGLERS_MAX`` the next one does hold it back, and recovery reads more than it must.
     """
 
-    __slots__ = ("_acknowledged", "_applied", "_incarnation", "_last", "_open", "_seen", "_written")
+    __slots__ = ("_applied", "_incarnation", "_last", "_open", "_seen", "_written")
 
     def __init__(self, incarnation: int) -> None:
         self._incarnation = incarnation
         self._open: dict[int, Xid] = {}
         self._last = 0
         self._seen = 0
-        # Since the last checkpoint, by the whole group of participants: one entry for many transactions.
-        self._acknowledged: dict[tuple[str, ...], int] = {}
+        # The highest sequence that each participant acknowledged as committed.
         self._applied: dict[str, int] = {}
         self._written: Checkpoint | None = None
 
@@ -54,33 +53,27 @@ class Completion:
         self._seen = self._last
         return new
 
-    def finished(self, sequence: int, applied_by: tuple[str, ...] = ()) -> None:
-        """Count a decision as finished, acknowledged as committed by these participants. Idempotent."""
+    def finished(self, sequence: int) -> None:
+        """Count a decision as finished. Idempotent."""
         self._open.pop(sequence, None)
-        if applied_by and self._acknowledged.get(applied_by, 0) < sequence:
-            self._acknowledged[applied_by] = sequence
+
+    def applied(self, sequence: int, participant: str) -> None:
+        """Count a decision as acknowledged by a participant as committed, whoever else is owed it. Idempotent."""
+        if self._applied.get(participant, 0) < sequence:
+            self._applied[participant] = sequence
 
     def checkpoint(self) -> Checkpoint | None:
         """The checkpoint to write now; None when the last one written still says it all."""
         stragglers = [xid for _, xid in self._stragglers()]
         rest = next(islice(self._open, len(stragglers), None), None)
         through = self._last if rest is None else rest - 1
-        checkpoint = Checkpoint(self._incarnation, through, frozenset(stragglers), self._take_applied())
+        checkpoint = Checkpoint(self._incarnation, through, frozenset(stragglers), dict(self._applied))
         self._seen = self._last
         return None if checkpoint == self._written else checkpoint
 
     def wrote(self, checkpoint: Checkpoint) -> None:
         """Remember what the log was told."""
         self._written = checkpoint
-
-    def _take_applied(self) -> dict[str, int]:
-        applied = dict(self._applied)
-        for participants, sequence in self._acknowledged.items():
-            for participant in participants:
-                applied[participant] = max(applied.get(participant, 0), sequence)
-        self._acknowledged.clear()
-        self._applied = applied
-        return applied
 
     def _stragglers(self) -> Iterable[tuple[int, Xid]]:
         for sequence, xid in islice(self._open.items(), STRAGGLERS_MAX):

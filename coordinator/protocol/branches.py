@@ -113,12 +113,19 @@ class Branches(dict[str, BranchState]):
         """Those that voted PREPARED: the only ones that are told COMMIT (R2)."""
         return tuple([b.participant for b in self.values() if b.vote is not None and b.vote.kind is VoteKind.PREPARED])
 
-    def applied(self, decision: Decision | None) -> tuple[str, ...]:
-        """Those that acknowledged COMMIT of what they had prepared, and did not end against it; none at ROLLBACK."""
-        if decision is not Decision.COMMIT:
-            return ()
-        ends = [b for b in self.values() if b.done and b.heuristic is None]
-        return tuple([b.participant for b in ends if b.vote is not None and b.vote.kind is VoteKind.PREPARED])
+    def has_acknowledged(self, participant: str) -> bool:
+        """Whether it acknowledged the outcome of what it had prepared, and did not end against it."""
+        b = self.get(participant)
+        if b is None or not b.done or b.heuristic is not None:
+            return False
+        return b.vote is not None and b.vote.kind is VoteKind.PREPARED
+
+    def reopen(self, participant: str) -> bool:
+        """Owe it the outcome again, because it lost what it had acknowledged; False where it had not."""
+        if not self.has_acknowledged(participant):
+            return False
+        self[participant].done = False
+        return True
 
     def outcomes(self) -> tuple[BranchOutcome, ...]:
         """The branches as they stand, for people and for the log."""

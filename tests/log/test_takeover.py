@@ -44,7 +44,8 @@ async def test_resigning_writes_what_is_finished_first(bench: Bench) -> None:
     own.append(*(own.record() for _ in range(3)))
     await asyncio.sleep(0.1)
     for sequence in (1, 2, 3):
-        own.life.finished(own.number, sequence, ("bookkeeper",))
+        own.life.applied(own.number, sequence, "bookkeeper")
+        own.life.finished(own.number, sequence)
     own.running.cancel()
     await own.life.resign()
     assert bench.store.tables.checkpoints[own.number] == Checkpoint(own.number, 3, applied={"bookkeeper": 3})
@@ -137,15 +138,16 @@ def test_acknowledgements_are_folded_by_participant_into_the_checkpoint() -> Non
     completion = Completion(1)
     for sequence in (1, 2, 3):
         completion.decided(sequence, Xid.make(1, 1, sequence))
-    completion.finished(3, ("bookkeeper", "trading"))
-    completion.finished(1, ("bookkeeper", "trading"))
-    completion.finished(2, ("wallet", "bookkeeper"))
+    for sequence, participants in ((3, ("bookkeeper", "trading")), (1, ("bookkeeper", "trading")), (2, ("wallet",))):
+        for participant in participants:
+            completion.applied(sequence, participant)
+        completion.finished(sequence)
     first = completion.checkpoint()
     assert first == Checkpoint(1, 3, applied={"bookkeeper": 3, "trading": 3, "wallet": 2})
     assert first is not None
     completion.wrote(first)
     assert completion.checkpoint() is None
-    completion.finished(3, ("wallet",))
+    completion.applied(3, "wallet")
     assert completion.checkpoint() == Checkpoint(1, 3, applied={"bookkeeper": 3, "trading": 3, "wallet": 3})
 
 
@@ -157,5 +159,4 @@ def test_what_ended_against_the_decision_is_not_acknowledged() -> None:
         branches.add(name).take_vote(vote)
     branches["applied"].take_ack(ALREADY_DONE, Decision.COMMIT)
     branches["rolled-back"].take_ack(Ack(AckKind.HEURISTIC_ROLLBACK), Decision.COMMIT)
-    assert branches.applied(Decision.COMMIT) == ("applied",)
-    assert branches.applied(Decision.ROLLBACK) == ()
+    assert [name for name in branches if branches.has_acknowledged(name)] == ["applied"]

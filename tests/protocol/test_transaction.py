@@ -6,7 +6,7 @@ from coordinator.protocol import events
 from coordinator.protocol.timing import Timing
 from coordinator.protocol.transaction import Transaction
 from participant_sdk.ids import Xid
-from participant_sdk.xa import DONE, PREPARED, READ_ONLY, Ack, AckKind, Decision
+from participant_sdk.xa import DONE, PREPARED, READ_ONLY, Ack, AckKind
 from tests.protocol.interpreter import TIMING, VOTES, XID
 
 
@@ -97,9 +97,24 @@ def test_only_who_prepared_and_acknowledged_commit_counts_as_having_applied_it()
     tx.step(events.Recorded(7, 1), 0.0)
     tx.step(events.Acknowledged("done", DONE), 0.0)
     tx.step(events.Acknowledged("by_hand", Ack(AckKind.HEURISTIC_ROLLBACK)), 0.0)
-    assert tx.branches.applied(Decision.COMMIT) == ("done",)
-    assert tx.branches.applied(Decision.ROLLBACK) == ()
-    assert tx.branches.applied(None) == ()
+    assert [name for name in (*tx.branches, "stranger") if tx.branches.has_acknowledged(name)] == ["done"]
+
+
+def test_what_a_participant_lost_after_it_acknowledged_is_owed_to_it_again() -> None:
+    """R15, while another branch is owed still. One that ended by hand has ended."""
+    tx = Transaction(XID, 100.0, TIMING)
+    for name in ("lost", "silent", "by_hand"):
+        tx.step(events.Enlist(name, carried=1), 0.0)
+    tx.step(events.CommitAsked(), 0.0)
+    for name in tx.branches:
+        tx.step(events.Voted(name, PREPARED), 0.0)
+    tx.step(events.Recorded(7, 1), 0.0)
+    tx.step(events.Acknowledged("lost", DONE), 0.0)
+    tx.step(events.Acknowledged("by_hand", Ack(AckKind.HEURISTIC_ROLLBACK)), 0.0)
+    assert not tx.step(events.Reachable("lost"), 0.0).messages
+    assert [name for name in tx.branches if tx.branches.reopen(name)] == ["lost"]
+    assert tx.branches.owed == ["lost", "silent"]
+    assert tx.step(events.Reachable("lost"), 0.0).messages
 
 
 def test_work_that_never_left_owes_its_participant_nothing() -> None:
