@@ -264,7 +264,19 @@ class MemoryResource(Participant):
         if commit.epoch < self._store.current.epochs.get(commit.log_id, 0):
             return STALE
         key = BranchKey(commit.log_id, commit.xid)
+        self._count_late(key, commit)
         return self._end(key, self._step(key, BranchCall.COMMIT), commit=commit)
+
+    def _count_late(self, key: BranchKey, commit: Commit) -> None:
+        """Keep the sequence of a Commit that comes after the branch was forced and forgotten (R15)."""
+        stored = self._store.current.branches.get(key)
+        if stored is not None and stored.branch.phase is BranchPhase.COMMITTED and not stored.branch.sequence:
+            branch = replace(stored.branch, incarnation=commit.incarnation, sequence=commit.sequence)
+            self._store.write(Change({key: stored._replace(branch=branch)}, watermarks=self._mark(commit)))
+
+    def _mark(self, commit: Commit) -> dict[tuple[str, int], int]:
+        mark = (commit.log_id, commit.incarnation)
+        return {mark: max(commit.sequence, self._store.current.watermarks.get(mark, 0))}
 
     def _rollback(self, key: BranchKey) -> Ack:
         return self._end(key, self._step(key, BranchCall.ROLLBACK))
@@ -300,10 +312,7 @@ class MemoryResource(Participant):
         if before is not BranchPhase.PREPARED:
             return Change(rows, requests=claims)
         posted = is_committed(after.branch)
-        watermarks: dict[tuple[str, int], int] = {}
-        if commit is not None:
-            mark = (commit.log_id, commit.incarnation)
-            watermarks[mark] = max(commit.sequence, current.watermarks.get(mark, 0))
+        watermarks = {} if commit is None else self._mark(commit)
         return Change(
             rows,
             without_holds(current.accounts, after.postings, posted=posted),

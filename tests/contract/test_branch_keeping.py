@@ -166,3 +166,31 @@ async def test_no_hand_changes_what_was_decided(subject: Subject, decided: Branc
         assert ack.kind is (AckKind.ALREADY_DONE if same else against)
         assert await subject.participant.branch(LOG, xid) == before
         assert await subject.effects() == effects
+
+
+async def test_what_is_forced_to_rollback_frees_its_request_and_what_is_forced_to_commit_does_not(
+    subject: Subject,
+) -> None:
+    """R3: a caller that tries again is not told "busy" until somebody forgets the operator's hand."""
+    forced, again, third = an_xid(), an_xid(), an_xid()
+    assert (await subject.vote(prepare_of(forced, subject.business.yes, request_id="once"))).is_yes
+    await subject.participant.resolve(LOG, forced, Decision.ROLLBACK, "the caller waits")
+    assert (await subject.vote(prepare_of(again, subject.business.yes, request_id="once"))).is_yes
+    await subject.participant.resolve(LOG, again, Decision.COMMIT, "the caller waits")
+    assert (await subject.vote(prepare_of(third, subject.business.yes, request_id="once"))).transient
+    found = await subject.participant.recover(RecoverQuery(LOG))
+    assert [branch.xid for branch in found] == [forced, again]
+
+
+async def test_a_commit_that_comes_after_the_forced_one_was_forgotten_is_counted(subject: Subject) -> None:
+    """R15: it is acknowledged, so the watermark must not be below it."""
+    forced = an_xid()
+    await subject.bring_to(BranchPhase.HEURISTIC, forced, Decision.COMMIT)
+    assert (await subject.participant.forget(LOG, forced)).kind is AckKind.DONE
+    assert dict(await subject.participant.watermarks(LOG)) == {}
+    for sequence in (9, 4):
+        assert (await subject.commit(forced, sequence)).kind is AckKind.ALREADY_DONE
+    assert dict(await subject.participant.watermarks(LOG)) == {INCARNATION: 9}
+    (found,) = await subject.participant.recover(RecoverQuery(LOG, finished=True, above={INCARNATION: 8}))
+    assert (found.xid, found.sequence) == (forced, 9)
+    assert await subject.effects() == 1

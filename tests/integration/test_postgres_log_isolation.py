@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from coordinator.log.postgres import PostgresLog, migrate_log
