@@ -17,6 +17,7 @@ import structlog
 from coordinator.engine import Engine
 from coordinator.incarnation import IncarnationLife
 from coordinator.protocol.effects import StoredDecision
+from coordinator.protocol.outcome import is_readable
 from coordinator.protocol.phases import FINISHED
 from coordinator.protocol.recovery import fold
 from coordinator.protocol.timing import Timing
@@ -107,6 +108,9 @@ class Recovery:
     def _drive_all(self, incarnation: int, decisions: Sequence[StoredDecision]) -> None:
         driven, silent = fold(decisions, self._timing)
         decided_unix_ms = {stored.record.xid: stored.decided_unix_ms for stored in decisions}
+        for stored in decisions:
+            if not is_readable(stored.record.results):
+                _LOG.error("results_unreadable", transaction_id=str(stored.record.xid), incarnation=incarnation)
         for stored in silent:
             self._life.finished(incarnation, stored.sequence)
         for transaction in driven:

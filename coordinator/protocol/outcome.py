@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from coordinator.protocol.phases import Phase
 from participant_sdk.ids import Xid
@@ -74,27 +74,41 @@ def encode_votes(branches: tuple[BranchOutcome, ...]) -> str:
 
 
 def decode_votes(results: str) -> tuple[BranchOutcome, ...]:
-    """Read what ``encode_votes`` wrote. Only a branch that ended with its vote is known to be done."""
+    """Read what ``encode_votes`` wrote; nothing where it cannot be read. Only who ended with its vote is done."""
     if not results:
         return ()
-    return tuple(
-        BranchOutcome(
-            item["participant"],
-            None
-            if "kind" not in item
-            else Vote(
-                VoteKind(item["kind"]),
-                item["xa_code"],
-                item["reason"],
-                item["message"],
-                item["transient"],
-                item["field"],
-                tuple(item["results"]),
-            ),
-            done=item.get("kind") in _ENDS_WITH_VOTE,
-        )
-        for item in json.loads(results)
+    try:
+        return tuple(_read(item) for item in json.loads(results))
+    except _UNREADABLE:
+        return ()
+
+
+def is_readable(results: str) -> bool:
+    """Whether ``decode_votes`` tells all that is there. The decision stands beside it, so it stands without it."""
+    return not results or results == "[]" or bool(decode_votes(results))
+
+
+def _read(item: dict[str, Any]) -> BranchOutcome:
+    if "kind" not in item:
+        return BranchOutcome(_text(item["participant"]), None, done=False)
+    vote = Vote(
+        VoteKind(item["kind"]),
+        int(item["xa_code"]),
+        _text(item["reason"]),
+        _text(item["message"]),
+        bool(item["transient"]),
+        _text(item["field"]),
+        tuple(_text(result) for result in item["results"]),
     )
+    return BranchOutcome(_text(item["participant"]), vote, done=vote.kind in _ENDS_WITH_VOTE)
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"not a text: {value!r}")
+    return value
+
+
+# Whatever JSON, or text that is none, makes of it.
+_UNREADABLE: Final = (ValueError, TypeError, KeyError, RecursionError)
 _ENDS_WITH_VOTE: Final = (VoteKind.READ_ONLY, VoteKind.ROLLED_BACK)

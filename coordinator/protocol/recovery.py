@@ -9,13 +9,14 @@ from coordinator.protocol.outcome import decode_votes
 from coordinator.protocol.phases import Phase
 from coordinator.protocol.timing import Timing
 from coordinator.protocol.transaction import Transaction
-from participant_sdk.xa import PREPARED, Decision
+from participant_sdk.xa import PREPARED, Decision, VoteKind
 
 
 def redo(stored: StoredDecision, timing: Timing) -> Transaction:
     """Read a decided transaction back, to be told to the branches that its row names. Nobody waits for its answer.
 
-    The first ``Woken`` sends the decision to each; those that applied it before answer ALREADY_DONE.
+    The first ``Woken`` sends the decision to each; those that applied it before answer ALREADY_DONE. Whom the
+    row names has prepared, whatever its results say, or if they cannot be read.
     """
     record = stored.record
     transaction = Transaction(record.xid, 0.0, timing, request=record.request, digest=record.digest)
@@ -26,7 +27,10 @@ def redo(stored: StoredDecision, timing: Timing) -> Transaction:
     transaction.answer.given = True
     votes = {branch.participant: branch.vote for branch in decode_votes(record.results)}
     for name in record.prepared:
-        transaction.branches.add(name).take_vote(votes.get(name) or PREPARED)
+        vote = votes.get(name)
+        transaction.branches.add(name).take_vote(
+            vote if vote is not None and vote.kind is VoteKind.PREPARED else PREPARED
+        )
     return transaction
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.protocol import events
 from coordinator.protocol.effects import DecisionRecord, Send, StoredDecision, Verb, replayed
-from coordinator.protocol.outcome import BranchOutcome, decode_votes, encode_votes
+from coordinator.protocol.outcome import BranchOutcome, decode_votes, encode_votes, is_readable
 from coordinator.protocol.phases import Phase
 from coordinator.protocol.recovery import fold
 from participant_sdk.ids import RequestId, Xid
@@ -102,3 +103,35 @@ def test_a_transaction_keeps_its_xid_through_the_fold() -> None:
     (tx,), _ = fold([stored(Decision.COMMIT, ("a",))], TIMING)
     assert isinstance(tx.xid, Xid)
     assert tx.xid == XID
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        "no JSON",
+        '{"v":9}',
+        "7",
+        "null",
+        "[[[]]]",
+        "[" * 100_000,
+        '[{"participant":"a","kind":77}]',
+        '[{"participant":7}]',
+        '[{"participant":"a","kind":1}]',
+    ],
+)
+def test_a_row_whose_results_cannot_be_read_is_told_all_the_same(results: str) -> None:
+    """R17: the decision and its branches stand beside them; one such row stops nobody."""
+    assert not is_readable(results)
+    row = stored(Decision.COMMIT, ("a", "b"), results)
+    (tx,), _ = fold([row], TIMING)
+    assert tx.step(events.Woken(), 10.0).messages == (Send(Verb.COMMIT, "a"), Send(Verb.COMMIT, "b"))
+    assert [branch.participant for branch in replayed(row).branches] == ["a", "b"]
+
+
+def test_whom_a_row_names_has_prepared_whatever_its_results_say() -> None:
+    """R2: the decision lists the branches that voted PREPARED."""
+    results = encode_votes((BranchOutcome("a", business_no("NO", "no"), done=True),))
+    assert is_readable(results)
+    assert is_readable("")
+    (tx,), _ = fold([stored(Decision.COMMIT, ("a",), results)], TIMING)
+    assert tx.branches.owed == ["a"]
