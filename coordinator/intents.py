@@ -31,7 +31,7 @@ class Intents:
             del self._running[request]
 
     def twin(self, request: RequestId, digest: bytes) -> Running | None:
-        """The attempt that the same request joins; None to begin one.
+        """The attempt that the same request joins; None to begin one, which hears what the log binds it to.
 
         RequestInUseError while an interactive transaction has the id, or one with other operations that
         may yet bind nothing; RequestReusedError when it is bound to other operations.
@@ -44,6 +44,9 @@ class Intents:
             raise RequestInUseError(f"the request_id is in use by the interactive transaction {xid}", xid=xid)
         if twin.transaction.digest == digest:
             return twin
+        if twin.is_bound_elsewhere:
+            # Not to this digest's operations; perhaps to those that are asked for now. The log tells.
+            return None
         if twin.has_bound:
             raise RequestReusedError(f"the request_id is bound to transaction {xid} with other operations", xid=xid)
         raise RequestInUseError(f"the request_id is in use by transaction {xid} with other operations", xid=xid)
@@ -55,7 +58,7 @@ class Intents:
         get it: two would enlist the same work. RequestInUseError for it.
         """
         twin = self._current(request)
-        if twin is None:
+        if twin is None or twin.is_bound_elsewhere:
             return None
         is_same_call = bool(call_id) and twin.call_id == call_id
         if is_same_call and twin.transaction.phase is Phase.ACTIVE and not twin.transaction.branches:

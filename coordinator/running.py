@@ -102,8 +102,16 @@ class Running:
 
     @property
     def has_bound(self) -> bool:
-        """The request_id is bound by this transaction: its decision is in the log."""
-        return self.transaction.sequence > 0 and self.transaction.request is not None and not self.said_retry
+        """The request_id is bound by this transaction: its decision is in the log, and is told for good."""
+        tx = self.transaction
+        outcome = tx.outcome()
+        is_final = outcome is not None and not outcome.retry and not self.is_bound_elsewhere
+        return is_final and tx.sequence > 0 and tx.request is not None
+
+    @property
+    def is_bound_elsewhere(self) -> bool:
+        """The request_id is bound by another transaction, whose row is the answer."""
+        return self.transaction.answer.stored is not None
 
     @property
     def said_retry(self) -> bool:
