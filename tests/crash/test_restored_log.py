@@ -146,14 +146,31 @@ async def test_coordinators_that_were_stopped_meanwhile_notice_when_they_start(u
             copy = await asyncio.to_thread(log.back_up)
             await go_on(load)
         told = committed(load)
-        for each in up.coordinators:
-            each.process.send(signal.SIGTERM)
-        for each in up.coordinators:
-            await each.process.ended(WITHIN_S)
+        await stop_coordinators(up)
         await asyncio.to_thread(log.put_back, copy)
         await asyncio.to_thread(log.start)
         async with supervised(up):
             assert LOST in await held(up)
+            await release(up, load, told)
+
+
+async def test_a_copy_from_before_the_last_hold_is_put_back(up: Cluster, log: RestorableLog) -> None:
+    """Participants hold an epoch that the copy has forgotten, and hear nobody who speaks for an older one."""
+    async with drill(up) as load:
+        async with supervised(up):
+            copy = await asyncio.to_thread(log.back_up)
+            code, begun = await pincex(up, "recovery", "hold", "--reason", "a drill", "--yes")
+            assert (code, begun["held"]) == (0, True), begun
+            assert await held(up) == "a drill"
+            code, done = await pincex(up, "recovery", "release", *REASON, "--yes")
+            assert (code, done["commits_restored"]) == (0, 0), done
+            await go_on(load)
+        told = committed(load)
+        await stop_coordinators(up)
+        await asyncio.to_thread(log.put_back, copy)
+        await asyncio.to_thread(log.start)
+        async with supervised(up):
+            assert "has adopted epoch" in await held(up)
             await release(up, load, told)
 
 
@@ -176,6 +193,14 @@ async def test_a_request_that_was_bound_again_is_unbound_by_hand(up: Cluster, lo
         by_hand = f"SELECT txlog.unbind('{bound}', 'it was rolled back, and did nothing')"
         assert await asyncio.to_thread(log.ask, "txlog", by_hand) == request
         await release(up, load, told)
+
+
+async def stop_coordinators(up: Cluster) -> None:
+    """Have every coordinator end in good order."""
+    for each in up.coordinators:
+        each.process.send(signal.SIGTERM)
+    for each in up.coordinators:
+        await each.process.ended(WITHIN_S)
 
 
 def committed(load: Load) -> list[Intent]:
