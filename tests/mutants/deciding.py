@@ -1,215 +1,57 @@
-"""Mutants of how a decision is made and told: the transaction, its branches, its participants' memory."""
+"""Mutants of how a transaction is decided, and when that leaves: the pure core, and what votes mean (R1, R2, R16)."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants.mutant import Mutant, Patch, Seeds
+from tests.mutants.mutant import Mutant, Patch, Seeds, Test, single
 
 MUTANTS: Final = (
-    Mutant(
+    single(
         "COMMIT_SENT_EARLY",
         "R1: Commit leaves before the decision is durable",
-        (
-            Patch(
-                "coordinator/protocol/transaction.py",
-                "        return Step(record=record)\n",
-                "        return Step(record=record, messages=self._owed_messages(Verb.COMMIT))\n",
-            ),
-        ),
-        (Seeds(1, 40),),
+        "coordinator/protocol/transaction.py",
+        "        return Step(record=record)\n",
+        "        return Step(record=record, messages=self._owed_messages(Verb.COMMIT))\n",
+        Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[commit]"),
+        Seeds(1, 40),
     ),
-    Mutant(
+    single(
         "TOLD_EARLY",
         "R1: the client hears of COMMIT before it is durable",
-        (
-            Patch(
-                "coordinator/protocol/transaction.py",
-                "        return Step(record=record)\n",
-                "        return Step(record=record, reply=Outcome(self.xid, Decision.COMMIT, self.phase))\n",
-            ),
-        ),
-        (Seeds(1, 40),),
+        "coordinator/protocol/transaction.py",
+        "        return Step(record=record)\n",
+        "        return Step(record=record, reply=Outcome(self.xid, Decision.COMMIT, self.phase))\n",
+        Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[commit]"),
+        Seeds(1, 40),
     ),
-    Mutant(
-        "VOTE_BEFORE_FLUSH",
-        "R8: a vote leaves before the branch is durable",
-        (
-            Patch(
-                "participant_sdk/resources/memory.py",
-                "        await self._store.flush()\n        return Answers(",
-                "        if work.commits or work.rollbacks:\n            await self._store.flush()\n        return Answers(",
-            ),
-        ),
-        (Seeds(1, 40),),
-    ),
-    Mutant(
+    single(
         "SILENCE_IS_YES",
         "R2: the deadline is taken as a yes",
-        (
-            Patch(
-                "coordinator/protocol/transaction.py",
-                "                return self._time_out(now_s)\n",
-                "                return self._decide()\n",
-            ),
-        ),
-        (Seeds(1, 40),),
+        "coordinator/protocol/transaction.py",
+        "                return self._time_out(now_s)\n",
+        "                return self._decide()\n",
+        Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[time]"),
+        Seeds(1, 40),
     ),
-    Mutant(
-        "NO_TOMBSTONE",
-        "R10: a Prepare after its Rollback is accepted",
-        (
-            Patch(
-                "participant_sdk/branch.py",
-                "    (_P.NONE, _C.ROLLBACK): Transition(_P.ROLLED_BACK, DONE),\n",
-                "    (_P.NONE, _C.ROLLBACK): Transition(_P.NONE, DONE),\n",
-            ),
-        ),
-        (Seeds(1, 40),),
-    ),
-    Mutant(
-        "ROLLBACK_WHILE_LIVE",
-        "R7: an inquiry answers ROLLBACK while the incarnation lives",
-        (
-            Patch(
-                "coordinator/log/inquiry.py",
-                "    if not ended:\n        return DecisionState.PENDING\n",
-                "    if not ended:\n        return DecisionState.ROLLBACK\n",
-            ),
-        ),
-        (Seeds(1, 40),),
-    ),
-    Mutant(
-        "DECIDES_ALONE",
-        "R12: a branch in doubt rolls itself back",
-        (
-            Patch(
-                "participant_sdk/inquiry.py",
-                "                # The owner lives and has not decided: the others would say the same.\n                return None\n",
-                "                return DecisionAnswer(DecisionState.ROLLBACK, epoch=answer.epoch)\n",
-            ),
-        ),
-        (Seeds(1, 40),),
-    ),
-    Mutant(
-        "NO_FENCE",
-        "R4: a fenced incarnation writes on",
-        (
-            Patch(
-                "coordinator/log/memory_store.py",
-                "        if row.fenced_by is not None:\n            return AppendStatus.FENCED\n",
-                "",
-            ),
-        ),
-        (Seeds(1, 40),),
-    ),
-    Mutant(
-        "UNKNOWN_WRITE_IS_DONE",
-        "R5: a write of unknown result is taken as done",
-        (
-            Patch(
-                "coordinator/log/appends.py",
-                "            appended = await self._log.append(self._incarnation, self._sequence, batch)\n",
-                "            try:\n                appended = await self._log.append(self._incarnation, self._sequence, batch)\n            except LogUncertainError:\n                appended = Appended(AppendStatus.WRITTEN, self._sequence + len(batch))\n",
-            ),
-        ),
-        (Seeds(1, 40),),
-    ),
-    Mutant(
-        "REDO_SKIPPED",
-        "R6: recovery skips decided commits",
-        (
-            Patch(
-                "coordinator/recovery.py",
-                "        for transaction in driven:\n",
-                "        for transaction in driven[:0]:\n",
-            ),
-        ),
-        (Seeds(1, 40),),
-    ),
-    Mutant(
-        "BINDING_NOT_RECORDED",
-        "R3: a business no is told and not bound",
-        (
-            Patch(
-                "coordinator/protocol/transaction.py",
-                "        if binds and (self.request is not None or bare):\n",
-                "        if binds and bare:\n",
-            ),
-        ),
-        (Seeds(1, 40),),
-    ),
-    Mutant(
-        "RETRY_BINDS",
-        "R3: a transient rollback is told for good",
-        (
-            Patch(
-                "coordinator/protocol/transaction.py",
-                "        self._retry = not binds\n",
-                "        self._retry = False\n",
-            ),
-        ),
-        (Seeds(1, 40),),
-    ),
-    Mutant(
-        "FINISHED_EARLY",
-        "R14: a decision counts as finished before every branch acknowledged",
-        (
-            Patch(
-                "coordinator/protocol/transaction.py",
-                "        step.finished = all_done and self.answer.is_free\n",
-                "        step.finished = self.answer.is_free and self.answer.given\n",
-            ),
-        ),
-        (Seeds(1, 40),),
-    ),
-    Mutant(
+    single(
         "MAJORITY_DECIDES",
         "R2: one vote of no does not roll back",
-        (
-            Patch(
-                "coordinator/protocol/transaction.py",
-                "        if not vote.is_yes:\n",
-                "        if not vote.is_yes and len(self.branches) < 3:\n",
-            ),
-        ),
-        (Seeds(1, 40),),
+        "coordinator/protocol/transaction.py",
+        "        if not vote.is_yes:\n",
+        "        yes = [b for b in self.branches.values() if b.vote is not None and b.vote.is_yes]\n"
+        "        if not vote.is_yes and not yes:\n",
+        Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[heuristics]"),
+        Seeds(1, 40),
     ),
-    Mutant(
-        "UNKNOWN_WRITE_IS_FAILED",
-        "R5: a write of unknown result is taken as failed",
-        (
-            Patch(
-                "coordinator/log/appends.py",
-                "            self._uncertain |= bool(batch) and isinstance(error, LogUncertainError)\n",
-                "",
-            ),
-        ),
-        (Seeds(1, 40),),
-    ),
-    Mutant(
-        "RETRY_WITHOUT_LOOKUP",
-        "R3: a client is told to send again without a look at the log",
-        (
-            Patch(
-                "coordinator/protocol/transaction.py",
-                "        if self.request is not None and not binds:\n",
-                "        if self.request is not None and binds is None:\n",
-            ),
-        ),
-        (Seeds(1, 40),),
-    ),
-    Mutant(
-        "ACKNOWLEDGED_BEFORE_FLUSH",
-        "R9: an acknowledgement leaves before the effect is durable",
-        (
-            Patch(
-                "participant_sdk/resources/memory.py",
-                "        await self._store.flush()\n        return Answers(",
-                "        if work.prepares:\n            await self._store.flush()\n        return Answers(",
-            ),
-        ),
-        (Seeds(1, 40),),
+    single(
+        "FIRST_VOTE_DECIDES",
+        "R2: COMMIT does not wait for every branch's vote",
+        "coordinator/protocol/transaction.py",
+        "        return self._decide() if self.branches.all_voted else Step()\n",
+        "        return self._decide()\n",
+        Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[commit]"),
+        Seeds(1, 40),
     ),
     Mutant(
         "READ_ONLY_TOLD_COMMIT",
@@ -217,34 +59,85 @@ MUTANTS: Final = (
         (
             Patch(
                 "coordinator/protocol/branches.py",
-                "if b.vote is not None and b.vote.kind is VoteKind.PREPARED])\n",
-                "if b.vote is not None and b.vote.is_yes])\n",
+                "    def prepared(self) -> tuple[str, ...]:\n"
+                '        """Those that voted PREPARED: the only ones that are told COMMIT (R2)."""\n'
+                "        return tuple([b.participant for b in self.values() if b.vote is not None and"
+                " b.vote.kind is VoteKind.PREPARED])\n",
+                "    def prepared(self) -> tuple[str, ...]:\n"
+                '        """Those that voted yes."""\n'
+                "        return tuple([b.participant for b in self.values() if b.vote is not None and"
+                " b.vote.is_yes])\n",
             ),
-        ),
-        (Seeds(1, 40),),
-    ),
-    Mutant(
-        "NEVER_ASKS",
-        "R12: a branch in doubt does not ask",
-        (
             Patch(
-                "participant_sdk/inquiry.py",
-                "                if now_s >= doubt.ask_at_s:\n",
-                "                if now_s < 0:\n",
+                "coordinator/protocol/branches.py",
+                "self.done or vote.kind is VoteKind.READ_ONLY or vote.is_business_no\n",
+                "self.done or vote.is_business_no\n",
             ),
         ),
-        (Seeds(1, 40),),
+        (
+            Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[commit]"),
+            Seeds(1, 40),
+        ),
+    ),
+    single(
+        "UNKNOWN_VOTE_IS_YES",
+        "R2: a vote of an unknown kind, UNSPECIFIED among them, is a yes",
+        "participant_sdk/wire.py",
+        '        return transient_no("UNKNOWN_VOTE", f"a vote of an unknown kind, {message.kind}",'
+        " xa_code=XaCode.RBPROTO)\n",
+        "        return Vote(VoteKind.PREPARED, XaCode.OK)\n",
+        Test("tests/sdk/test_nonsense.py::test_unknown_votes_and_acknowledgements_promise_nothing"),
+    ),
+    single(
+        "FAILED_CALL_IS_YES",
+        "R19: a Prepare that ended in a status of gRPC counts as a yes",
+        "participant_sdk/unary_stream.py",
+        '        return transient_no("CALL_FAILED", f"Prepare failed: {error}", xa_code=XaCode.RBCOMMFAIL)\n',
+        "        from participant_sdk.xa import PREPARED\n\n        return PREPARED\n",
+        Test("tests/sdk/test_unary_participants.py::test_a_failed_call_is_no_outcome"),
+    ),
+    single(
+        "LOST_SESSION_VOTES_YES",
+        "R2: a lost session answers the Prepares that were under way with yes",
+        "participant_sdk/link.py",
+        "        vote = self._unreachable(reason)\n        lost",
+        "        from participant_sdk.xa import PREPARED\n\n        vote = PREPARED\n        lost",
+        Test(
+            "tests/sdk/test_sessions.py::test_a_lost_session_answers_every_outstanding_prepare_and_the_link_comes_back"
+        ),
+        Seeds(1, 40),
     ),
     Mutant(
-        "CLIENT_DEADLINE_IN_PHASE_TWO",
-        "R16: a deadline rolls back while DECIDING",
+        "DEADLINE_WHILE_DECIDING",
+        "R16: the deadline rolls back while DECIDING",
         (
             Patch(
                 "coordinator/protocol/transaction.py",
-                "            case Phase.COMMITTING | Phase.ROLLING_BACK:\n                return self._resend(now_s)\n",
-                "            case Phase.DECIDING:\n                self.phase = Phase.PREPARING\n                return self._time_out(now_s)\n            case Phase.COMMITTING | Phase.ROLLING_BACK:\n                return self._resend(now_s)\n",
+                "            case Phase.PREPARING if now_s >= self.prepare_by_s:\n",
+                "            case Phase.DECIDING:\n"
+                "                self.phase = Phase.PREPARING\n"
+                "                return self._time_out(now_s)\n"
+                "            case Phase.PREPARING if now_s >= self.prepare_by_s:\n",
+            ),
+            Patch(
+                "coordinator/protocol/transaction.py",
+                "        return Step(record=record)\n",
+                "        return Step(record=record, wake_at_s=self.prepare_by_s)\n",
             ),
         ),
-        (Seeds(1, 40),),
+        (
+            Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[commit]"),
+            Seeds(1, 40),
+        ),
+    ),
+    single(
+        "ENLISTED_TOO_LATE",
+        "R13: a branch is enlisted once the transaction is not ACTIVE any more",
+        "coordinator/protocol/transaction.py",
+        "    def _on_enlist(self, event: events.Enlist) -> Step:\n"
+        "        if self.phase is not Phase.ACTIVE:\n"
+        "            return Step(refusal=Refusal.NOT_ACTIVE)\n",
+        "    def _on_enlist(self, event: events.Enlist) -> Step:\n",
+        Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[rollback]"),
     ),
 )

@@ -26,6 +26,9 @@ class Seeds(NamedTuple):
 class Test(NamedTuple):
     """A witness: a test, by pytest's name for it; it must fail."""
 
+    # Pytest takes it for a class of tests wherever it is imported.
+    __test__ = False
+
     node: str
 
     def __str__(self) -> str:
@@ -46,3 +49,8 @@ class Mutant(NamedTuple):
     patches: tuple[Patch, ...]
     witnesses: tuple[Witness, ...]
     harmless: str = ""
+
+
+def single(name: str, rule: str, path: str, before: str, after: str, *witnesses: Witness) -> Mutant:
+    """Make a mutant of one patch."""
+    return Mutant(name, rule, (Patch(path, before, after),), witnesses)
