@@ -16,7 +16,7 @@ from coordinator.visits import Visit, Visits
 from participant_sdk.batching import QueueFullError
 from participant_sdk.ids import Xid
 from participant_sdk.resource_calls import CallFailedError, ResourceCalls
-from participant_sdk.xa import DecisionState
+from participant_sdk.xa import Decision, DecisionState
 
 
 class Redriving:
@@ -75,21 +75,23 @@ class Redriving:
         return visits
 
     async def _look(self, xid: Xid, answer: Answer) -> list[Visit]:
-        """Of a transaction that nobody drives: see who is in doubt of it all the same, and tell them."""
-        names: Sequence[str] = answer.stored.record.prepared if answer.stored is not None else tuple(self._calls)
+        """Of a transaction that nobody drives: tell COMMIT to all, and ROLLBACK to who is in doubt all the same."""
+        stored = answer.stored
+        names: Sequence[str] = stored.record.prepared if stored is not None else tuple(self._calls)
         visits = [Visit(name) for name in names]
         async with asyncio.TaskGroup() as tasks:
             for visit in visits:
-                tasks.create_task(self._look_at(xid, visit))
+                if visit.participant not in self._calls:
+                    visit.why_not = "no such participant is configured"
+                elif stored is not None and stored.record.decision is Decision.COMMIT:
+                    tasks.create_task(self._visits.tell(visit, stored))
+                else:
+                    tasks.create_task(self._look_at(xid, visit))
         return visits
 
     async def _look_at(self, xid: Xid, visit: Visit) -> None:
-        calls = self._calls.get(visit.participant)
-        if calls is None:
-            visit.why_not = "no such participant is configured"
-            return
         try:
-            branch = await calls.branch(self._engine.incarnation.log_id, xid)
+            branch = await self._calls[visit.participant].branch(self._engine.incarnation.log_id, xid)
         except CallFailedError as error:
             visit.why_not = str(error)
         else:

@@ -12,6 +12,7 @@ import structlog
 from coordinator.awaited import Awaited, Round
 from coordinator.engine import Engine
 from coordinator.heuristic_keeper import HeuristicKeeper
+from coordinator.protocol.effects import StoredDecision
 from coordinator.protocol.phases import FINISHED
 from coordinator.running import Running
 from coordinator.sweep import Sweep, Swept
@@ -20,6 +21,7 @@ from participant_sdk.ids import Xid
 from participant_sdk.link import Link
 from participant_sdk.participant import Branch
 from participant_sdk.resource_calls import CallFailedError, ResourceCalls
+from participant_sdk.xa import Decision
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -93,6 +95,20 @@ class Visits:
             try:
                 _told(running, visit, round_)
                 self._engine.resending.one(running, visit.participant)
+                await round_.settled(self._acknowledged_within_s)
+            finally:
+                self._account(visit, round_)
+
+    async def tell(self, visit: Visit, stored: StoredDecision) -> None:
+        """Tell one participant a COMMIT of the log's, whatever its branch shows: if it lost it, that is found (R11)."""
+        link = self._links[visit.participant]
+        if self._is_cut_off(visit, link):
+            return
+        with self._awaited.round(visit.participant) as round_:
+            try:
+                visit.owed += 1
+                round_.told(stored.record.xid, Decision.COMMIT)
+                link.commit(stored.record.xid, stored.incarnation, stored.sequence)
                 await round_.settled(self._acknowledged_within_s)
             finally:
                 self._account(visit, round_)
