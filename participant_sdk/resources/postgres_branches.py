@@ -110,6 +110,12 @@ class BranchRows:
             list(results),
         )
 
+    async def intend(self, log_id: str, xid: Xid, heuristic: Heuristic, reason: str) -> None:
+        """Keep what an operator is about to force: once the branch has ended so, it is shown as a heuristic."""
+        await self._do(
+            "select pincex_xa.intend(%s, %s, %s::uuid, %s::smallint, %s)", log_id, str(xid), int(heuristic), reason
+        )
+
     async def force(self, log_id: str, xid: Xid, heuristic: Heuristic, reason: str) -> None:
         """Keep what an operator forced, after it was done."""
         await self._do(

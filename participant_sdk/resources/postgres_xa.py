@@ -235,12 +235,14 @@ class PostgresXaResource(Participant):
             return transition.ack or UNKNOWN_XID
         if branch.sequence:
             return Ack(AckKind.RETRY, XaCode.RETRY, "COMMIT was decided, and is being carried out")
+        heuristic = Heuristic.COMMIT if outcome is Decision.COMMIT else Heuristic.ROLLBACK
+        # Its row cannot be written while it is prepared; should we be lost once it has ended, this tells how.
+        await self._rows.intend(log_id, xid, heuristic, reason)
         ended = await finish(self._finishing, BranchId(log_id, xid, self.name).gid, outcome)
         if ended is Gone.GONE:
             return RETRY
         if ended is not None:
             return ended
-        heuristic = Heuristic.COMMIT if outcome is Decision.COMMIT else Heuristic.ROLLBACK
         await self._rows.force(log_id, xid, heuristic, reason)
         _log.warning("branch_forced", transaction_id=str(xid), outcome=outcome.name, reason=reason)
         return transition.ack or UNKNOWN_XID

@@ -15,7 +15,7 @@ from participant_sdk.participant import RecoverQuery
 from participant_sdk.resources.postgres_lane import Connection
 from participant_sdk.resources.postgres_operations import Parameters
 from participant_sdk.resources.postgres_xa import PostgresXaResource, PreparedTransactionsDisabledError
-from participant_sdk.xa import AckKind, VoteKind, XaCode
+from participant_sdk.xa import AckKind, Decision, Heuristic, VoteKind, XaCode
 from tests.contract.branch_subjects import BANK_OPERATIONS, LOG, an_xid, fill_bank, prepare_of
 from tests.integration.xa_bank import (
     balance,
@@ -215,3 +215,48 @@ async def test_rows_that_a_crash_left_begun_expire_and_prepared_ones_never(dsn: 
         found = [await restarted.branch(LOG, xid) for xid in (begun, prepared)]
         assert [branch.phase for branch in found if branch] == [BranchPhase.ROLLED_BACK, BranchPhase.PREPARED]
         assert gid(prepared) in await prepared_gids(dsn)
+
+
+@pytest.mark.parametrize("outcome", list(Decision))
+async def test_what_was_forced_is_a_heuristic_though_the_session_was_lost_before_it_was_written(
+    dsn: str, outcome: Decision
+) -> None:
+    """R12: the effect and the operator's reason come from two transactions; the first one says what the second will."""
+    async with bank(dsn) as resource:
+        xid, other = an_xid(), an_xid()
+        for each in (xid, other):
+            await vote(resource, prepare_of(each, credit("alice" if each == xid else "bob"), request_id=str(each)))
+        await run_sql(
+            dsn,
+            "create or replace function pincex_xa.force(a_participant text, a_log_id text, a_xid uuid,"
+            " a_heuristic smallint, a_reason text) returns void language sql as $$ select pg_terminate_backend(pg_backend_pid()) $$",
+        )
+        with pytest.raises(psycopg.OperationalError):
+            await resource.resolve(LOG, xid, outcome, "the bank was called")
+        assert await prepared_gids(dsn) == [gid(other)]
+        found = await resource.recover(RecoverQuery(LOG))
+        assert [each.phase for each in found] == [BranchPhase.HEURISTIC, BranchPhase.PREPARED]
+        assert (found[0].heuristic, found[0].reason) == (Heuristic(outcome), "the bank was called")
+        assert await balance(dsn) == (101 if outcome is Decision.COMMIT else 100)
+        told = AckKind.HEURISTIC_COMMIT if outcome is Decision.COMMIT else AckKind.HEURISTIC_ROLLBACK
+        assert (await commit(resource, xid)).kind is told
+        assert (await rollback(resource, xid)).kind is told
+        assert await run_sql(dsn, "select * from pincex_xa.forcing") == []
+
+
+@pytest.mark.parametrize("intended", list(Decision))
+async def test_what_was_about_to_be_forced_and_was_decided_is_no_heuristic(dsn: str, intended: Decision) -> None:
+    """The session was lost before the branch was ended: the decision carries it out."""
+    async with bank(dsn) as resource:
+        committed, rolled_back = an_xid(), an_xid()
+        for xid, account in ((committed, "alice"), (rolled_back, "bob")):
+            await vote(resource, prepare_of(xid, credit(account), request_id=str(xid)))
+            row = f"'bank', '{LOG}', '{xid}', {int(intended)}, 'the bank was called'"
+            await run_sql(dsn, f"insert into pincex_xa.forcing values ({row})")
+        assert (await commit(resource, committed)).kind is AckKind.DONE
+        assert (await rollback(resource, rolled_back)).kind is AckKind.DONE
+        await resource.expire()
+        assert await resource.recover(RecoverQuery(LOG)) == []
+        phases = [branch.phase for xid in (committed, rolled_back) if (branch := await resource.branch(LOG, xid))]
+        assert phases == [BranchPhase.COMMITTED, BranchPhase.ROLLED_BACK]
+        assert await run_sql(dsn, "select * from pincex_xa.forcing") == []
