@@ -18,7 +18,7 @@ from participant_sdk.conformance.calls import REFUSED, Calls, Decided, SessionCa
 from participant_sdk.conformance.exercise import Exercise
 from participant_sdk.conformance.line import Line
 from participant_sdk.conformance.report import expect
-from participant_sdk.conformance.words import Words, shown, shown_ack
+from participant_sdk.conformance.words import Words, shown, shown_ack, shown_ack_kind
 from participant_sdk.ids import Xid, XidSource
 from participant_sdk.participant import Operation
 
@@ -156,7 +156,7 @@ class Bench:
     async def expect_phase(self, xid: Xid, *phases: common_pb2.BranchPhase.ValueType, where: str = "") -> None:
         """Raise DeviationError unless the branch is in one of these phases."""
         branch = await self.branch(xid)
-        names = " or ".join(map(common_pb2.BranchPhase.Name, phases))
+        names = " or ".join(common_pb2.BranchPhase.Name(phase).removeprefix("BRANCH_PHASE_") for phase in phases)
         expect(branch.phase in phases, f"{where}the branch is {shown_phase(branch)}, not {names}")
 
     async def comes_to(self, xid: Xid, phase: common_pb2.BranchPhase.ValueType, within_s: float) -> bool:
@@ -213,7 +213,7 @@ def shown_phase(branch: resource_pb2.Branch) -> str:
 
 def expect_ack(ack: common_pb2.Ack, *kinds: common_pb2.AckKind.ValueType) -> None:
     """Raise DeviationError unless the acknowledgement is one of these."""
-    expect(ack.kind in kinds, f"{shown_ack(ack)}, not {' or '.join(map(common_pb2.AckKind.Name, kinds))}")
+    expect(ack.kind in kinds, f"{shown_ack(ack)}, not {' or '.join(map(shown_ack_kind, kinds))}")
 
 
 def expect_no(vote: common_pb2.Vote) -> None:

@@ -33,7 +33,6 @@ async def a_prepare_with_a_bad_field_is_refused(bench: Bench) -> None:
     """A Prepare with any field wrong in itself is INVALID_ARGUMENT that names it, or a no that does."""
     for field, request in _bad_prepares(bench):
         (vote,) = await bench.unary.prepare([request])
-        await bench.clean_up()
         expect_no(vote)
         expect(field in vote.message + vote.field, f"{field} is wrong, and not named: {shown(vote)}")
 

@@ -25,7 +25,7 @@ from participant_sdk.conformance.exercise import Exercise
 from participant_sdk.conformance.line import Line, shown_status
 from participant_sdk.conformance.report import DeviationError, Finding, Report, SkippedError, Verdict
 from participant_sdk.conformance.words import Words
-from participant_sdk.ids import XidSource
+from participant_sdk.ids import InvalidIdentifierError, XidSource
 
 CHECK_TIMEOUT_S: Final = 60.0
 REACH_TIMEOUT_S: Final = 10.0
@@ -167,9 +167,16 @@ class _Run:
 
 
 async def _reach(line: Line, address: str) -> None:
+    """Wait for the connection, and no longer than for its first failure."""
+    channel = line.channel
     try:
         async with asyncio.timeout(REACH_TIMEOUT_S):
-            await line.channel.channel_ready()
+            state = channel.get_state(try_to_connect=True)
+            while state is not grpc.ChannelConnectivity.READY:
+                if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                    raise UnreachableError(f"{address}: the connection was refused, or failed")
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=True)
     except TimeoutError as error:
         raise UnreachableError(f"{address}: nothing answers within {REACH_TIMEOUT_S:.0f} s") from error
 
@@ -185,4 +192,6 @@ async def _deviation(running: Awaitable[None], limit_s: float) -> str:
         return f"no end within {limit_s:.0f} s"
     except grpc.aio.AioRpcError as error:
         return f"the call failed: {shown_status(error)}"
+    except InvalidIdentifierError as error:
+        return f"an answer with an identifier that is none: {error}"
     return ""

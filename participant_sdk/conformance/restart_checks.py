@@ -129,12 +129,18 @@ class RestartChecks:
             # Until it has come back, once is enough.
             self._failed = "the participant was not restarted: an earlier check says why"
             promises = await _promised(bench)
+            failure: Exception | None = None
             async with asyncio.TaskGroup() as group:
                 going_on = group.create_task(_go_on(bench, promises))
                 try:
                     await bench.means.restart()
+                except Exception as error:  # noqa: BLE001 - raised again
+                    # The caller's own: raised below, where the group does not wrap it.
+                    failure = error
                 finally:
                     going_on.cancel()
+            if failure is not None:
+                raise failure
             await _back(bench)
             self._epoch_lost = await _stale_is_believed(bench)
             self._marks = await bench.marks()

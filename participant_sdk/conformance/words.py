@@ -60,13 +60,19 @@ class Words:
 def shown(vote: common_pb2.Vote) -> str:
     """Write a vote for a person."""
     name = common_pb2.VoteKind.Name(vote.kind) if vote.kind in common_pb2.VoteKind.values() else str(vote.kind)
+    name = name.removeprefix("VOTE_KIND_")
     return f"{name} {vote.xa_code} {vote.reason} {vote.message}{' transient' if vote.transient else ''}".strip()
 
 
 def shown_ack(ack: common_pb2.Ack) -> str:
     """Write an acknowledgement for a person."""
-    name = common_pb2.AckKind.Name(ack.kind) if ack.kind in common_pb2.AckKind.values() else str(ack.kind)
+    name = shown_ack_kind(ack.kind)
     return f"{name} {ack.xa_code} {ack.message}".strip()
+
+
+def shown_ack_kind(kind: common_pb2.AckKind.ValueType) -> str:
+    """Write the kind of an acknowledgement for a person; a number where there is no such kind."""
+    return common_pb2.AckKind.Name(kind).removeprefix("ACK_KIND_") if kind in common_pb2.AckKind.values() else str(kind)
 
 
 def _oddity_of_vote(vote: common_pb2.Vote) -> str:

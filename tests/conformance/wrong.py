@@ -53,7 +53,8 @@ def _in_doubt(coordinators: type[services.Coordinators], rule: str, *fails: str)
     return Wrong(coordinators.__name__, rule, fails, serve=served(coordinators=coordinators))
 
 
-WRONG = (
+# What it keeps, promises, and does to a branch.
+RESOURCES = (
     _kept(resources.ForgetsVotes, "R8", "votes survive a kill"),
     _kept(resources.ForgetsNoes, "R8", "noes survive a kill"),
     _kept(resources.ForgetsTombstones, "R10", "tombstones survive a kill"),
@@ -103,6 +104,10 @@ WRONG = (
     _kept(resources.DropsTheReason, "R12", "a forced branch is shown with its reason"),
     _kept(resources.DropsAboveTheHorizon, "R14", "only what ended below the horizon is dropped"),
     _kept(resources.SaysNoWithoutAReason, "R3", "a no is rolled back with its reason"),
+)
+
+# What it says at its door, with which epochs, clocks and deadlines.
+DOORS = (
     _at_the_door(
         services.StatusForANo,
         "R19",
@@ -134,6 +139,10 @@ WRONG = (
         serve=served(workers_clock=services.StoppedClock()),
     ),
     Wrong("TakesOldXids", "R10", ("an old xid is refused",), serve=served(workers=services.TakesOldXids)),
+)
+
+# What it does in doubt.
+INQUIRIES = (
     _in_doubt(services.NeverAsks, "R12", *DOUBTS),
     _in_doubt(services.DecidesAlone, "R12", *DOUBTS),
     _in_doubt(services.TakesPendingForRollback, "R12", "in doubt it waits while nothing is decided"),

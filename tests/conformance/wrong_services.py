@@ -15,7 +15,9 @@ from participant_sdk.inquiry import NoAnswerError
 from participant_sdk.known_logs import KnownLogs
 from participant_sdk.resources.admission import PREPARE_WINDOW_MS
 from participant_sdk.servicer import ResourceServicer
-from participant_sdk.worker import Workers, _PrepareCall
+
+# A wrong worker is one that looks inside.
+from participant_sdk.worker import Workers, _PrepareCall  # pyright: ignore[reportPrivateUsage]
 from participant_sdk.xa import DecisionState
 from tests.conformance.hosts import CLOCK
 from tests.conformance.serve import AnyContext, Coordinators, UnaryServicer
