@@ -45,6 +45,11 @@ class Failed(NamedTuple):
         return self.reason in _NOTHING_BEGUN
 
     @property
+    def is_silence(self) -> bool:
+        """Nothing came in the time that the try was given."""
+        return self.code is StatusCode.DEADLINE_EXCEEDED
+
+    @property
     def in_use(self) -> bool:
         """The request_id is another transaction's, which has to end first."""
         return self.reason == REQUEST_IN_USE

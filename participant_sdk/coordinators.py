@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 BACKOFF_FIRST_S: Final = 0.02
 BACKOFF_MAX_S: Final = 1.0
+# A coordinator that is silent for so long is left for the next one, by calls that may be made again. A frozen process
+# keeps its connections, so that pings alone tell of it, and later.
+TRY_MAX_S: Final = 5.0
 
 _CHANNEL_OPTIONS: Final = {
     **dict(CHANNEL_OPTIONS),
@@ -103,14 +106,15 @@ class Coordinators:
     ) -> Read:
         """Make a call that decides nothing, at the coordinators in turn, until one answers.
 
-        ``tries_each``: how often in a row at one of them. ClientError where trying again is no use;
-        UnavailableError when ``timeout_s`` is over, RequestInUseError if the last answer was that.
+        ``tries_each``: how often in a row at one of them, unless it is silent. ClientError where trying
+        again is no use; UnavailableError when ``timeout_s`` is over, RequestInUseError if the last answer was that.
         """
         until_s = time.monotonic() + timeout_s
         backoff = client_backoff()
         stub, tried = self.stub, 0
         while True:
-            answer = await _ask(stub, call_of, request, max(until_s - time.monotonic(), 0.001), read)
+            try_s = min(max(until_s - time.monotonic(), 0.001), TRY_MAX_S)
+            answer = await _ask(stub, call_of, request, try_s, read)
             if not isinstance(answer, Failed):
                 return answer
             if (error := error_of(answer)) is not None:
@@ -120,7 +124,7 @@ class Coordinators:
                 addresses = ", ".join(self.addresses)
                 raise late_error_of(answer, f"no answer from {addresses} in {timeout_s:g} s: {answer}")
             tried += 1
-            if tried >= tries_each and not answer.in_use:
+            if (tried >= tries_each or answer.is_silence) and not answer.in_use:
                 self.turn_from(stub)
                 stub, tried = self.stub, 0
             await asyncio.sleep(pause_s)

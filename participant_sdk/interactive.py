@@ -1,8 +1,8 @@
 """Interactive transactions: begun, worked under, and ended by the client.
 
 Enlist comes before the work (R13). A lost answer to Commit or Rollback is asked for again, by
-xid, at the coordinators in turn; both are idempotent. Where a coordinator cannot tell the end, the
-decision is asked for. A lost answer to Enlist is not repaired,
+xid, at the coordinators in turn, of which a silent one is left soon; both are idempotent. Where a
+coordinator cannot tell the end, the decision is asked for. A lost answer to Enlist is not repaired,
 because a second Enlist would add the work twice: the transaction has to be rolled back.
 """
 
@@ -22,7 +22,7 @@ from pincex.tx.v1 import transaction_pb2
 from participant_sdk.client_errors import OUTCOME_UNKNOWN, Failed, OutcomeUnknown, UnavailableError, error_of
 from participant_sdk.client_results import Committed, Ending, Enlisted, KnownDecision, RolledBack, Wait
 from participant_sdk.client_wire import read_decision, read_ending, read_enlisted, wire_wait, write_operations
-from participant_sdk.coordinators import Answer, Coordinators, Read, Request, client_backoff
+from participant_sdk.coordinators import TRY_MAX_S, Answer, Coordinators, Read, Request, client_backoff
 from participant_sdk.ids import Xid
 from participant_sdk.operations import OperationLike, operations_of
 from participant_sdk.xa import DecisionState
@@ -107,7 +107,7 @@ class Transaction:
         read: Callable[[Answer], Read],
     ) -> Read:
         """One try of a call that must not be repeated blindly."""
-        answer = await self._coordinators.ask(call_of, request, max(self._left_s, 0.001), read)
+        answer = await self._coordinators.ask(call_of, request, min(max(self._left_s, 0.001), TRY_MAX_S), read)
         if isinstance(answer, Failed):
             raise error_of(answer) or UnavailableError(
                 f"transaction {self.xid}: {answer}; roll it back", reason=answer.reason, xid=str(self.xid)
@@ -125,7 +125,8 @@ class Transaction:
         uncertain = False
         until_s = time.monotonic() + self._left_s + ENDING_S
         while (left_s := until_s - time.monotonic()) > 0:
-            answer = await self._coordinators.ask(call_of, request, left_s, read)
+            try_s = min(left_s, TRY_MAX_S)
+            answer = await self._coordinators.ask(call_of, request, try_s, read)
             if not isinstance(answer, Failed):
                 self.ending = answer
                 return answer
@@ -133,7 +134,7 @@ class Transaction:
             if error is not None and not uncertain:
                 raise error
             untold = error is not None or answer.reason == OUTCOME_UNKNOWN
-            if untold and (ending := await self._inquire(left_s)) is not None:
+            if untold and (ending := await self._inquire(try_s)) is not None:
                 self.ending = ending
                 return ending
             uncertain = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 
 import grpc
@@ -10,7 +11,8 @@ import pytest
 from participant_sdk.client import TransactionClient
 from participant_sdk.client_errors import UnavailableError
 from participant_sdk.client_results import Committed, RolledBack
-from participant_sdk.faults import proxying
+from participant_sdk.coordinators import TRY_MAX_S
+from participant_sdk.faults import Way, proxying
 from participant_sdk.operations import OperationLike
 from tests.api.fleet import Fleet, fleet
 from tests.sdk.scripted import COMMITTED, Scripted, serving_script
@@ -84,6 +86,62 @@ async def test_a_forwarder_that_cannot_reach_the_owner_is_asked_again() -> None:
         txn = await client.begin()
         assert isinstance(await txn.commit(), Committed)
     assert all("commit" in scripted.calls for scripted in two)
+
+
+async def test_a_silent_coordinator_is_left_soon_and_nothing_is_done_twice(world: System, place: Fleet) -> None:
+    """A frozen process keeps its connections: only that it says nothing tells of it, and pings do so too late."""
+    one, two = await place.start("one"), await place.start("two")
+    async with (
+        proxying(one.address) as way,
+        proxying(two.address) as detour,
+        TransactionClient([way.address, detour.address], timeout_s=40) as client,
+    ):
+        txn = await client.begin()
+        await txn.enlist(transfer())
+        silent = way if one.holds(str(txn.xid)) else detour
+        silent.hold(Way.DOWN)
+        began_s = time.monotonic()
+        assert isinstance(await txn.commit(), Committed)
+        assert TRY_MAX_S <= time.monotonic() - began_s < 2 * TRY_MAX_S
+        silent.release(Way.DOWN)
+    assert world.effects(LEFT) == world.effects(RIGHT) == 1
+
+
+async def test_what_decides_nothing_is_asked_of_the_next_coordinator_when_one_is_silent(place: Fleet) -> None:
+    """Begin too, though the same one would be asked twice where it answers: what it may have begun ends by itself."""
+    nodes = [await place.start("one"), await place.start("two")]
+    async with (
+        proxying(nodes[0].address) as way,
+        proxying(nodes[1].address) as detour,
+        TransactionClient([way.address, detour.address], timeout_s=40) as client,
+    ):
+        txn = await client.begin()
+        silent = way if nodes[0].holds(str(txn.xid)) else detour
+        silent.hold(Way.DOWN)
+        began_s = time.monotonic()
+        other = await client.begin()
+        assert (await client.get_transaction(other.xid)).phase == "ACTIVE"
+        assert time.monotonic() - began_s < 2 * TRY_MAX_S
+        silent.release(Way.DOWN)
+
+
+async def test_an_enlist_that_a_silent_coordinator_may_have_done_is_not_repeated(place: Fleet) -> None:
+    """The caller is told soon, and rolls back: how it ended is known."""
+    nodes = [await place.start("one"), await place.start("two")]
+    async with (
+        proxying(nodes[0].address) as way,
+        proxying(nodes[1].address) as detour,
+        TransactionClient([way.address, detour.address], timeout_s=40) as client,
+    ):
+        txn = await client.begin()
+        silent = way if nodes[0].holds(str(txn.xid)) else detour
+        silent.hold(Way.DOWN)
+        began_s = time.monotonic()
+        with pytest.raises(UnavailableError, match="roll it back"):
+            await txn.enlist(transfer())
+        assert isinstance(await txn.rollback(), RolledBack)
+        assert time.monotonic() - began_s < 2 * TRY_MAX_S
+        silent.release(Way.DOWN)
 
 
 async def test_what_may_be_repeated_is_asked_for_at_the_next_coordinator(place: Fleet) -> None:
