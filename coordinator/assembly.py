@@ -194,10 +194,15 @@ def _core(
     commit = _commit(log, engine, reported, settings, clock, random)
     recovery = Recovery(engine, settings.timing)
 
+    was_held = False
+
     def take_standing(standing: Standing) -> None:
+        nonlocal was_held
         engine.admission.heed(standing)
+        # Around HOLD all report anew and are told again what they are owed; a horizon or an address is only news.
+        is_told, was_held = standing.is_held is not was_held, standing.is_held
         for link in links.values():
-            link.introduce()
+            link.introduce(is_told=is_told)
 
     life = IncarnationLife(log, commit, clock=clock, on_adopted=recovery.adopt, on_standing=take_standing)
     recovery.connect(life)

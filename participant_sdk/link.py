@@ -185,14 +185,16 @@ class Link:
         if self._trust.admits(xid):
             self._outbox.rollback(xid)
 
-    def introduce(self) -> None:
+    def introduce(self, *, is_told: bool = True) -> None:
         """Send the introduction again, because the log was reconnected to; the answer is a ``link_up`` (R15).
 
-        Answers to earlier introductions are not told any more: they may report what was before.
+        Answers to earlier introductions are not told any more: they may report what was before. Where it is only
+        that it says something new, the answer need not be told (``is_told``), and nothing is sent again for it.
         """
-        self._greetings.outdate()
+        if is_told or not self._is_up:
+            self._greetings.outdate()
         if self._is_up:
-            self._tell_next = True
+            self._tell_next = self._tell_next or is_told
             self._outbox.introduce()
 
     async def run(self) -> None:

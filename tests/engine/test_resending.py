@@ -81,6 +81,22 @@ async def test_a_participant_that_is_down_is_owed_nothing_of_what_never_left(aro
         assert around.stores[LEFT].durable.accounts["a"].held == 0
 
 
+async def test_a_horizon_that_rises_is_told_to_participants_and_asks_nothing_of_them(around: World) -> None:
+    """R14: it rises with every pass. Nobody reports anew for it, and nothing owed is sent again before its time."""
+    looks: list[str] = []
+    async with node(around) as assembly:
+        around.log_tap.fails = lambda name: name == "read_applied" and bool(looks.append(name))
+
+        def told() -> int:
+            return 0 if assembly.life.standing is None else assembly.life.standing.pruned_below_unix_ms
+
+        for horizon in range(1, 6):
+            around.log.tables.pruned_below_unix_ms = horizon
+            await until(lambda: told() == around.log.tables.pruned_below_unix_ms)
+            await assembly.engine.execute(call(debit(LEFT), credit(RIGHT)))
+        assert not looks
+
+
 async def test_a_new_transaction_runs_on_when_the_participant_is_back(around: World) -> None:
     async with node(around) as assembly:
         await around.hosts[RIGHT].stop()

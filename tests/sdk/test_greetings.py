@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 
 from pincex.tx.v1 import resource_pb2
 
 from participant_sdk.grpc_transport import GrpcTransport
+from participant_sdk.hello import Introduction
+from participant_sdk.link import Link
 from participant_sdk.resources.memory_store import MemoryStore
 from participant_sdk.server import serving
 from participant_sdk.transport import ClientStream
 from participant_sdk.xa import Decision
-from tests.sdk.peers import EPOCH, Told, linked, memory, transfer
+from tests.sdk.peers import CLOCK, EPOCH, NAME, Told, introduction, linked, memory, transfer
 
 
 class Holding:
@@ -99,3 +102,42 @@ async def test_the_first_welcome_too_is_asked_for_again_if_it_is_outdated() -> N
             first = await told.up()
             assert link.is_up
             assert first.number == 2
+
+
+async def test_an_introduction_that_only_brings_news_is_answered_and_not_told() -> None:
+    """It leaves, and what it is owed is not sent again for it; one that is told takes the same frame."""
+    told = Told()
+    asked: list[Introduction] = []
+
+    def say() -> Introduction:
+        asked.append(introduction())
+        return asked[-1]
+
+    async with serving(memory(), "127.0.0.1:0") as served:
+        link = Link(
+            NAME,
+            GrpcTransport(f"127.0.0.1:{served.port}"),
+            say,
+            told,
+            clock=CLOCK,
+            jitter=random.Random(1),
+        )
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(link.run())
+            await told.up()
+            link.introduce(is_told=False)
+            await until_done(link, told)
+            assert (len(asked), len(told.welcomes)) == (2, 1)
+            link.introduce(is_told=False)
+            link.introduce()
+            await told.up(times=2)
+            await until_done(link, told)
+            assert (len(asked), len(told.welcomes)) == (3, 2)
+            running.cancel()
+
+
+async def until_done(link: Link, told: Told) -> None:
+    """Have a branch voted on: whatever was queued before it has left, and been answered."""
+    one = transfer()
+    link.prepare(one)
+    await told.vote(one.xid)
