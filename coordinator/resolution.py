@@ -37,7 +37,7 @@ from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Branch
 from participant_sdk.resource_calls import CallFailedError, Resolved, ResourceCalls
-from participant_sdk.xa import Ack, Decision, DecisionState, Heuristic
+from participant_sdk.xa import Ack, AckKind, Decision, DecisionState, Heuristic
 
 REASON_MAX_CHARS: Final = 1_000
 _FORCED: Final = {Decision.COMMIT: Heuristic.COMMIT, Decision.ROLLBACK: Heuristic.ROLLBACK}
@@ -289,13 +289,19 @@ class Resolution:
             _LOG.warning("heuristic_participant_unconfigured", transaction_id=str(xid), participant=participant)
             return
         try:
-            await calls.forget(self._engine.incarnation.log_id, xid)
+            ack = await calls.forget(self._engine.incarnation.log_id, xid)
         except CallFailedError as error:
             raise UnavailableError(
                 f"{participant} cannot be told to forget its branch of transaction {xid} ({error}): nothing is marked "
                 "as forgotten; send again once it is there",
                 xid=xid,
             ) from error
+        if ack.kind is AckKind.RETRY:
+            raise UnavailableError(
+                f"{participant} has not forgotten its branch of transaction {xid} ({ack.message}): nothing is marked "
+                "as forgotten; send again in a while",
+                xid=xid,
+            )
 
 
 def _undecided(xid: Xid, how: str) -> WrongPhaseError:

@@ -22,7 +22,7 @@ from coordinator.protocol.phases import Phase
 from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Rollback
-from participant_sdk.xa import AckKind, Decision, DecisionState, Heuristic
+from participant_sdk.xa import RETRY, AckKind, Decision, DecisionState, Heuristic
 from tests.engine.recovering import CLOCK, LEASE_S, LEFT, LOG_ID, RIGHT, World, node, until, world
 from tests.engine.test_engine import call, credit, debit
 
@@ -274,6 +274,21 @@ async def test_nothing_is_marked_as_forgotten_while_a_participant_is_away(around
         around.log_tap.fails = lambda _: False
         assert around.log.tables.forgotten == {}
         assert await assembly.resolution.forget(xid, WHY) == (LEFT,)
+
+
+async def test_nothing_is_marked_as_forgotten_while_a_participant_asks_to_be_told_later(around: World) -> None:
+    """Such as one whose own database keeps it from forgetting now."""
+    xid = await forgotten(around)
+    async with node(around) as assembly:
+        await adopting(assembly)
+        await assembly.resolution.resolve(xid, LEFT, Decision.ROLLBACK, WHY, preview=False)
+        around.wires[LEFT].forget_says = RETRY
+        with pytest.raises(UnavailableError, match="nothing is marked"):
+            await assembly.resolution.forget(xid, "settled by hand")
+        assert not around.log.tables.forgotten
+        around.wires[LEFT].forget_says = None
+        assert await assembly.resolution.forget(xid, "settled by hand") == (LEFT,)
+        assert (xid, LEFT) in around.log.tables.forgotten
 
 
 async def test_a_commit_that_meets_a_heuristic_end_keeps_it_also_after_a_takeover(around: World) -> None:
