@@ -17,6 +17,7 @@ from participant_sdk.participant import Branch
 from participant_sdk.resources.postgres_branches import BranchRows
 from participant_sdk.resources.postgres_finish import Gone, finish
 from participant_sdk.resources.postgres_lane import Lane
+from participant_sdk.settled import settled
 from participant_sdk.xa import PREPARED, RETRY, UNKNOWN_XID, Ack, AckKind, Decision
 
 _UNENDED = (BranchPhase.NONE, BranchPhase.ACTIVE, BranchPhase.PREPARED)
@@ -36,8 +37,8 @@ class Ending:
         """End branches of one log as decided; the decisions are stored already. psycopg.Error."""
         prepared = [branch for branch in found if branch.phase is BranchPhase.PREPARED]
         async with asyncio.TaskGroup() as group:
-            ending = {branch.xid: group.create_task(self._finish(branch, outcome)) for branch in prepared}
-        ended = {xid: task.result() for xid, task in ending.items()}
+            ending = {branch.xid: group.create_task(settled(self._finish(branch, outcome))) for branch in prepared}
+        ended = {xid: task.result().get() for xid, task in ending.items()}
         gone = [branch.xid for branch in prepared if ended[branch.xid] is Gone.GONE]
         if gone:
             again = {branch.xid: branch for branch in await self._rows.look(found[0].log_id, gone)}

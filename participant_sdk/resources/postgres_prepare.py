@@ -30,6 +30,7 @@ from participant_sdk.resources.postgres_errors import IN_PROGRESS_VOTE
 from participant_sdk.resources.postgres_lane import Lane
 from participant_sdk.resources.postgres_operations import RefusedError, XaOperation, read_calls
 from participant_sdk.resources.stored_votes import TOMBSTONE_VOTE
+from participant_sdk.settled import settled
 from participant_sdk.xa import Vote, VoteKind, XaCode, transient_no
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -64,11 +65,11 @@ class Preparing:
         found = {branch.xid: branch for branch in await self._look(unopened)}
         async with asyncio.TaskGroup() as group:
             running = [
-                group.create_task(self._run(prepare)) if is_open else None
+                group.create_task(settled(self._run(prepare))) if is_open else None
                 for prepare, is_open in zip(prepares, opened, strict=True)
             ]
         votes = [
-            task.result() if task is not None else _stored(prepare, found[prepare.xid])
+            task.result().get() if task is not None else _stored(prepare, found[prepare.xid])
             for prepare, task in zip(prepares, running, strict=True)
         ]
         return await self._store(prepares, votes, found)

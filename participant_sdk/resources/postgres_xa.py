@@ -48,6 +48,7 @@ from participant_sdk.resources.postgres_finish import Gone, finish
 from participant_sdk.resources.postgres_lane import Lane
 from participant_sdk.resources.postgres_operations import XaOperation
 from participant_sdk.resources.postgres_prepare import EmbeddedKey, Preparing
+from participant_sdk.settled import settled
 from participant_sdk.xa import RETRY, STALE, UNKNOWN_XID, Ack, AckKind, Decision, Heuristic, Vote, XaCode
 
 SWEEP_EVERY_S: Final = 10.0
@@ -145,10 +146,10 @@ class PostgresXaResource(Participant):
     async def apply(self, work: Work) -> Answers:
         """Do the three parts at once: what prepares may wait for rows that the commits release."""
         async with asyncio.TaskGroup() as group:
-            commits = group.create_task(self.commit(work.commits))
-            rollbacks = group.create_task(self.rollback(work.rollbacks))
-            prepares = group.create_task(self.prepare(work.prepares))
-        return Answers(commits.result(), rollbacks.result(), prepares.result())
+            commits = group.create_task(settled(self.commit(work.commits)))
+            rollbacks = group.create_task(settled(self.rollback(work.rollbacks)))
+            prepares = group.create_task(settled(self.prepare(work.prepares)))
+        return Answers(commits.result().get(), rollbacks.result().get(), prepares.result().get())
 
     async def prepare(self, branches: Sequence[Prepare]) -> Sequence[Vote]:
         """Run each branch's operations in a transaction, prepare it, and vote."""

@@ -11,7 +11,7 @@ import pytest
 
 from coordinator.embedded.postgres import EmbeddedPostgres, Shutdown
 from participant_sdk.branch import BranchPhase
-from participant_sdk.participant import RecoverQuery
+from participant_sdk.participant import Commit, RecoverQuery, Work
 from participant_sdk.resources.postgres_lane import Connection
 from participant_sdk.resources.postgres_operations import Parameters
 from participant_sdk.resources.postgres_xa import PostgresXaResource, PreparedTransactionsDisabledError
@@ -229,7 +229,8 @@ async def test_what_was_forced_is_a_heuristic_though_the_session_was_lost_before
         await run_sql(
             dsn,
             "create or replace function pincex_xa.force(a_participant text, a_log_id text, a_xid uuid,"
-            " a_heuristic smallint, a_reason text) returns void language sql as $$ select pg_terminate_backend(pg_backend_pid()) $$",
+            " a_heuristic smallint, a_reason text) returns void language sql as"
+            " $$ select pg_terminate_backend(pg_backend_pid()) $$",
         )
         with pytest.raises(psycopg.OperationalError):
             await resource.resolve(LOG, xid, outcome, "the bank was called")
@@ -260,3 +261,35 @@ async def test_what_was_about_to_be_forced_and_was_decided_is_no_heuristic(dsn: 
         phases = [branch.phase for xid in (committed, rolled_back) if (branch := await resource.branch(LOG, xid))]
         assert phases == [BranchPhase.COMMITTED, BranchPhase.ROLLED_BACK]
         assert await run_sql(dsn, "select * from pincex_xa.forcing") == []
+
+
+async def test_work_that_is_cancelled_while_a_part_of_it_fails_is_cancelled(dsn: str) -> None:
+    """Else a worker, which lives on after any error, would wait for ever when it is told to stop."""
+    began, ending, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def linger(_connection: Connection, _parameters: Parameters) -> str:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await go_on.wait()
+        return ""
+
+    async with bank(dsn, linger=linger) as resource:
+        await run_sql(dsn, "alter function pincex_xa.decide_current rename to decide_none")
+        work = Work(commits=[Commit(LOG, an_xid(), 7, 1)])
+        applying = asyncio.ensure_future(
+            resource.apply(Work(work.commits, prepares=[prepare_of(an_xid(), do("linger"))]))
+        )
+        await began.wait()
+        # Until here a failure had the others cancelled at once; it must not be what ends them.
+        looking = asyncio.ensure_future(ending.wait())
+        await asyncio.wait([looking], timeout=1)
+        applying.cancel()
+        await looking
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await applying
+        with pytest.raises(psycopg.errors.UndefinedFunction):
+            await resource.apply(work)
