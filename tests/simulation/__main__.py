@@ -25,7 +25,7 @@ from rich.table import Table
 
 from tests.simulation.each_step import pairs, singles
 from tests.simulation.faults import Fault, Mix, Sight, Tally, draw
-from tests.simulation.observation import EVENTS, IMPOSSIBLE, PHASES, Pairs, missing
+from tests.simulation.observation import EVENTS, IMPOSSIBLE, PHASES, Pairs, missing, unforeseen
 from tests.simulation.seeds import Verdict, run_once, run_seed, shrink
 
 ALL_KINDS_FROM_SEEDS: Final = 200
@@ -143,6 +143,10 @@ def _report(console: Console, totals: Totals, took_s: float) -> int:
         f"{totals.seeds / took_s:.2f} seeds/s, 0 violations",
         highlight=False,
     )
+    unforeseen_pairs = [f"{event} in {phase}" for phase, event in unforeseen(totals.pairs)]
+    if unforeseen_pairs:
+        console.print(f"these were thought impossible: {', '.join(unforeseen_pairs)}")
+        return 1
     if totals.seeds < ALL_KINDS_FROM_SEEDS:
         return 0
     never = [kind.name for kind in (*Fault, *Sight) if not totals.tally[kind]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 from typing import Final
@@ -43,15 +43,18 @@ READS: Final = (
 )
 
 
-def _nobody(_statement: str) -> None:
+def _nobody(_statements: Sequence[str]) -> None:
     """Tell nobody."""
 
 
 class LogServer(Disk):
-    """``is_out`` is true while the log cannot be reached; ``on_done`` is told the name of each statement done."""
+    """``is_out`` is true while the log cannot be reached.
+
+    ``on_done`` is told the names of statements as they become durable: one, or all that the standby caught up with.
+    """
 
     is_out = False
-    on_done: Callable[[str], None] = staticmethod(_nobody)
+    on_done: Callable[[Sequence[str]], None] = staticmethod(_nobody)
 
     def __init__(
         self,
@@ -67,6 +70,8 @@ class LogServer(Disk):
         self.store = store
         self.clock = clock
         self._standby: Tables | None = None
+        # The statements that the standby lags behind with.
+        self._lagging: list[str] = []
         self._over: asyncio.Future[None] = loop.create_future()
         self._copies: deque[Tables] = deque(maxlen=COPIES_MAX)
 
@@ -114,7 +119,10 @@ class LogServer(Disk):
                     done.set_exception(error)
                 return
             self._trace.note(f"log {statement.name}", lambda: f"{answer}")
-            self.on_done(statement.name)
+            if self._standby is None:
+                self.on_done((statement.name,))
+            else:
+                self._lagging.append(statement.name)
             if done is not None and not done.done():
                 done.set_result(None)
 
@@ -143,7 +151,8 @@ class LogServer(Disk):
             self._standby = None
             over, self._over = self._over, self._loop.create_future()
             over.set_result(None)
-            self.on_done("fail_over")
+            lagging, self._lagging = self._lagging, []
+            self.on_done(lagging)
 
     def restore(self, rng: Random, *, new_timeline: bool, held: bool) -> bool:
         """Go back to a copy that is up to six seconds old; False where there is none, or a failover is under way."""

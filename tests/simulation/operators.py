@@ -26,6 +26,7 @@ from tests.simulation.storage import StoreFailedError
 
 LOOK_EVERY_S: Final = (1.0, 6.0)
 CALL_TIMEOUT_S: Final = 20.0
+REFUSALS_PATIENT: Final = 4
 
 Reply = TypeVar("Reply")
 
@@ -40,6 +41,7 @@ class Operators:
         self._coordinators = coordinators
         self._participants = participants
         self._rng = Random(f"{around.mix.seed}:operators")
+        self._refusals = 0
 
     async def watch(self) -> None:
         """Be on duty, until cancelled: end HOLD, and see to branches that the log has forgotten."""
@@ -58,6 +60,14 @@ class Operators:
         plan = await self._ask(host, lambda assembly: assembly.holding.release("looked at it", preview=False))
         if plan is not None:
             self._around.tally[Sight.RELEASED] += 1
+            self._refusals = 0
+            return
+        self._refusals += 1
+        if self._refusals % REFUSALS_PATIENT == 0:
+            # As the runbook begins: no old coordinator may live, and a number may have been drawn twice.
+            for coordinator in self._coordinators:
+                coordinator.kill()
+                coordinator.start_later(self._rng.uniform(0.5, 3.0))
 
     async def _see_to_forgotten(self, host: CoordinatorHost) -> None:
         """Roll back what was in doubt for longer than the retention, as the runbook says, and have it forgotten."""

@@ -7,7 +7,7 @@ clients were told. The numbers are those of the protocol's rules and invariants.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final, NamedTuple
@@ -181,13 +181,14 @@ class Oracle:
 
     # -- The log
 
-    def check_log(self, statement: str = "") -> None:
-        """Compare the log with what it was before its last statement (invariants 1, 2 and 7; R14, R15)."""
+    def check_log(self, statements: Sequence[str] = ()) -> None:
+        """Compare the log with what it was before these statements (invariants 1, 2 and 7; R14, R15)."""
+        released = "release" in statements
         tables = self.tables()
         rows = tables.decisions
         for xid, before in list(self._rows.items()):
             now = rows.get(xid)
-            if now is None and statement == "prune":
+            if now is None and "prune" in statements:
                 self._check_pruned(before)
             elif now is None or now.record.decision is not before.record.decision:
                 what = before.record.decision.name
@@ -196,11 +197,10 @@ class Oracle:
             if xid not in self._rows:
                 self._rows[xid] = stored
                 self._check_new(xid, stored)
-                if tables.held and statement != "release":
+                if tables.held and not released:
                     self.violated(f"R15: {short(xid)} was decided in HOLD")
         for number, row in tables.incarnations.items():
-            raised = statement != "release" and number in self._fenced
-            if raised and row.last_sequence != self._fenced[number]:
+            if not released and number in self._fenced and row.last_sequence != self._fenced[number]:
                 self.violated(f"invariant 7: incarnation {number} wrote after it was fenced")
             if not row.is_live:
                 self._fenced[number] = row.last_sequence

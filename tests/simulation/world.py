@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -304,14 +304,12 @@ class World:
             for xid in self.oracle.embedded
         )
 
-    def _log_did(self, statement: str) -> None:
-        self.oracle.check_log(statement)
-        if statement == "checkpoint":
+    def _log_did(self, statements: Sequence[str]) -> None:
+        self.oracle.check_log(statements)
+        if "checkpoint" in statements:
             self.oracle.check_finished()
-        elif statement == "resign":
-            self.tally[Sight.RESIGNED] += 1
-        elif statement in ("hold", "hold_above"):
-            self.tally[Sight.HELD] += 1
+        self.tally[Sight.RESIGNED] += statements.count("resign")
+        self.tally[Sight.HELD] += statements.count("hold")
 
     def _kill(self, process: Process) -> None:
         self.chaos.kill(process, self._kills)
