@@ -25,7 +25,7 @@ from participant_sdk.ids import Xid
 _BACK_WITHIN_S: Final = 60.0
 _LOOK_AGAIN_S: Final = 0.1
 # Of the promises made while it was killed, the last ones are looked at.
-_LAST: Final = 200
+_LAST: Final = 50
 
 
 @dataclass(slots=True)

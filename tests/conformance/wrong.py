@@ -41,16 +41,16 @@ def _over_sessions(kind: type[MemoryResource], rule: str, *fails: str) -> Wrong:
     return Wrong(kind.__name__, rule, fails, kind)
 
 
-def _at_the_door(servicer: type[services.ResourceServicer], rule: str, *fails: str) -> Wrong:
+def _at_the_door(servicer: type[UnaryServicer], rule: str, *fails: str) -> Wrong:
     return Wrong(servicer.__name__, rule, fails, serve=served(servicer=servicer))
 
 
 def _of_logs(logs: type[services.KnownLogs], rule: str, *fails: str) -> Wrong:
-    return Wrong(logs.__name__, rule, fails, serve=served(logs=logs))
+    return Wrong(logs.__name__, rule, fails, serve=served(servicer=UnaryServicer, logs=logs))
 
 
 def _in_doubt(coordinators: type[services.Coordinators], rule: str, *fails: str) -> Wrong:
-    return Wrong(coordinators.__name__, rule, fails, serve=served(coordinators=coordinators))
+    return Wrong(coordinators.__name__, rule, fails, serve=served(servicer=UnaryServicer, coordinators=coordinators))
 
 
 # What it keeps, promises, and does to a branch.
@@ -128,7 +128,12 @@ DOORS = (
         "votes survive a kill",
     ),
     _at_the_door(services.AnyPageSize, "R17", "a question with a bad field is refused"),
-    _of_logs(services.IgnoresEpochs, "R15", "a lower epoch is refused", "the epoch survives a kill"),
+    Wrong(
+        "IgnoresEpochs",
+        "R15",
+        ("a lower epoch is refused", "the epoch survives a kill"),
+        serve=served(logs=services.IgnoresEpochs),
+    ),
     _of_logs(services.BelievesEveryEpoch, "R15", "an implausible epoch is refused"),
     _of_logs(services.BelievesEveryHorizon, "R14", "a young horizon is not believed"),
     _of_logs(services.IgnoresClocks, "R10", "clocks apart are refused"),

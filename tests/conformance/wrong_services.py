@@ -14,7 +14,6 @@ from participant_sdk.hello import Introduction, Welcome
 from participant_sdk.inquiry import NoAnswerError
 from participant_sdk.known_logs import KnownLogs
 from participant_sdk.resources.admission import PREPARE_WINDOW_MS
-from participant_sdk.servicer import ResourceServicer
 
 # A wrong worker is one that looks inside.
 from participant_sdk.worker import Workers, _PrepareCall  # pyright: ignore[reportPrivateUsage]
@@ -37,7 +36,7 @@ class StatusForANo(UnaryServicer):
         return response
 
 
-class ForcesWithoutAReason(ResourceServicer):
+class ForcesWithoutAReason(UnaryServicer):
     """Lets an operator force a branch and say nothing."""
 
     async def ResolveBranch(  # noqa: N802 - the contract's name
@@ -47,7 +46,7 @@ class ForcesWithoutAReason(ResourceServicer):
         return await super().ResolveBranch(request, context)
 
 
-class ForcesAtAPreview(ResourceServicer):
+class ForcesAtAPreview(UnaryServicer):
     """Forces the branch when it was to show it."""
 
     async def ResolveBranch(  # noqa: N802 - the contract's name
@@ -69,7 +68,7 @@ class OddCodes(UnaryServicer):
         return response
 
 
-class HidesItsDoubts(ResourceServicer):
+class HidesItsDoubts(UnaryServicer):
     """Lists nothing at recovery."""
 
     async def Recover(  # noqa: N802 - the contract's name
@@ -79,7 +78,7 @@ class HidesItsDoubts(ResourceServicer):
         return resource_pb2.RecoverResponse() if not request.finished else response
 
 
-class AnyPageSize(ResourceServicer):
+class AnyPageSize(UnaryServicer):
     """Takes whatever page size it is asked for."""
 
     async def Recover(  # noqa: N802 - the contract's name
