@@ -42,7 +42,7 @@ def conformance(
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Check that a participant keeps the protocol's rules; it commits a few hundred of the exercise's operations.
+    """Check that a participant keeps the protocol's rules; it commits some fifty of the exercise's operations.
 
     Exit codes: 0 every check that could be made passed, 1 one did not, 2 the exercise or the options are
     wrong, 4 nothing answers at the address.
