@@ -96,6 +96,7 @@ class Daemon:
         self._clock = SystemClock()
         self._gate = Gate()
         self._assembly: Assembly | None = None
+        self._why_not_open = ""
         self._stop = asyncio.Event()
         self._finished = asyncio.Event()
         timeout_default = config.xa_manager.transaction_timeout
@@ -129,7 +130,8 @@ class Daemon:
         addresses = {each.name: each.address for each in self._config.participants}
         if assembly is None:
             waiting = tuple(ParticipantHealth(name, address, is_up=False) for name, address in addresses.items())
-            return Health(self._config.coordinator.shown_name, 0, "", False, self._stop.is_set(), 0, 0, waiting)
+            name, stopping = self._config.coordinator.shown_name, self._stop.is_set()
+            return Health(name, 0, "", False, stopping, 0, 0, waiting, log_problem=self._why_not_open)
         incarnation = assembly.engine.incarnation
         lease_age_s = assembly.commit.lease.age_s(self._clock.monotonic_s())
         return Health(
@@ -145,6 +147,7 @@ class Daemon:
             ),
             held=assembly.passes.held,
             needing_attention=assembly.passes.attention_count,
+            log_problem=assembly.passes.log_problem,
         )
 
     def _cannot_start(self, why: Exception) -> ExitCode:
@@ -297,7 +300,8 @@ class Daemon:
                 name, address = self._config.coordinator.shown_name, self._advertised()
                 incarnation = await log.open(name, address, LEASE_S)
             except (psycopg.OperationalError, BadRecordError, LogUnavailableError, LogUncertainError) as error:
-                self.telemetry.logger.warning("Decision log not open; trying again", reason=str(error).strip())
+                self._why_not_open = str(error).strip()
+                self.telemetry.logger.warning("Decision log not open; trying again", reason=self._why_not_open)
                 await backoff.wait()
             except MigrationError as error:
                 return error

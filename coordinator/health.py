@@ -19,6 +19,7 @@ class Health:
     """One look at a coordinator. ``log_is_open``: its lease was renewed within its length.
 
     ``held``: why the log is in HOLD, empty when it is not. ``needing_attention`` counts transactions.
+    ``log_problem``: what the log refuses until somebody mends it, or why it could not be opened; else empty.
     """
 
     coordinator: str
@@ -31,6 +32,7 @@ class Health:
     participants: tuple[ParticipantHealth, ...]
     held: str = ""
     needing_attention: int = 0
+    log_problem: str = ""
 
     @property
     def is_ready(self) -> bool:
@@ -42,5 +44,5 @@ class Health:
         """DOWN: not ready. DEGRADED: ready, with a participant down, the log in HOLD, or an operator needed. UP."""
         if not self.is_ready:
             return "DOWN"
-        is_well = all(each.is_up for each in self.participants) and not self.held and not self.needing_attention
-        return "UP" if is_well else "DEGRADED"
+        needs_somebody = bool(self.held or self.needing_attention or self.log_problem)
+        return "UP" if all(each.is_up for each in self.participants) and not needs_somebody else "DEGRADED"

@@ -88,7 +88,10 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryStatus:
-    """Recovery at one look. ``next_unix_ms`` is 0 where none comes by itself; ``attention`` is oldest first."""
+    """Recovery at one look. ``next_unix_ms`` is 0 where none comes by itself; ``attention`` is oldest first.
+
+    ``log_problem``: what the decision log refuses until somebody mends it; empty where nothing.
+    """
 
     last: Pass | None
     current: Pass | None
@@ -97,6 +100,7 @@ class RecoveryStatus:
     participants: tuple[ParticipantStatus, ...]
     attention: tuple[Attention, ...]
     attention_count: int
+    log_problem: str
 
 
 @dataclass(frozen=True, slots=True)

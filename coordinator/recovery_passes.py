@@ -123,7 +123,13 @@ class RecoveryPasses:
             tuple(self._status_of(name, owed[name]) for name in sorted(self._links)),
             tuple(heapq.nsmallest(ATTENTION_SHOWN_MAX, stuck, key=lambda each: each.xid)),
             len(stuck),
+            self.log_problem,
         )
+
+    @property
+    def log_problem(self) -> str:
+        """What the log refuses until somebody mends it; empty where nothing is known of that kind."""
+        return self._log.problem
 
     @property
     def held(self) -> str:

@@ -106,6 +106,7 @@ def write_status(status: RecoveryStatus, own: int, response: recovery_pb2.GetRec
     for attention in status.attention:
         _write_attention(attention, response.needs_attention.add())
     response.needs_attention_count = status.attention_count
+    response.log_problem = status.log_problem
 
 
 def write_in_doubt(found: InDoubt, message: recovery_pb2.InDoubtBranch) -> None:

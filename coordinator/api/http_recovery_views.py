@@ -32,6 +32,7 @@ def status_json(status: RecoveryStatus, own: int, open_heuristics: int) -> str:
     return json.dumps(
         {
             **_standing(status.standing),
+            "log_problem": status.log_problem or None,
             "last_pass": _pass(status.last),
             "current_pass": _pass(status.current),
             "next_pass_at": _time(status.next_unix_ms),

@@ -70,6 +70,7 @@ def health_json(health: Health) -> str:
                 "status": "DOWN" if not health.log_is_open else "HELD" if health.held else "UP",
                 "log_id": health.log_id,
                 "held_reason": health.held or None,
+                "problem": health.log_problem or None,
             },
             "transactions": {
                 "in_flight": health.in_flight,

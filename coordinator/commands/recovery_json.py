@@ -17,6 +17,7 @@ def status_members(status: recovery_pb2.GetRecoveryStatusResponse) -> Members:
         "held": status.HasField("held_since"),
         "held_since": time_text(status.held_since),
         "held_reason": status.held_reason,
+        "log_problem": status.log_problem or None,
         "pruned_below": time_text(status.pruned_below_time),
         "last_pass": pass_members(status.last_pass) if status.HasField("last_pass") else None,
         "current_pass": pass_members(status.current_pass) if status.HasField("current_pass") else None,

@@ -42,6 +42,9 @@ def show_status(status: recovery_pb2.GetRecoveryStatusResponse, *, as_json: bool
     if status.HasField("held_since"):
         console.print(f"[bold red]HOLD[/bold red] since {time_text(status.held_since)}: ", end="")
         console.print(status.held_reason, markup=False)
+    if status.log_problem:
+        console.print("[bold red]The decision log refuses[/bold red]: ", end="")
+        console.print(status.log_problem, markup=False)
     for name, has in (("last", status.HasField("last_pass")), ("current", status.HasField("current_pass"))):
         if has:
             console.print(f"{name} pass: {_sentence(getattr(status, f'{name}_pass'))}", soft_wrap=True)

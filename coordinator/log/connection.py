@@ -35,6 +35,7 @@ from participant_sdk.ids import Xid
 
 # A refusal that stays is told of this often.
 LOUD_EVERY_S: Final = 60.0
+PROBLEM_MAX_CHARS: Final = 200
 # Classes of SQLSTATE that pass: standby (25), deadlock (40), resources (53), locks (55), shutdown, cancellation (57).
 _PASSING: Final = ("25", "40", "53", "55", "57")
 
@@ -83,6 +84,13 @@ class LogConnection:
         self._warning = ""
         # When each SQLSTATE that no retry mends was last told of, by the loop's clock.
         self._told_s: dict[str, float] = {}
+        # What the server refuses so, by statement, until it takes that statement again.
+        self._refusals: dict[bytes, str] = {}
+
+    @property
+    def problem(self) -> str:
+        """What the server refuses and no retry is likely to mend; empty where nothing is known of that kind."""
+        return next(iter(self._refusals.values()), "")
 
     async def connect(self) -> None:
         """Connect, unless it is connected."""
@@ -108,7 +116,7 @@ class LogConnection:
             connection = await self._connected()
             if connection is not before and not may_be_first:
                 raise LogUnavailableError("the decision log was connected to again; write it again")
-            with self._translated(connection):
+            with self._translated(connection, query):
                 rows = await _rows(connection, query, parameters)
             self._check_warning()
             return rows
@@ -118,7 +126,7 @@ class LogConnection:
         """Run statements in one transaction, which an exception undoes. Each has the time of one to be answered."""
         async with self._turn:
             connection = await self._connected()
-            with self._translated(connection) as patience:
+            with self._translated(connection, b"transaction") as patience:
 
                 async def run(query: bytes, parameters: Mapping[str, Parameter]) -> list[TupleRow]:
                     rows = await _rows(connection, query, parameters)
@@ -158,23 +166,27 @@ class LogConnection:
         return connection
 
     @contextmanager
-    def _translated(self, connection: psycopg.AsyncConnection) -> Generator[_Patience]:
+    def _translated(self, connection: psycopg.AsyncConnection, what: bytes) -> Generator[_Patience]:
         self._warning = ""
         try:
             with _Patience(connection, self._timeouts.answer_s) as patience:
                 yield patience
+            self._refusals.pop(what, None)
         except psycopg.Error as error:
             if connection.broken or error.sqlstate is None or error.diag.severity_nonlocalized != "ERROR":
                 raise LogUncertainError(f"the decision log's answer was lost: {error}") from error
             if error.sqlstate[:2] in ("22", "23") or error.sqlstate == "54000":
                 raise BadRecordError(str(error)) from error
-            self._tell(error.sqlstate, error)
+            self._note_refusal(what, error.sqlstate, error)
             raise LogUnavailableError(f"the decision log refused (SQLSTATE {error.sqlstate}): {error}") from error
 
-    def _tell(self, sqlstate: str, error: psycopg.Error) -> None:
-        """Say loudly, once a minute, that the server refuses what no retry is likely to mend: a person must."""
+    def _note_refusal(self, what: bytes, sqlstate: str, error: psycopg.Error) -> None:
+        """Keep, and say loudly once a minute, what the server refuses and no retry is likely to mend: a person must."""
+        if sqlstate[:2] in _PASSING:
+            return
+        self._refusals[what] = f"SQLSTATE {sqlstate}: {(error.diag.message_primary or str(error))[:PROBLEM_MAX_CHARS]}"
         now_s = asyncio.get_running_loop().time()
-        if sqlstate[:2] in _PASSING or now_s - self._told_s.get(sqlstate, -LOUD_EVERY_S) < LOUD_EVERY_S:
+        if now_s - self._told_s.get(sqlstate, -LOUD_EVERY_S) < LOUD_EVERY_S:
             return
         self._told_s[sqlstate] = now_s
         _LOG.error("decision_log_refuses", connection=self._name, sqlstate=sqlstate, error=str(error))

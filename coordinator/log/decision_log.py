@@ -185,6 +185,11 @@ class DecisionLog(Protocol):
         """
         ...
 
+    @property
+    def problem(self) -> str:
+        """What it refuses and no retry is likely to mend, in a sentence for a person; empty when all is well."""
+        ...
+
     async def open(self, coordinator: str, address: str, lease_s: float) -> Incarnation:
         """Draw a new incarnation: greatest(last + 1, Unix seconds by the log's clock)."""
         ...

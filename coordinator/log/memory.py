@@ -96,6 +96,11 @@ class MemoryLog:
         """How often it was connected to (R15)."""
         return self._generation
 
+    @property
+    def problem(self) -> str:
+        """Nothing: there is no server to refuse anything for good."""
+        return ""
+
     def disconnect(self) -> None:
         """Lose the connection; the next statement opens another one."""
         self._connection = None

@@ -43,6 +43,11 @@ class PostgresStatements:
         """How often one of the connections was made: each may have met another log (R15)."""
         return self._generation
 
+    @property
+    def problem(self) -> str:
+        """What the server refuses and no retry is likely to mend; empty where nothing is known of that kind."""
+        return self._appends.problem or self._reads.problem or self._upkeep.problem
+
     async def close(self) -> None:
         """Close the connections. Nothing is written."""
         for connection in (self._appends, self._reads, self._upkeep):

@@ -57,6 +57,11 @@ class Process:
         """Return when it says that calls are no longer welcome."""
         await until(lambda: self._has("stopping", wanted=True))
 
+    async def log_says(self, problem: str | None) -> bool:
+        """Whether that is what keeps it from its log."""
+        health = (await self.http.get("/api/v1/transactions/health")).json()
+        return health["decision_log"]["problem"] == problem
+
     async def _has(self, key: str, wanted: object) -> bool:
         try:
             return (await self.http.get("/api/v1/transactions/health")).json()[key] == wanted
@@ -144,12 +149,30 @@ async def test_without_its_log_it_lives_and_is_not_ready(tmp_path: Path) -> None
         assert (await running.http.get("/health/ready")).status_code == 503
         health = await running.http.get("/api/v1/transactions/health")
         assert (health.status_code, health.json()["status"]) == (503, "DOWN")
+        assert "connection" in health.json()["decision_log"]["problem"]
         response = await running.http.post(EXECUTE, json=transfer())
         assert (response.status_code, response.json()["code"]) == (503, "UNAVAILABLE")
         assert response.headers["retry-after"] == "1"
         running.process.send_signal(signal.SIGTERM)
         assert await running.ended() == 0
         assert "Decision log not open; trying again" in [line["message"] for line in running.lines()]
+
+
+async def test_what_the_log_refuses_for_good_is_shown_until_it_is_mended(tmp_path: Path, database: str) -> None:
+    """With its SQLSTATE, by which a person finds out what to do; nothing is lost meanwhile."""
+    async with (
+        coordinator(tmp_path, database) as running,
+        await psycopg.AsyncConnection.connect(database, autocommit=True) as connection,
+    ):
+        await running.until_ready()
+        await connection.execute("ALTER TABLE txlog.decisions RENAME TO elsewhere")
+        problem = 'SQLSTATE 42P01: relation "txlog.decisions" does not exist'
+        await until(lambda: running.log_says(problem))
+        status = (await running.http.get("/api/v1/transactions/recovery/status")).json()
+        assert status["log_problem"] == problem
+        await connection.execute("ALTER TABLE txlog.elsewhere RENAME TO decisions")
+        await until(lambda: running.log_says(None))
+        assert (await running.http.get("/api/v1/transactions/recovery/status")).json()["log_problem"] is None
 
 
 async def test_fenced_it_ends_at_once_and_says_so(tmp_path: Path, database: str) -> None:

@@ -255,8 +255,12 @@ class TestConnections:
         assert [(line["event"], line["sqlstate"], line["log_level"]) for line in told] == [
             ("decision_log_refuses", "42P01", "error")
         ]
+        assert log.problem == 'SQLSTATE 42P01: relation "txlog.decisions" does not exist'
+        await own.log.standing()
+        assert log.problem, "what else it takes does not mend it"
         await observer.ask(b"ALTER TABLE txlog.elsewhere RENAME TO decisions")
         assert (await own.append(record)).status is AppendStatus.WRITTEN
+        assert log.problem == ""
 
 
 async def _any_answer(log: PostgresLog, own: Coordinator) -> None:

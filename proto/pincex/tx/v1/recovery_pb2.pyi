@@ -352,11 +352,14 @@ class GetRecoveryStatusResponse(_message.Message):
     NEEDS_ATTENTION_FIELD_NUMBER: _builtins.int
     NEEDS_ATTENTION_COUNT_FIELD_NUMBER: _builtins.int
     PRUNED_BELOW_TIME_FIELD_NUMBER: _builtins.int
+    LOG_PROBLEM_FIELD_NUMBER: _builtins.int
     OPEN_HEURISTICS_FIELD_NUMBER: _builtins.int
     held_reason: _builtins.str
     """Why it is in HOLD."""
     needs_attention_count: _builtins.int
     """How many need one in all."""
+    log_problem: _builtins.str
+    """What the decision log refuses until somebody mends it, with its SQLSTATE; empty where nothing."""
     open_heuristics: _builtins.int
     """Branches that ended by hand and are not forgotten; of more than 1,000 that many are counted."""
     @_builtins.property
@@ -404,11 +407,12 @@ class GetRecoveryStatusResponse(_message.Message):
         needs_attention: _abc.Iterable[Global___NeedsAttention] | None = ...,
         needs_attention_count: _builtins.int = ...,
         pruned_below_time: _timestamp_pb2.Timestamp | None = ...,
+        log_problem: _builtins.str = ...,
         open_heuristics: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["current_pass", b"current_pass", "held_since", b"held_since", "last_pass", b"last_pass", "next_pass_time", b"next_pass_time", "pruned_below_time", b"pruned_below_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators", "current_pass", b"current_pass", "held_reason", b"held_reason", "held_since", b"held_since", "last_pass", b"last_pass", "needs_attention", b"needs_attention", "needs_attention_count", b"needs_attention_count", "next_pass_time", b"next_pass_time", "open_heuristics", b"open_heuristics", "participants", b"participants", "pruned_below_time", b"pruned_below_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators", "current_pass", b"current_pass", "held_reason", b"held_reason", "held_since", b"held_since", "last_pass", b"last_pass", "log_problem", b"log_problem", "needs_attention", b"needs_attention", "needs_attention_count", b"needs_attention_count", "next_pass_time", b"next_pass_time", "open_heuristics", b"open_heuristics", "participants", b"participants", "pruned_below_time", b"pruned_below_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
