@@ -59,6 +59,7 @@ VOTES = st.builds(
     st.booleans(),
     TEXT,
     st.lists(JSON, max_size=3).map(tuple),
+    unsent=st.just(False),
 )
 ACKS = st.builds(Ack, st.sampled_from(AckKind), st.sampled_from(XaCode).map(int), TEXT)
 PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=20)
