@@ -153,7 +153,9 @@ class CoordinatorHost(Host):
 
     async def begin(self, intent: Intent, timeout_s: float) -> Xid:
         """Begin an interactive transaction."""
-        return self._engine().begin(timeout_s, TENANT_DEFAULT, intent.request_id)
+        xid = self._engine().begin(timeout_s, TENANT_DEFAULT, intent.request_id)
+        self._around.oracle.begun_by_call[xid] = None
+        return xid
 
     async def enlist(self, xid: Xid, operation: Operation) -> None:
         """Add one operation to it."""
@@ -198,9 +200,12 @@ class CoordinatorHost(Host):
         backoff = Backoff(rng, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
         while True:
             try:
-                return await log.open(self.name, self.name, LEASE_S)
+                incarnation = await log.open(self.name, self.name, LEASE_S)
             except (LogUnavailableError, LogUncertainError):
                 await backoff.wait()
+            else:
+                self._around.oracle.losses.drew(incarnation.number)
+                return incarnation
 
     def _count(self, _: Finished) -> None:
         self.finished += 1

@@ -67,6 +67,7 @@ class Sight(Enum):
     """What is not drawn but comes about, and must come about over many seeds, or its rule is not tried."""
 
     WOKE_FENCED = "a stopped coordinator went on after it had been fenced"
+    DRAWN_TWICE = "two processes drew one incarnation's number, the log having lost the first one's"
     DECISION_LOST = "a decision that was durable was lost with the log's tail"
     LOST_WAS_APPLIED = "a participant had applied what the log lost"
     LOST_WAS_NOT = "nobody had applied what the log lost, or it was a rollback"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final, NamedTuple, cast
 
-from coordinator.log.ended import FencedError, LogTailLostError
+from coordinator.log.ended import FencedError, LogTailLostError, SequenceBrokenError
 from participant_sdk.known_logs import KnownLogs
 from participant_sdk.participant import Participant
 from tests.simulation.clocks import SimulatedClock
@@ -119,11 +119,15 @@ class Host(ABC):
         self.start_later(RESTART_BY_ITSELF_S)
 
     def _may_end(self, why: BaseException | None) -> bool:
-        """A process may end that was told to, or was fenced, or found that the log lost its tail, which it had."""
+        """A process may end that was told to, or was fenced, or found that the log lost what it had written."""
         if why is None:
             return self.was_told_to_stop
+        losses = self._around.oracle.losses
         if isinstance(why, LogTailLostError):
-            return self._around.oracle.losses.log_tails > 0
+            return losses.log_tails > 0
+        if isinstance(why, SequenceBrokenError):
+            # Another process writes under the same number, and each sees that it is not alone.
+            return any(count > 1 for count in losses.drawn.values())
         return isinstance(why, FencedError)
 
 

@@ -43,6 +43,8 @@ class Losses:
     asked: dict[tuple[str, Xid], None] = field(default_factory=dict[tuple[str, Xid], None])
     hands: dict[tuple[str, Xid], None] = field(default_factory=dict[tuple[str, Xid], None])
     log_tails: int = 0
+    # How often each incarnation's number was drawn: a log that lost its tail may give one out again.
+    drawn: Counter[int] = field(default_factory=Counter[int])
     # Participants that were restored from older copies: what they had acknowledged may be to do again.
     restored: dict[str, None] = field(default_factory=dict[str, None])
     # What restored participants had acknowledged, by incarnation, and how often each told a coordinator of less.
@@ -63,6 +65,11 @@ class Losses:
         return self.is_promised(xid) and not any(one == xid for _, one in touched)
 
     # -- The log
+
+    def drew(self, number: int) -> None:
+        """A coordinator drew an incarnation."""
+        self.drawn[number] += 1
+        self.tally[Sight.DRAWN_TWICE] += self.drawn[number] == 2
 
     def lost_decisions(self, gone: Iterable[StoredDecision], stores: Mapping[str, MemoryStore]) -> None:
         """The log lost its tail: durable rows are gone."""

@@ -41,11 +41,15 @@ IMPOSSIBLE: Final[Mapping[Pair, str]] = {
         for phase in Phase
         if phase not in (Phase.ACTIVE, Phase.PREPARING)
     },
-    ("COMMITTED", "Reachable"): "every branch has acknowledged, so nothing is owed to the participant that came up",
 }
 
 # What comes about only while the end of a transaction is held up by the log, in the moment that this takes.
-RARE: Final[tuple[Pair, ...]] = (("COMMITTED", "Voted"), ("COMMITTED", "Woken"), ("ROLLED_BACK", "Reachable"))
+RARE: Final[tuple[Pair, ...]] = (
+    ("COMMITTED", "Voted"),
+    ("COMMITTED", "Woken"),
+    ("COMMITTED", "Reachable"),
+    ("ROLLED_BACK", "Reachable"),
+)
 
 
 def missing(pairs: Pairs) -> list[Pair]:

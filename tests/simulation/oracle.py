@@ -67,6 +67,7 @@ class Oracle:
     begun_at_s: dict[Xid, float] = field(default_factory=dict[Xid, float])
     told_at_s: dict[Xid, float] = field(default_factory=dict[Xid, float])
     bound_at_s: dict[str, float] = field(default_factory=dict[str, float])
+    begun_by_call: dict[Xid, None] = field(default_factory=dict[Xid, None])
     # Transactions with work that participants did under the xid.
     embedded: dict[Xid, None] = field(default_factory=dict[Xid, None])
     _rows: dict[Xid, StoredDecision] = field(default_factory=dict[Xid, StoredDecision])
@@ -88,6 +89,11 @@ class Oracle:
                 self.losses.hands[name, xid] = None
         return self.losses.is_promised_at(name, xid)
 
+    def see_hands(self) -> None:
+        """Look which branches were ended by hand, before they may be forgotten and dropped."""
+        for name, xid in self.losses.asked:
+            self.is_promised_at(name, xid)
+
     def knows(self, name: str, xid: Xid) -> bool:
         """Whether a participant has not dropped this branch by right; what it has dropped is a hazard to it (R11)."""
         return BranchKey(self.losses.log_id, xid) not in self.stores[name].durable.pruned
@@ -99,8 +105,8 @@ class Oracle:
 
     @property
     def begun(self) -> int:
-        """How many transactions had a Prepare sent."""
-        return len(self.enlisted)
+        """How many transactions were begun, as far as anybody saw: by a Prepare, an answer, or a call of Begin."""
+        return len(self.enlisted.keys() | self.told.keys() | self.begun_by_call.keys())
 
     def violated(self, what: str) -> None:
         """Note a violation; the run ends at the next occasion."""

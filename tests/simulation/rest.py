@@ -30,8 +30,7 @@ def in_doubt(oracle: Oracle) -> list[str]:
 def judge(oracle: Oracle) -> None:
     """Check all that holds only at rest (invariants 1, 4 to 8, 10 and 11)."""
     oracle.check_log()
-    for name, xid in oracle.losses.asked:
-        oracle.is_promised_at(name, xid)
+    oracle.see_hands()
     for what in _broken(oracle):
         oracle.violated(what)
 

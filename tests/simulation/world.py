@@ -308,6 +308,8 @@ class World:
         self.oracle.check_log(statements)
         if "checkpoint" in statements:
             self.oracle.check_finished()
+        if "record_heuristics" in statements:
+            self.oracle.see_hands()
         self.tally[Sight.RESIGNED] += statements.count("resign")
         self.tally[Sight.HELD] += statements.count("hold")
 
