@@ -53,13 +53,16 @@ def _run(language: str, text: str, running: Development) -> str:
 def test_every_fenced_command_does_what_the_readme_says(running: Development) -> None:
     """In their order, since each stands on what those before have done."""
     answers: list[str] = []
+    # What is asked of recovery.
+    stuck: list[str] = []
     for language, text in BLOCKS:
         if language not in {"sh", "python"} or text.startswith(ELSEWHERE):
             continue
         if text.startswith("grpcurl") and shutil.which("grpcurl") is None:
             # Not ours to install; buf says the same over the same reflection.
             continue
-        answers.append(_run(language, _here(text, running), running))
+        answer = _run(language, _here(text, running), running)
+        (stuck if "ecovery" in text else answers).append(answer)
     opened, placed, too_much, executed, *others, sent_again = answers
     assert '"state":"COMMITTED"' in opened
     assert '"state":"COMMITTED"' in placed
@@ -69,6 +72,8 @@ def test_every_fenced_command_does_what_the_readme_says(running: Development) ->
     assert all("COMMITTED" in other or "Committed" in other for other in others)
     first, second = re.findall(r'"transaction_id":\s*"([^"]+)"', sent_again)
     assert first == second
+    assert stuck
+    assert all("bookkeeper" in status for status in stuck)
 
 
 def test_every_command_for_make_is_a_target() -> None:
