@@ -1,0 +1,21 @@
+"""What the sessions of a participant's database wait for (R8, R9)."""
+
+from __future__ import annotations
+
+import pytest
+
+from participant_sdk.resources.postgres_lane import Lane
+from tests.integration.log_observer import observing
+
+
+@pytest.mark.parametrize(("said", "expected"), [("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")])
+async def test_a_session_waits_for_the_disk_whatever_the_database_says(database: str, said: str, expected: str) -> None:
+    """A stronger setting is the service's choice."""
+    async with observing(database) as owner:
+        name = database.rsplit("/", 1)[1].partition("?")[0]
+        await owner.ask(f'ALTER DATABASE "{name}" SET synchronous_commit = {said}'.encode())
+    lane = Lane(database, 1)
+    async with lane.session() as session:
+        row = await (await session.connection.execute("show synchronous_commit")).fetchone()
+    await lane.close()
+    assert row == (expected,)

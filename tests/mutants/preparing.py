@@ -1,0 +1,228 @@
+"""Mutants of the XA resource: PREPARE TRANSACTION, its marker, and what ends it (R8 to R13, R15, R18)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, Patch, Test, single
+
+MUTANTS: Final = (
+    single(
+        "ROLLBACK_TAG_IS_YES",
+        "XA: PREPARE TRANSACTION that answered ROLLBACK without an error is a yes",
+        "participant_sdk/resources/postgres_branch.py",
+        "    if cursor.statusmessage == _PREPARED_TAG:\n",
+        "    if cursor.statusmessage:\n",
+        Test("tests/integration/test_postgres_xa_votes.py::test_an_operation_that_swallows_an_error_votes_no"),
+        Test("tests/integration/test_postgres_xa_votes.py"),
+    ),
+    Mutant(
+        "MARKER_FIRST",
+        "XA: the marker is written before the operations",
+        (
+            Patch(
+                "participant_sdk/resources/postgres_branch.py",
+                '_MARK: Final = "select pincex_xa.mark(%s, %s, %s::uuid); prepare transaction %s"\n',
+                '_MARK: Final = "select pincex_xa.mark(%s, %s, %s::uuid)"\n',
+            ),
+            Patch(
+                "participant_sdk/resources/postgres_branch.py",
+                "            *[cursor.mogrify(text.encode(), dict(parameters)) for text, parameters in"
+                " statements],\n"
+                "            cursor.mogrify(_MARK, self._mark_parameters),\n",
+                "            cursor.mogrify(_MARK, self._mark_parameters[:3]),\n"
+                "            *[cursor.mogrify(text.encode(), dict(parameters)) for text, parameters in"
+                " statements],\n"
+                '            cursor.mogrify("prepare transaction %s", self._mark_parameters[3:]),\n',
+            ),
+            Patch(
+                "participant_sdk/resources/postgres_branch.py",
+                "            cursor = await connection.execute(_MARK, self._mark_parameters)\n",
+                '            cursor = await connection.execute(_MARK + "; prepare transaction %s",'
+                " self._mark_parameters)\n",
+            ),
+            Patch(
+                "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+                "    if pg_current_xact_id_if_assigned() is null then\n"
+                "        raise exception using errcode = 'PXRO1', message = 'the branch changed nothing';\n"
+                "    end if;\n",
+                "",
+            ),
+        ),
+        (Test("tests/integration/test_postgres_xa_votes.py"),),
+    ),
+    single(
+        "BRANCH_WRITES_LAZILY_SQL",
+        "XA: synchronous_commit may be off in a branch",
+        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+        "    if current_setting('synchronous_commit') in ('off', 'local') then\n",
+        "    if false then\n",
+        Test(
+            "tests/integration/test_postgres_xa_votes.py::test_what_must_not_be_prepared_votes_a_no_that_binds_nothing"
+        ),
+    ),
+    single(
+        "ENDED_TRANSACTION_PREPARED_SQL",
+        "XA: operations that ended the branch's transaction are prepared all the same",
+        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+        "    if current_setting('pincex.branch', true) is distinct from a_xid::text then\n",
+        "    if false then\n",
+        Test(
+            "tests/integration/test_postgres_xa_votes.py::test_what_must_not_be_prepared_votes_a_no_that_binds_nothing"
+        ),
+    ),
+    single(
+        "ENDED_BRANCH_PREPARED_SQL",
+        "R10: a session left behind prepares what was rolled back (XA)",
+        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+        "    if not found then\n        raise exception using errcode = 'PXEN1'",
+        "    if false then\n        raise exception using errcode = 'PXEN1'",
+        Test(
+            "tests/integration/test_postgres_xa_faults.py::"
+            "test_a_session_left_behind_cannot_prepare_what_was_rolled_back"
+        ),
+    ),
+    single(
+        "NOTHING_CHANGED_PREPARED",
+        "XA: a branch that changed nothing is prepared",
+        "participant_sdk/resources/postgres_branch.py",
+        "        if row is not None and row[0]:\n",
+        "        if row is None:\n",
+        Test("tests/integration/test_postgres_xa_votes.py::test_a_branch_that_changes_nothing_is_never_prepared"),
+    ),
+    single(
+        "NO_WORK_IS_READ_ONLY_XA",
+        "R13: a Prepare without the work that it ends votes READ_ONLY (XA)",
+        "participant_sdk/resources/postgres_prepare.py",
+        "            return refused or IN_PROGRESS_VOTE\n        try:",
+        "            from participant_sdk.xa import READ_ONLY\n\n            return READ_ONLY\n        try:",
+        Test("tests/integration/test_postgres_xa.py"),
+    ),
+    single(
+        "NO_TOMBSTONE_XA_SQL",
+        "R10: a Prepare after its Rollback is accepted (XA)",
+        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+        "        select a_participant, a_log_id, a.xid, 4, a.vote, a.answer from asked a\n        where not exists (",
+        "        select a_participant, a_log_id, a.xid, 4, a.vote, a.answer from asked a\n"
+        "        where false and not exists (",
+        Test(
+            "tests/contract/test_branch_table.py::test_every_call_in_every_phase_does_what_the_table_says[postgres_xa]"
+        ),
+    ),
+    Mutant(
+        "TWO_LIVE_BRANCHES_XA_SQL",
+        "R3: two live branches of one request are held (XA)",
+        (
+            Patch(
+                "participant_sdk/resources/postgres_xa_migrations/0001_branches.sql",
+                "create unique index branches_request\n",
+                "create index branches_request\n",
+            ),
+            Patch(
+                "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+                "        where a.request_id = '' or not exists (\n",
+                "        where true or not exists (\n",
+            ),
+        ),
+        (
+            Test(
+                "tests/contract/test_branch_table.py::"
+                "test_a_second_branch_of_a_live_request_votes_transient[postgres_xa]"
+            ),
+        ),
+    ),
+    single(
+        "DECISION_NOT_STORED_SQL",
+        "R15: COMMIT PREPARED comes before its sequence is stored (XA)",
+        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+        "    where pincex_xa.gid(a_participant, a_log_id, u.xid) = any (held)\n    on conflict do nothing;\n",
+        "    where false\n    on conflict do nothing;\n",
+        Test(
+            "tests/contract/test_branch_keeping.py::"
+            "test_everything_committed_above_the_sequences_is_listed_page_by_page[postgres_xa]"
+        ),
+    ),
+    single(
+        "OLDER_EPOCH_OBEYED_XA_SQL",
+        "R15: a Commit of an older epoch takes effect (XA)",
+        "participant_sdk/resources/postgres_xa_migrations/0004_epochs.sql",
+        "        where e.participant = a_participant and e.log_id = a_log_id and e.epoch > a_epoch\n",
+        "        where false\n",
+        Test("tests/integration/test_postgres_xa.py"),
+    ),
+    single(
+        "EPOCH_NO_BARRIER_XA_SQL",
+        "R15: an epoch is adopted while Commits of the one before are under way (XA)",
+        "participant_sdk/resources/postgres_xa_migrations/0004_epochs.sql",
+        "        perform pg_advisory_xact_lock(hashtext('pincex_xa.epoch'), hashtext(a_participant ||"
+        " ':' || a_log_id));\n",
+        "        perform 1;\n",
+        Test("tests/integration/test_postgres_xa.py"),
+    ),
+    single(
+        "GONE_IS_DONE",
+        "R11: a prepared transaction that somebody else ended counts as ended as decided",
+        "participant_sdk/resources/postgres_finish.py",
+        "            return Gone.GONE\n",
+        "            return None\n",
+        Test("tests/integration/test_postgres_xa.py::test_what_somebody_else_ended_is_told_by_the_marker"),
+    ),
+    single(
+        "ERROR_IS_DONE",
+        "R9: COMMIT PREPARED that failed counts as done",
+        "participant_sdk/resources/postgres_finish.py",
+        '        return _retry(gid, f"{error.diag.message_primary or error} (SQLSTATE {error.sqlstate})")\n',
+        "        return None\n",
+        Test(
+            "tests/integration/test_postgres_xa.py::"
+            "test_another_user_may_not_end_a_branch_and_the_decision_is_kept_all_the_same"
+        ),
+    ),
+    single(
+        "LOST_SESSION_UNDOES",
+        "R12: a session that is lost rolls back what another has prepared",
+        "participant_sdk/resources/postgres_prepare.py",
+        "        except (UnknownError, TimeoutError, psycopg.Error) as error:\n"
+        "            return _in_doubt(prepare, error)\n",
+        "        except (UnknownError, TimeoutError, psycopg.Error) as error:\n"
+        "            async with self._work.session() as session:\n"
+        '                await session.connection.execute("rollback prepared %s".encode(),'
+        " (branch.gid,))\n"
+        "            return _in_doubt(prepare, error)\n",
+        Test(
+            "tests/integration/test_postgres_xa_faults.py::"
+            "test_a_session_that_is_lost_undoes_nothing_that_another_has_prepared"
+        ),
+    ),
+    single(
+        "WAITS_FOR_THE_MARKER_SQL",
+        "XA: a Rollback waits for the marker that a branch locks",
+        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+        "        where b.participant = a_participant and b.log_id = a_log_id and b.xid = any (a_xids)"
+        " and b.phase = 1\n"
+        "        for update skip locked\n"
+        "    ), ended",
+        "        where b.participant = a_participant and b.log_id = a_log_id and b.xid = any (a_xids)"
+        " and b.phase = 1\n"
+        "        for update\n"
+        "    ), ended",
+        Test("tests/integration/test_postgres_xa.py"),
+        Test("tests/integration/test_postgres_xa_faults.py"),
+    ),
+    single(
+        "ANOTHER_DATABASES_BRANCH_SQL",
+        "R18: prepared transactions of another database are listed",
+        "participant_sdk/resources/postgres_xa_migrations/0003_pruning.sql",
+        "        where p.database = current_database()\n",
+        "        where true\n",
+        Test("tests/integration/test_postgres_xa_orphans.py::test_what_is_not_ours_is_left_alone"),
+    ),
+    single(
+        "FORCED_AGAINST_A_DECISION",
+        "R12: a branch is forced that has durably heard COMMIT (XA)",
+        "participant_sdk/resources/postgres_xa.py",
+        "        if branch.sequence:\n            return Ack",
+        "        if branch.sequence < 0:\n            return Ack",
+        Test("tests/contract/test_branch_keeping.py"),
+    ),
+)

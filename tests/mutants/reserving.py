@@ -1,0 +1,178 @@
+"""Mutants of the reservation resource, its SQL and its services' (R3, R8 to R10, R15)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Test, single
+
+MUTANTS: Final = (
+    single(
+        "LOCKED_WHILE_CHECKED_SQL",
+        "Reservation: lock and check are one statement",
+        "sidecars/bookkeeper/migrations/0002_reservation.sql",
+        "    perform\n"
+        "    from bookkeeper.accounts as a\n"
+        "    where a.account = any (array(\n"
+        "        select unnest(array[e.debit_account, e.credit_account])\n"
+        "        from bookkeeper.entries as e\n"
+        "        where e.branch = any (committed || undone)\n"
+        "        union all\n"
+        "        select m.debit_account from unnest(movements) as m where m.draw > 0\n"
+        "    ))\n"
+        "    order by a.account\n"
+        "    for no key update;\n",
+        "",
+        Test("tests/integration/test_reservation_failures.py::test_batches_at_once_never_reserve_more_than_there_is"),
+    ),
+    single(
+        "RUNNING_SUM_IGNORED_SQL",
+        "Reservation: two branches of one batch take the same money",
+        "sidecars/bookkeeper/migrations/0002_reservation.sql",
+        "                when w.draw > 0 and w.running > w.free then 'AGAIN'\n",
+        "",
+        Test("tests/integration/test_bookkeeper.py::test_a_batch_takes_no_more_than_there_is_and_no_less_than_fits"),
+    ),
+    single(
+        "REFUSED_TOO_MUCH_SQL",
+        "Reservation: what a running sum refused because of one large no is not tried again",
+        "sidecars/bookkeeper/migrations/0002_reservation.sql",
+        "        exit when again = '{}';\n",
+        "        exit;\n",
+        Test("tests/integration/test_bookkeeper.py::test_a_batch_takes_no_more_than_there_is_and_no_less_than_fits"),
+    ),
+    single(
+        "COMMITS_AFTER_CHECKS_SQL",
+        "Reservation: the commits of a batch are applied after its checks",
+        "sidecars/bookkeeper/migrations/0002_reservation.sql",
+        "    if cardinality(committed) > 0 then\n"
+        "        perform bookkeeper.commit_branches(committed);\n"
+        "    end if;\n"
+        "    if",
+        "    if",
+        Test("tests/integration/test_bookkeeper.py::test_an_operation_is_reserved_and_then_posted_or_voided"),
+    ),
+    single(
+        "CANCELLED_TWICE_SQL",
+        "Reservation: two branches cancel one order",
+        "sidecars/trading/migrations/0002_reservation.sql",
+        "    elsif found.cancelling is not null or not is_first then\n",
+        "    elsif found.cancelling is not null and not is_first then\n",
+        Test("tests/integration/test_trading.py"),
+    ),
+    single(
+        "COMMITTED_TWICE_SQL",
+        "R10: a Commit that comes again takes effect again (reservation)",
+        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
+        "            where b.log = log_number and b.xid = c.xid and b.phase + 0 = 2\n",
+        "            where b.log = log_number and b.xid = c.xid and b.phase + 0 in (2, 3)\n",
+        Test(
+            "tests/contract/test_branch_table.py::test_each_branch_takes_effect_once_and_only_if_committed[reservation]"
+        ),
+    ),
+    single(
+        "NO_TOMBSTONE_SQL",
+        "R10: a Prepare after its Rollback is accepted (reservation)",
+        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
+        "                select log_number, r.xid, 4 from unnest(rollback_xids) as r (xid) order by r.xid\n",
+        "                select log_number, r.xid, 4 from unnest(rollback_xids) as r (xid) where false"
+        " order by r.xid\n",
+        Test("tests/integration/test_reservation.py::test_a_rollback_before_its_prepare_keeps_it_out"),
+    ),
+    single(
+        "TWO_LIVE_BRANCHES_SQL",
+        "R3: two live branches of one request are held (reservation)",
+        "participant_sdk/resources/reservation_migrations/0001_branches.sql",
+        "create unique index branches_live ",
+        "create index branches_live ",
+        Test(
+            "tests/contract/test_branch_table.py::test_a_second_branch_of_a_live_request_votes_transient[reservation]"
+        ),
+    ),
+    single(
+        "WATERMARK_NOT_WRITTEN_SQL",
+        "R15: the sequence of a Commit is not kept (reservation)",
+        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
+        "            select log_number, c.incarnation, worker_number, max(c.sequence) from claimed as c"
+        " group by c.incarnation\n",
+        "            select log_number, c.incarnation, worker_number, 0 from claimed as c group by c.incarnation\n",
+        Test("tests/integration/test_reservation.py::test_watermarks_are_the_highest_sequences_applied"),
+    ),
+    single(
+        "WATERMARK_FALLS_SQL",
+        "R15: a Commit with a lower sequence lowers the watermark (reservation)",
+        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
+        "do update set sequence = greatest(w.sequence, excluded.sequence)",
+        "do update set sequence = excluded.sequence",
+        Test("tests/integration/test_reservation.py::test_watermarks_are_the_highest_sequences_applied"),
+    ),
+    single(
+        "OLDER_EPOCH_OBEYED_SQL",
+        "R15: a Commit of an older epoch takes effect (reservation)",
+        "participant_sdk/resources/reservation_migrations/0005_epochs.sql",
+        "        if commit_epoch < adopted then\n",
+        "        if commit_epoch < 0 then\n",
+        Test("tests/contract"),
+    ),
+    single(
+        "EPOCH_NO_BARRIER_SQL",
+        "R15: an epoch is adopted while Commits of the one before are under way (reservation)",
+        "participant_sdk/resources/reservation_migrations/0005_epochs.sql",
+        "        perform pg_advisory_xact_lock(hashtext('pincex.epoch'), number);\n",
+        "        perform 1;\n",
+        Test("tests/integration/test_reservation.py"),
+    ),
+    single(
+        "FOUND_UNFLUSHED_SQL",
+        "R8: a stored vote is told that no standby has (reservation)",
+        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
+        "        perform pg_logical_emit_message(true, 'pincex', '');\n",
+        "        perform 1;\n",
+        Test(
+            "tests/integration/test_missing_standby.py::"
+            "test_a_stored_vote_that_another_process_finds_waits_for_the_standby"
+        ),
+    ),
+    single(
+        "WARNING_IS_DURABLE",
+        "R9: a wait for the standby that was cancelled counts as durable",
+        "participant_sdk/resources/postgres_lane.py",
+        "            raise DoubtfulError(self._warnings[0])\n",
+        "            self._warnings.clear()\n",
+        Test("tests/integration/test_missing_standby.py::test_a_batch_whose_every_wait_is_cancelled_promises_nothing"),
+    ),
+    single(
+        "SETTINGS_LEFT_WEAK",
+        "R9: a database that says synchronous_commit = off is believed",
+        "participant_sdk/resources/postgres_lane.py",
+        " where current_setting('synchronous_commit') in ('off', 'local')",
+        "  where false",
+        Test("tests/integration/test_lane_settings.py::test_a_session_waits_for_the_disk_whatever_the_database_says"),
+    ),
+    single(
+        "UNREACHABLE_IS_DONE",
+        "R9: a Commit whose database was lost counts as done (reservation)",
+        "participant_sdk/resources/reservation.py",
+        "            return Answers([RETRY] * len(work.commits),",
+        "            from participant_sdk.xa import DONE\n\n            return Answers([DONE] * len(work.commits),",
+        Test("tests/integration/test_reservation_failures.py::test_without_a_database_nothing_is_promised"),
+    ),
+    single(
+        "REPEATED_FOR_EVER",
+        "invariant 12: a batch that fails is repeated without a bound",
+        "participant_sdk/resources/reservation.py",
+        "                if left == 0 or not is_worth_repeating(error):\n",
+        "                if not is_worth_repeating(error):\n",
+        Test("tests/integration/test_reservation_failures.py::test_without_a_database_nothing_is_promised"),
+    ),
+    single(
+        "LENT_IN_A_TRANSACTION",
+        "XA: a connection goes back to its pool within a transaction",
+        "participant_sdk/resources/postgres_lane.py",
+        "                if session.is_idle:\n                    self._idle.append(session)\n",
+        "                if not session.connection.closed:\n                    self._idle.append(session)\n",
+        Test(
+            "tests/integration/test_postgres_xa.py::test_a_connection_that_is_left_in_a_transaction_is_not_lent_again"
+        ),
+    ),
+)
