@@ -254,11 +254,7 @@ class GroupCommit:
             await self._meet_own_rows(others)
 
     async def _meet_own_rows(self, records: list[DecisionRecord]) -> None:
-        """Answer records whose own xid has a row already with that row; the others go again.
-
-        A row that does not bind the request that the record binds is not the record's: a "no" that came later
-        than one that could not bind.
-        """
+        """Answer records whose own xid has a row already with that row; the others go again."""
         decisions = (await self._until_read(lambda: self._log.read([record.xid for record in records]))).decisions
         met: list[tuple[DecisionRecord, Recorded]] = []
         for record in records:
@@ -266,10 +262,21 @@ class GroupCommit:
             if row is None:
                 self._appends.put_first([record])
             else:
-                same = (row.record.decision, row.record.request) == (record.decision, record.request)
-                met.append((row.record, Recorded(row.incarnation, row.sequence, None if same else row)))
+                stored = self._stored_instead(record, row)
+                met.append((row.record, Recorded(row.incarnation, row.sequence, stored)))
         if met:
             self._appends.confirm(lambda: self._on_recorded(met))
+
+    def _stored_instead(self, record: DecisionRecord, row: StoredDecision) -> StoredDecision | None:
+        """What is there instead of what was asked for, where the transaction's own row is met; None where it is that.
+
+        A row that does not bind the record's request is not the record's: a "no" came later than one that could not
+        bind. Nor is it where the record itself was put in place of another.
+        """
+        if record.xid in self._instead:
+            return self._instead.pop(record.xid) or row
+        same = (row.record.decision, row.record.request) == (record.decision, record.request)
+        return None if same else row
 
     async def _inquire(self, items: list[_Inquiry]) -> None:
         generation = self._reported.generation

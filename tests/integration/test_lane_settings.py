@@ -19,3 +19,14 @@ async def test_a_session_waits_for_the_disk_whatever_the_database_says(database:
         row = await (await session.connection.execute("show synchronous_commit")).fetchone()
     await lane.close()
     assert row == (expected,)
+
+
+async def test_a_transaction_that_was_left_open_is_ended_with_its_session(database: str) -> None:
+    """What it had locked would stay so for as long as nobody needs another session."""
+    lane = Lane(database, 1)
+    async with observing(database) as observer:
+        async with lane.session() as session:
+            await session.connection.execute("begin")
+            pid = session.connection.info.backend_pid
+        await observer.until(lambda rows: not rows, b"SELECT pid FROM pg_stat_activity WHERE pid = %s", pid)
+    await lane.close()

@@ -71,19 +71,30 @@ async def test_a_no_that_may_not_bind_yet_binds_nothing_and_waits_for_nobody(ben
     assert told[2] is not None
 
 
-@virtual_time
-async def test_a_second_no_of_a_transaction_whose_first_could_not_bind_binds_nothing_either(bench: Bench) -> None:
-    """R3: its row is there, and binds nothing; so the request is not told to be bound."""
+async def say_no_twice(bench: Bench, *, reported_between: bool) -> None:
     own = await reporting(bench, "bookkeeper")
     first = own.record("order-1", decision=Decision.ROLLBACK)._replace(prepared=BOTH)
     own.append(first)
     await asyncio.sleep(1)
-    report(own, "trading")
+    if reported_between:
+        report(own, "trading")
     own.append(first._replace(reason="TOLD_TO_FAIL"))
     await asyncio.sleep(1)
     answers = [recorded.stored for record, recorded in own.recorded if record.xid == first.xid]
     assert [stored.record.request if stored else "bound" for stored in answers] == [None, None]
     assert not bench.store.tables.requests
+
+
+@virtual_time
+async def test_a_second_no_of_a_transaction_whose_first_could_not_bind_binds_nothing_either(bench: Bench) -> None:
+    """R3: its row is there, and binds nothing; so the request is not told to be bound."""
+    await say_no_twice(bench, reported_between=True)
+
+
+@virtual_time
+async def test_two_noes_that_cannot_bind_bind_nothing(bench: Bench) -> None:
+    """R3: the second one meets the row that was put in the place of the first."""
+    await say_no_twice(bench, reported_between=False)
 
 
 @virtual_time

@@ -13,8 +13,10 @@ MUTANTS: Final = (
         "participant_sdk/resources/postgres_branch.py",
         "    if cursor.statusmessage == _PREPARED_TAG:\n",
         "    if cursor.statusmessage:\n",
-        Test("tests/integration/test_postgres_xa_votes.py::test_an_operation_that_swallows_an_error_votes_no"),
-        Test("tests/integration/test_postgres_xa_votes.py"),
+        Test(
+            "tests/integration/test_postgres_xa.py::"
+            "test_the_server_answers_rollback_without_an_error_and_that_is_no_yes"
+        ),
     ),
     Mutant(
         "MARKER_FIRST",
@@ -49,7 +51,12 @@ MUTANTS: Final = (
                 "",
             ),
         ),
-        (Test("tests/integration/test_postgres_xa_votes.py"),),
+        (
+            Test(
+                "tests/integration/test_postgres_xa_votes.py::"
+                "test_a_statement_that_finds_nothing_to_change_votes_read_only"
+            ),
+        ),
     ),
     single(
         "BRANCH_WRITES_LAZILY_SQL",
@@ -96,7 +103,7 @@ MUTANTS: Final = (
         "participant_sdk/resources/postgres_prepare.py",
         "            return refused or IN_PROGRESS_VOTE\n        try:",
         "            from participant_sdk.xa import READ_ONLY\n\n            return READ_ONLY\n        try:",
-        Test("tests/integration/test_postgres_xa.py"),
+        Test("tests/integration/test_postgres_xa.py::test_an_embedded_service_works_under_the_xid"),
     ),
     single(
         "NO_TOMBSTONE_XA_SQL",
@@ -126,20 +133,24 @@ MUTANTS: Final = (
         ),
         (
             Test(
-                "tests/contract/test_branch_table.py::"
-                "test_a_second_branch_of_a_live_request_votes_transient[postgres_xa]"
+                "tests/integration/test_postgres_xa.py::test_two_processes_race_for_one_request_and_one_of_them_gets_it"
             ),
+            Test("tests/contract/test_participants.py"),
         ),
     ),
     single(
         "DECISION_NOT_STORED_SQL",
         "R15: COMMIT PREPARED comes before its sequence is stored (XA)",
-        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
-        "    where pincex_xa.gid(a_participant, a_log_id, u.xid) = any (held)\n    on conflict do nothing;\n",
-        "    where false\n    on conflict do nothing;\n",
+        "participant_sdk/resources/postgres_xa_migrations/0005_late_commits.sql",
+        "    where pincex_xa.gid(a_participant, a_log_id, u.xid) = any (held) or exists (\n",
+        "    where exists (\n",
         Test(
             "tests/contract/test_branch_keeping.py::"
             "test_everything_committed_above_the_sequences_is_listed_page_by_page[postgres_xa]"
+        ),
+        Test(
+            "tests/integration/test_postgres_xa.py::"
+            "test_another_user_may_not_end_a_branch_and_the_decision_is_kept_all_the_same"
         ),
     ),
     single(
@@ -148,7 +159,7 @@ MUTANTS: Final = (
         "participant_sdk/resources/postgres_xa_migrations/0004_epochs.sql",
         "        where e.participant = a_participant and e.log_id = a_log_id and e.epoch > a_epoch\n",
         "        where false\n",
-        Test("tests/integration/test_postgres_xa.py"),
+        Test("tests/contract/test_epochs.py::test_a_commit_of_an_older_epoch_changes_nothing[postgres_xa]"),
     ),
     single(
         "EPOCH_NO_BARRIER_XA_SQL",
@@ -157,7 +168,7 @@ MUTANTS: Final = (
         "        perform pg_advisory_xact_lock(hashtext('pincex_xa.epoch'), hashtext(a_participant ||"
         " ':' || a_log_id));\n",
         "        perform 1;\n",
-        Test("tests/integration/test_postgres_xa.py"),
+        Test("tests/integration/test_epochs.py"),
     ),
     single(
         "GONE_IS_DONE",
@@ -165,7 +176,8 @@ MUTANTS: Final = (
         "participant_sdk/resources/postgres_finish.py",
         "            return Gone.GONE\n",
         "            return None\n",
-        Test("tests/integration/test_postgres_xa.py::test_what_somebody_else_ended_is_told_by_the_marker"),
+        Test("tests/integration/test_postgres_xa.py"),
+        Test("tests/integration/test_postgres_xa_orphans.py"),
     ),
     single(
         "ERROR_IS_DONE",
@@ -206,8 +218,14 @@ MUTANTS: Final = (
         " and b.phase = 1\n"
         "        for update\n"
         "    ), ended",
-        Test("tests/integration/test_postgres_xa.py"),
-        Test("tests/integration/test_postgres_xa_faults.py"),
+        Test(
+            "tests/integration/test_postgres_xa_faults.py::"
+            "test_a_session_that_is_lost_undoes_nothing_that_another_has_prepared"
+        ),
+        Test(
+            "tests/integration/test_postgres_xa_faults.py::"
+            "test_a_session_that_is_lost_undoes_nothing_that_another_has_prepared"
+        ),
     ),
     single(
         "ANOTHER_DATABASES_BRANCH_SQL",
@@ -215,7 +233,8 @@ MUTANTS: Final = (
         "participant_sdk/resources/postgres_xa_migrations/0003_pruning.sql",
         "        where p.database = current_database()\n",
         "        where true\n",
-        Test("tests/integration/test_postgres_xa_orphans.py::test_what_is_not_ours_is_left_alone"),
+        Test("tests/integration/test_postgres_xa.py"),
+        Test("tests/integration/test_postgres_xa_orphans.py"),
     ),
     single(
         "FORCED_AGAINST_A_DECISION",
@@ -223,6 +242,24 @@ MUTANTS: Final = (
         "participant_sdk/resources/postgres_xa.py",
         "        if branch.sequence:\n            return Ack",
         "        if branch.sequence < 0:\n            return Ack",
-        Test("tests/contract/test_branch_keeping.py"),
+        Test("tests/integration/test_postgres_xa.py"),
+        Test("tests/integration/test_postgres_xa_orphans.py"),
+    ),
+    Mutant(
+        "TAG_AND_TRANSACTION",
+        "XA: operations that ended their transaction are prepared outside of any, and ROLLBACK is a yes",
+        (
+            Patch(
+                "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+                "    if current_setting('pincex.branch', true) is distinct from a_xid::text then\n",
+                "    if false then\n",
+            ),
+            Patch(
+                "participant_sdk/resources/postgres_branch.py",
+                "    if cursor.statusmessage == _PREPARED_TAG:\n",
+                "    if cursor.statusmessage:\n",
+            ),
+        ),
+        (Test("tests/integration/test_postgres_xa_votes.py"),),
     ),
 )

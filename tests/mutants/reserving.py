@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants.mutant import Test, single
+from tests.mutants.mutant import Mutant, Patch, Test, single
 
 MUTANTS: Final = (
     single(
@@ -58,7 +58,7 @@ MUTANTS: Final = (
         "sidecars/trading/migrations/0002_reservation.sql",
         "    elsif found.cancelling is not null or not is_first then\n",
         "    elsif found.cancelling is not null and not is_first then\n",
-        Test("tests/integration/test_trading.py"),
+        Test("tests/integration/test_trading.py::test_an_order_is_cancelled_once"),
     ),
     single(
         "COMMITTED_TWICE_SQL",
@@ -66,9 +66,7 @@ MUTANTS: Final = (
         "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
         "            where b.log = log_number and b.xid = c.xid and b.phase + 0 = 2\n",
         "            where b.log = log_number and b.xid = c.xid and b.phase + 0 in (2, 3)\n",
-        Test(
-            "tests/contract/test_branch_table.py::test_each_branch_takes_effect_once_and_only_if_committed[reservation]"
-        ),
+        Test("tests/integration/test_reservation_repeated.py::test_a_commit_that_comes_again_moves_no_money"),
     ),
     single(
         "NO_TOMBSTONE_SQL",
@@ -82,9 +80,9 @@ MUTANTS: Final = (
     single(
         "TWO_LIVE_BRANCHES_SQL",
         "R3: two live branches of one request are held (reservation)",
-        "participant_sdk/resources/reservation_migrations/0001_branches.sql",
-        "create unique index branches_live ",
-        "create index branches_live ",
+        "participant_sdk/resources/reservation_migrations/0006_forced_branches.sql",
+        "create unique index branches_live\n",
+        "create index branches_live\n",
         Test(
             "tests/contract/test_branch_table.py::test_a_second_branch_of_a_live_request_votes_transient[reservation]"
         ),
@@ -104,15 +102,15 @@ MUTANTS: Final = (
         "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
         "do update set sequence = greatest(w.sequence, excluded.sequence)",
         "do update set sequence = excluded.sequence",
-        Test("tests/integration/test_reservation.py::test_watermarks_are_the_highest_sequences_applied"),
+        Test("tests/integration/test_reservation_repeated.py::test_a_commit_of_a_lower_sequence_leaves_the_watermark"),
     ),
     single(
         "OLDER_EPOCH_OBEYED_SQL",
         "R15: a Commit of an older epoch takes effect (reservation)",
-        "participant_sdk/resources/reservation_migrations/0005_epochs.sql",
+        "participant_sdk/resources/reservation_migrations/0006_forced_branches.sql",
         "        if commit_epoch < adopted then\n",
         "        if commit_epoch < 0 then\n",
-        Test("tests/contract"),
+        Test("tests/contract/test_epochs.py::test_a_commit_of_an_older_epoch_changes_nothing[reservation]"),
     ),
     single(
         "EPOCH_NO_BARRIER_SQL",
@@ -120,7 +118,7 @@ MUTANTS: Final = (
         "participant_sdk/resources/reservation_migrations/0005_epochs.sql",
         "        perform pg_advisory_xact_lock(hashtext('pincex.epoch'), number);\n",
         "        perform 1;\n",
-        Test("tests/integration/test_reservation.py"),
+        Test("tests/integration/test_epochs.py"),
     ),
     single(
         "FOUND_UNFLUSHED_SQL",
@@ -128,10 +126,7 @@ MUTANTS: Final = (
         "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
         "        perform pg_logical_emit_message(true, 'pincex', '');\n",
         "        perform 1;\n",
-        Test(
-            "tests/integration/test_missing_standby.py::"
-            "test_a_stored_vote_that_another_process_finds_waits_for_the_standby"
-        ),
+        Test("tests/integration/test_missing_standby.py"),
     ),
     single(
         "WARNING_IS_DURABLE",
@@ -172,7 +167,24 @@ MUTANTS: Final = (
         "                if session.is_idle:\n                    self._idle.append(session)\n",
         "                if not session.connection.closed:\n                    self._idle.append(session)\n",
         Test(
-            "tests/integration/test_postgres_xa.py::test_a_connection_that_is_left_in_a_transaction_is_not_lent_again"
+            "tests/integration/test_lane_settings.py::test_a_transaction_that_was_left_open_is_ended_with_its_session"
         ),
+    ),
+    Mutant(
+        "SUM_AND_CONSTRAINT_SQL",
+        "Reservation: two branches of one batch take the same money, and no constraint keeps them",
+        (
+            Patch(
+                "sidecars/bookkeeper/migrations/0002_reservation.sql",
+                "                when w.draw > 0 and w.running > w.free then 'AGAIN'\n",
+                "",
+            ),
+            Patch(
+                "sidecars/bookkeeper/migrations/0001_ledger.sql",
+                "        reserved >= 0 and releasing >= 0 and locked >= releasing and balance - locked >= reserved\n",
+                "        reserved >= 0 and releasing >= 0\n",
+            ),
+        ),
+        (Test("tests/integration/test_bookkeeper.py::test_a_batch_takes_no_more_than_there_is_and_no_less_than_fits"),),
     ),
 )

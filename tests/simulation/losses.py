@@ -116,6 +116,10 @@ class Losses:
                 self.holes[name, key.xid] = None
             elif older is not None and phase in ENDED and older.branch.phase is BranchPhase.PREPARED:
                 self.tally[Sight.END_LOST] += 1
+        for key in before.pruned:
+            # What had been dropped by right is nobody's to send again.
+            if key not in after.pruned:
+                self.holes[name, key.xid] = None
         self.restored[name] = None
         self.acknowledged[name] = acknowledged
 
