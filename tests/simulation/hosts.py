@@ -10,6 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Final, NamedTuple, cast
 
@@ -80,7 +81,7 @@ class Host(ABC):
         around.trace.note(f"start {process.name}")
         task = around.loop.start(process, self.main(process, self._clock(rng), rng))
         process.keep.append(task)
-        task.add_done_callback(self._ended, context=around.loop.world_context)
+        task.add_done_callback(partial(self._ended, process), context=around.loop.world_context)
 
     def start_later(self, delay_s: float) -> None:
         """Start the process in a while, if none runs then."""
@@ -106,9 +107,9 @@ class Host(ABC):
             self._around.tally[Fault.CLOCK_SKEW] += 1
         return SimulatedClock(self._around.loop, skew_ms=skew_ms, offset_s=rng.uniform(0, 1000))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Start again what ended by itself."""
-        if self.is_retired:
+    def _ended(self, process: Process, task: asyncio.Task[None]) -> None:
+        """Start again what ended by itself, unless it was killed in the step in which it ended."""
+        if self.is_retired or self.process is not process:
             return
         error = None if task.cancelled() else task.exception()
         self._around.trace.note(f"ended {self.name} {error!r:.300}")
