@@ -3,6 +3,7 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 UV_VERSION := 0.13.9
 SEEDS ?= 100
+JOBS ?= $(shell nproc)
 EACH_STEP_SEEDS ?= 100
 RUNS ?= 1
 BIN := .venv/bin
@@ -69,7 +70,7 @@ check: .venv/.ready
 
 simulate: .venv/.ready
 	@$(BIN)/python -m tests.simulation --each-step --seeds $(EACH_STEP_SEEDS)
-	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS)
 
 crash: .venv/.ready
 	@$(BIN)/python -m tests.crash --runs $(RUNS) --json build/crash.json
