@@ -29,7 +29,7 @@ async def test_a_branch_that_somebody_undid_meanwhile_is_not_called_committed(ds
             committing = tasks.create_task(resource.commit([Commit(LOG, xid, 7, 1)]))
             # It has the only connection, and looks; it must queue behind us for the one by which it commits.
             await asyncio.sleep(0)
-            async with resource._finishing.session():
+            async with resource._finishing.session():  # pyright: ignore[reportPrivateUsage] # Its only connection.
                 await run_sql(dsn, f"rollback prepared '{gid(xid)}'")
         assert committing.result()[0].kind is AckKind.HEURISTIC_HAZARD
     assert await balance(dsn) == 100
@@ -40,7 +40,7 @@ async def test_a_branch_that_has_heard_commit_is_not_forced(dsn: str) -> None:
     xid = an_xid()
     async with bank(dsn) as resource:
         await vote(resource, prepare_of(xid, credit()))
-        await resource._rows.decide(LOG, [Commit(LOG, xid, 7, 1)])
+        await resource._rows.decide(LOG, [Commit(LOG, xid, 7, 1)])  # pyright: ignore[reportPrivateUsage] # Heard, not done.
         assert (await resource.resolve(LOG, xid, Decision.ROLLBACK, "impatience")).kind is AckKind.RETRY
         branch = await resource.branch(LOG, xid)
         assert branch is not None
