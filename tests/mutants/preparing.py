@@ -135,7 +135,6 @@ MUTANTS: Final = (
             Test(
                 "tests/integration/test_postgres_xa.py::test_two_processes_race_for_one_request_and_one_of_them_gets_it"
             ),
-            Test("tests/contract/test_participants.py"),
         ),
     ),
     single(
@@ -218,10 +217,6 @@ MUTANTS: Final = (
         " and b.phase = 1\n"
         "        for update\n"
         "    ), ended",
-        Test(
-            "tests/integration/test_postgres_xa_faults.py::"
-            "test_a_session_that_is_lost_undoes_nothing_that_another_has_prepared"
-        ),
         Test(
             "tests/integration/test_postgres_xa_faults.py::"
             "test_a_session_that_is_lost_undoes_nothing_that_another_has_prepared"

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
+from tests.mutants.catalogue import MUTANTS
+from tests.mutants.copies import TreeCopy
+from tests.mutants.mutant import Seeds
 from tests.simulation.faults import LOSSES, Fault, draw
-from tests.simulation.mutations import EXIT_NOTICED, MUTATIONS
 from tests.simulation.rest import in_doubt
 from tests.simulation.seeds import kept_seeds, run_once, run_seed
 from tests.simulation.world import World
 
 FEW_SEEDS = (1, 2, 3, 4)
-# The two that the protocol stands on; ``python -m tests.simulation.mutations`` runs them all.
+# What the protocol stands on; ``python -m tests.mutants --simulation`` asks the seeds about all that they notice.
 BROKEN_RULES = ("COMMIT_SENT_EARLY", "TOLD_EARLY", "VOTE_BEFORE_FLUSH")
 
 
@@ -53,18 +56,19 @@ def test_the_trace_is_the_same_under_any_hash_seed() -> None:
     assert len(digests) == 1
 
 
+@pytest.fixture(scope="module")
+def tree() -> Iterator[TreeCopy]:
+    with TreeCopy.made() as copy:
+        yield copy
+
+
 @pytest.mark.parametrize("name", BROKEN_RULES)
-def test_a_broken_rule_is_noticed(name: str) -> None:
-    """A patch that no longer applies fails here too: its exit code is Python's own."""
-    command = [sys.executable, "-m", "tests.simulation.mutations", name, "--seeds", "5"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == EXIT_NOTICED, done.stdout + done.stderr
-    assert "noticed" in done.stdout
-
-
-def test_every_mutation_names_another_defect() -> None:
-    assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS)
-    assert set(BROKEN_RULES) <= {mutation.name for mutation in MUTATIONS}
+def test_a_broken_rule_is_noticed(tree: TreeCopy, name: str) -> None:
+    """The oracle sees: a few seeds of a product that breaks one rule show a violation."""
+    mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
+    with tree.patched(mutant.patches):
+        testimony = tree.ask(Seeds(1, 5))
+    assert testimony.noticed, testimony.what
 
 
 def test_a_mix_is_drawn_by_its_seed_and_shrinks_by_kinds() -> None:
