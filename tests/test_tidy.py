@@ -32,7 +32,7 @@ ENTRY_POINTS: Final = {
     "participant_sdk.conformance.__main__": "python -m participant_sdk.conformance",
     "participant_sdk.faults": "for tests and drills of services",
     "participant_sdk.interceptors": "for services that embed the SDK",
-    "participant_sdk.load": "for anyone who measures a system",
+    "participant_sdk.load.__main__": "python -m participant_sdk.load",
     "participant_sdk.resources.memory": "for tests of services, and the simulator",
     "participant_sdk.resources.postgres_xa": "for services with SQL of their own",
     "sidecars.main": "python -m sidecars.main",

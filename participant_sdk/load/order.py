@@ -1,0 +1,137 @@
+"""What a load is to be: which workload, at which coordinators, closed or open, for how long."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite
+from typing import Final
+
+from participant_sdk import collector
+from participant_sdk.client import TransactionClient
+from participant_sdk.client_results import Wait
+from participant_sdk.load.closed_loop import ClosedLoop
+from participant_sdk.load.empty import Empty
+from participant_sdk.load.open_loop import IN_FLIGHT_MAX_DEFAULT, OpenLoop
+from participant_sdk.load.smallbank import SmallBank
+from participant_sdk.load.tally import Execute
+from participant_sdk.load.transfers import SplitTransfers, Transfers
+from participant_sdk.operations import OPERATIONS_MAX
+
+CONCURRENCY_DEFAULT: Final = 64
+CONCURRENCY_MAX: Final = 100_000
+RATE_MAX_PER_S: Final = 100_000.0
+SECONDS_MAX: Final = 7 * 24 * 3600.0
+ACCOUNTS_MAX: Final = 100_000_000
+
+Workload = Transfers | SplitTransfers | SmallBank | Empty
+
+
+class InvalidOrderError(ValueError):
+    """The load cannot be as asked for. ``option`` names what is wrong, as the command line spells it."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(f"{option}: {message}")
+        self.option = option
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A load as ordered. InvalidOrderError for what cannot be.
+
+    ``rate_per_s`` above zero makes an open loop, and ``in_flight`` its cap; otherwise it is a closed loop of so
+    many callers; 0 takes the default. ``accounts``: so many at each participant; SmallBank's are so many
+    customers over all, of which ``hot_spot`` are picked nine times of ten, unless it is 0. ``unary``: by
+    ``Execute`` calls in place of one stream.
+    """
+
+    coordinators: tuple[str, ...]
+    workload: str
+    participants: tuple[str, ...]
+    accounts: int
+    seconds: float
+    hot_spot: int = 0
+    currency: str = "USD"
+    rate_per_s: float = 0.0
+    in_flight: int = 0
+    warm_up_s: float = 1.0
+    wait: Wait = Wait.APPLIED
+    unary: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.workload not in WORKLOADS:
+            raise InvalidOrderError("--workload", f"{self.workload!r} is none; there are {', '.join(WORKLOADS)}")
+        if not 1 <= len(self.participants) <= OPERATIONS_MAX or not all(self.participants):
+            raise InvalidOrderError("--participants", f"1 to {OPERATIONS_MAX} names, separated by commas")
+        if len(set(self.participants)) != len(self.participants) and self.workload != TRANSFER:
+            raise InvalidOrderError("--participants", "names one of them twice")
+        _within("--accounts", self.accounts, 2, ACCOUNTS_MAX)
+        if self.hot_spot and self.workload != SMALLBANK:
+            raise InvalidOrderError("--hot-spot", f"is of the workload {SMALLBANK}")
+        if self.hot_spot:
+            _within("--hot-spot", self.hot_spot, 2, self.accounts)
+        if self.rate_per_s:
+            _within("--rate", self.rate_per_s, 0.01, RATE_MAX_PER_S)
+        if self.in_flight:
+            _within("--concurrency", self.in_flight, 1, CONCURRENCY_MAX)
+        _within("--duration", self.seconds, 0.001, SECONDS_MAX)
+        _within("--warm-up", self.warm_up_s, 0.0, SECONDS_MAX)
+
+    def make_workload(self) -> Workload:
+        """The workload itself."""
+        return WORKLOADS[self.workload](self)
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncGenerator[ClosedLoop | OpenLoop]:
+        """The loop, ready to run, with clients that live as long as the block."""
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(TransactionClient(self.coordinators))
+            workload = self.make_workload()
+            execute: Execute
+            if isinstance(workload, Empty):
+                execute = partial(workload.execute_with, client)
+            elif self.unary:
+                execute = partial(client.execute, wait=self.wait)
+            else:
+                places = self.in_flight or (IN_FLIGHT_MAX_DEFAULT if self.rate_per_s else CONCURRENCY_DEFAULT)
+                stream = await stack.enter_async_context(client.stream(in_flight=places))
+                execute = partial(stream.execute, wait=self.wait)
+            operations = iter(workload)
+            collector.settle()
+            if self.rate_per_s:
+                in_flight_max = self.in_flight or IN_FLIGHT_MAX_DEFAULT
+                yield OpenLoop(execute, operations, self.rate_per_s, in_flight_max, self.seed)
+            else:
+                yield ClosedLoop(execute, operations, self.in_flight or CONCURRENCY_DEFAULT)
+
+
+def _within(option: str, number: float, low: float, high: float) -> None:
+    if not isfinite(number) or not low <= number <= high:
+        raise InvalidOrderError(option, f"must be {low:g} to {high:,.0f}, not {number:g}")
+
+
+def _transfer(order: Order) -> Workload:
+    match order.participants:
+        case (debited,):
+            return Transfers(debited, debited, order.accounts, order.currency, order.seed)
+        case (debited, credited):
+            return Transfers(debited, credited, order.accounts, order.currency, order.seed)
+        case _:
+            return SplitTransfers(order.participants, order.accounts, order.currency, order.seed)
+
+
+def _smallbank(order: Order) -> Workload:
+    return SmallBank(order.participants, order.accounts, order.hot_spot, order.currency, order.seed)
+
+
+TRANSFER: Final = "transfer"
+SMALLBANK: Final = "smallbank"
+EMPTY: Final = "empty"
+WORKLOADS: Final[Mapping[str, Callable[[Order], Workload]]] = {
+    TRANSFER: _transfer,
+    SMALLBANK: _smallbank,
+    EMPTY: lambda _: Empty(),
+}
