@@ -104,7 +104,7 @@ class HelloResponse(_message.Message):
     session: _builtins.bool
     """Session is served."""
     refusal: _builtins.str
-    """A reason for refusal, in capitals (CLOCKS_APART, EPOCH_STALE, LOG_MISMATCH); empty: welcome."""
+    """A reason for refusal, in capitals (CLOCKS_APART, EPOCH_STALE, EPOCH_IMPLAUSIBLE, LOG_MISMATCH); empty: welcome."""
     number: _builtins.int
     """The number of the introduction that this answers."""
     @_builtins.property

@@ -28,6 +28,9 @@ if _version_not_supported:
 class ResourceServiceStub:
     """One participant's branches. The unary calls are the contract for any language
     and for grpcurl; Session carries many of them at once, with the same meaning.
+
+    A message is at most 16 MiB, either way, and both sides accept that much, where gRPC by
+    itself would receive 4 MiB.
     """
 
     def __init__(self, channel):
@@ -86,6 +89,9 @@ class ResourceServiceStub:
 class ResourceServiceServicer:
     """One participant's branches. The unary calls are the contract for any language
     and for grpcurl; Session carries many of them at once, with the same meaning.
+
+    A message is at most 16 MiB, either way, and both sides accept that much, where gRPC by
+    itself would receive 4 MiB.
     """
 
     def Hello(self, request, context):
@@ -211,6 +217,9 @@ def add_ResourceServiceServicer_to_server(servicer, server):
 class ResourceService:
     """One participant's branches. The unary calls are the contract for any language
     and for grpcurl; Session carries many of them at once, with the same meaning.
+
+    A message is at most 16 MiB, either way, and both sides accept that much, where gRPC by
+    itself would receive 4 MiB.
     """
 
     @staticmethod

@@ -33,6 +33,9 @@ GRPC_VERSION: str
 class ResourceServiceStub:
     """One participant's branches. The unary calls are the contract for any language
     and for grpcurl; Session carries many of them at once, with the same meaning.
+
+    A message is at most 16 MiB, either way, and both sides accept that much, where gRPC by
+    itself would receive 4 MiB.
     """
 
     @_typing.overload
@@ -64,6 +67,9 @@ class ResourceServiceStub:
 class ResourceServiceAsyncStub(ResourceServiceStub):
     """One participant's branches. The unary calls are the contract for any language
     and for grpcurl; Session carries many of them at once, with the same meaning.
+
+    A message is at most 16 MiB, either way, and both sides accept that much, where gRPC by
+    itself would receive 4 MiB.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -91,6 +97,9 @@ class ResourceServiceAsyncStub(ResourceServiceStub):
 class ResourceServiceServicer(metaclass=_abc_1.ABCMeta):
     """One participant's branches. The unary calls are the contract for any language
     and for grpcurl; Session carries many of them at once, with the same meaning.
+
+    A message is at most 16 MiB, either way, and both sides accept that much, where gRPC by
+    itself would receive 4 MiB.
     """
 
     @_abc_1.abstractmethod
