@@ -1,7 +1,8 @@
 """The load generator as a program: ``python -m participant_sdk.load --help``.
 
 It writes its report to standard output as one line of JSON; with ``--progress`` a line
-``{"progress": …}`` each second before it. SIGINT ends the load early, with a report of what was.
+``{"progress": …}`` each second before it; with ``--follow-money`` the report has ``inflow_least`` and
+``inflow_most`` too, decimals. SIGINT ends the load early, with a report of what was.
 
 Exit codes: 0 done; 1 an open loop's report is not to be trusted, as it says; 2 bad usage, or the
 coordinator refuses what is sent; 4 no coordinator answers.
@@ -41,15 +42,19 @@ def main() -> int:
         order = _order(arguments)
     except InvalidOrderError as error:
         parser.error(str(error))
-    report = _load(order, progress=arguments.progress)
-    if isinstance(report, ClientError):
-        sys.stderr.write(f"{report}\n")
-        return EXIT_UNAVAILABLE if isinstance(report, UnavailableError) else EXIT_BAD_REQUEST
-    _write(asdict(report))
-    return EXIT_UNTRUSTWORTHY if isinstance(report, OpenReport) and not report.trustworthy else EXIT_OK
+    ended = _load(order, progress=arguments.progress)
+    if isinstance(ended, ClientError):
+        sys.stderr.write(f"{ended}\n")
+        return EXIT_UNAVAILABLE if isinstance(ended, UnavailableError) else EXIT_BAD_REQUEST
+    report, money = ended
+    _write(asdict(report) | money)
+    if isinstance(report, OpenReport) and not report.trustworthy:
+        sys.stderr.write(f"the latencies are not true: {report.distrust}\n")
+        return EXIT_UNTRUSTWORTHY
+    return EXIT_OK
 
 
-def _load(order: Order, *, progress: bool) -> Report | ClientError:
+def _load(order: Order, *, progress: bool) -> tuple[Report, dict[str, str]] | ClientError:
     """The load's report, or why it could not go on: the first of the errors, as all callers meet the same one."""
     failed: ClientError | None = None
     try:
@@ -59,15 +64,18 @@ def _load(order: Order, *, progress: bool) -> Report | ClientError:
     return failed
 
 
-async def _run(order: Order, *, progress: bool) -> Report:
-    async with order.connected() as loop, asyncio.TaskGroup() as group:
+async def _run(order: Order, *, progress: bool) -> tuple[Report, dict[str, str]]:
+    async with order.connected() as ready, asyncio.TaskGroup() as group:
+        loop = ready.loop
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, loop.stop)
         telling = group.create_task(_tell(loop)) if progress else None
         report = await loop.run(order.seconds, order.warm_up_s)
         if telling is not None:
             telling.cancel()
-        return report
+        if ready.inflow is None:
+            return report, {}
+        return report, {"inflow_least": str(ready.inflow.least), "inflow_most": str(ready.inflow.most)}
 
 
 async def _tell(loop: ClosedLoop | OpenLoop) -> None:
@@ -87,12 +95,11 @@ def _first(errors: BaseExceptionGroup[ClientError]) -> ClientError:
 
 
 def _order(arguments: argparse.Namespace) -> Order:
+    named = arguments.participants.split(",") if arguments.participants else ()
     return Order(
         coordinators=tuple(arguments.coordinators.split(",")),
         workload=arguments.workload,
-        participants=tuple(arguments.participants.split(","))
-        if arguments.participants
-        else (arguments.debited, arguments.credited),
+        participants=tuple(named or dict.fromkeys((arguments.debited, arguments.credited))),
         accounts=arguments.accounts,
         hot_spot=arguments.hot_spot,
         currency=arguments.currency,
@@ -102,6 +109,7 @@ def _order(arguments: argparse.Namespace) -> Order:
         warm_up_s=arguments.warm_up,
         wait=Wait.DECIDED if arguments.decided else Wait.APPLIED,
         unary=arguments.unary,
+        follow_money=arguments.follow_money,
         seed=arguments.seed,
     )
 
@@ -124,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--warm-up", type=float, default=1.0, help="seconds")
     parser.add_argument("--decided", action="store_true", help="answers as soon as the decision is durable")
     parser.add_argument("--unary", action="store_true", help="Execute calls instead of one ExecuteStream")
+    parser.add_argument("--follow-money", action="store_true", help="tells what came into the ledgers, too")
     parser.add_argument("--progress", action="store_true", help="a line each second")
     parser.add_argument("--seed", type=int, default=0)
     return parser

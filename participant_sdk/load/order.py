@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +14,11 @@ from participant_sdk.client import TransactionClient
 from participant_sdk.client_results import Wait
 from participant_sdk.load.closed_loop import ClosedLoop
 from participant_sdk.load.empty import Empty
+from participant_sdk.load.money import Inflow
 from participant_sdk.load.open_loop import IN_FLIGHT_MAX_DEFAULT, OpenLoop
 from participant_sdk.load.smallbank import SmallBank
 from participant_sdk.load.tally import Execute
-from participant_sdk.load.transfers import SplitTransfers, Transfers
+from participant_sdk.load.transfers import Operations, SplitTransfers, Transfers
 from participant_sdk.operations import OPERATIONS_MAX
 
 CONCURRENCY_DEFAULT: Final = 64
@@ -38,13 +39,22 @@ class InvalidOrderError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """A loop that is ready to run, and the money that it moves, where that is followed."""
+
+    loop: ClosedLoop | OpenLoop
+    inflow: Inflow | None
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """A load as ordered. InvalidOrderError for what cannot be.
 
     ``rate_per_s`` above zero makes an open loop, and ``in_flight`` its cap; otherwise it is a closed loop of so
     many callers; 0 takes the default. ``accounts``: so many at each participant; SmallBank's are so many
     customers over all, of which ``hot_spot`` are picked nine times of ten, unless it is 0. ``unary``: by
-    ``Execute`` calls in place of one stream.
+    ``Execute`` calls in place of one stream. ``follow_money`` adds up what comes into the ledgers, for a few
+    microseconds a transaction.
     """
 
     coordinators: tuple[str, ...]
@@ -59,6 +69,7 @@ class Order:
     warm_up_s: float = 1.0
     wait: Wait = Wait.APPLIED
     unary: bool = False
+    follow_money: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -66,7 +77,7 @@ class Order:
             raise InvalidOrderError("--workload", f"{self.workload!r} is none; there are {', '.join(WORKLOADS)}")
         if not 1 <= len(self.participants) <= OPERATIONS_MAX or not all(self.participants):
             raise InvalidOrderError("--participants", f"1 to {OPERATIONS_MAX} names, separated by commas")
-        if len(set(self.participants)) != len(self.participants) and self.workload != TRANSFER:
+        if len(set(self.participants)) != len(self.participants):
             raise InvalidOrderError("--participants", "names one of them twice")
         _within("--accounts", self.accounts, 2, ACCOUNTS_MAX)
         if self.hot_spot and self.workload != SMALLBANK:
@@ -85,7 +96,7 @@ class Order:
         return WORKLOADS[self.workload](self)
 
     @asynccontextmanager
-    async def connected(self) -> AsyncGenerator[ClosedLoop | OpenLoop]:
+    async def connected(self) -> AsyncGenerator[Ready]:
         """The loop, ready to run, with clients that live as long as the block."""
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(TransactionClient(self.coordinators))
@@ -96,16 +107,21 @@ class Order:
             elif self.unary:
                 execute = partial(client.execute, wait=self.wait)
             else:
-                places = self.in_flight or (IN_FLIGHT_MAX_DEFAULT if self.rate_per_s else CONCURRENCY_DEFAULT)
-                stream = await stack.enter_async_context(client.stream(in_flight=places))
+                stream = await stack.enter_async_context(client.stream(in_flight=self.places))
                 execute = partial(stream.execute, wait=self.wait)
-            operations = iter(workload)
+            inflow = Inflow(execute) if self.follow_money else None
             collector.settle()
-            if self.rate_per_s:
-                in_flight_max = self.in_flight or IN_FLIGHT_MAX_DEFAULT
-                yield OpenLoop(execute, operations, self.rate_per_s, in_flight_max, self.seed)
-            else:
-                yield ClosedLoop(execute, operations, self.in_flight or CONCURRENCY_DEFAULT)
+            yield Ready(self._loop(inflow.execute if inflow else execute, iter(workload)), inflow)
+
+    @property
+    def places(self) -> int:
+        """How many may be under way at once."""
+        return self.in_flight or (IN_FLIGHT_MAX_DEFAULT if self.rate_per_s else CONCURRENCY_DEFAULT)
+
+    def _loop(self, execute: Execute, operations: Iterator[Operations]) -> ClosedLoop | OpenLoop:
+        if self.rate_per_s:
+            return OpenLoop(execute, operations, self.rate_per_s, self.places, self.seed)
+        return ClosedLoop(execute, operations, self.places)
 
 
 def _within(option: str, number: float, low: float, high: float) -> None:
