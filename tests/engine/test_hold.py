@@ -12,12 +12,14 @@ from pincex.tx.v1.resource_pb2_grpc import ResourceServiceStub
 
 from coordinator import canonical
 from coordinator.errors import InvalidRequestError, RefusedError, UnavailableError
+from coordinator.hold import PAGE
 from coordinator.log.ended import FencedError
 from coordinator.metrics import Count
 from coordinator.protocol.phases import Phase
 from coordinator.requests import ExecuteCall
 from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import Xid
+from participant_sdk.participant import Branch
 from participant_sdk.xa import Decision, DecisionState
 from tests.engine.lost_tail import BOTH, Life, Predecessor, life, operations, predecessor
 from tests.engine.recovering import LEFT, LOG_ID, RIGHT, World, until, world
@@ -122,6 +124,28 @@ async def test_the_release_restores_the_commit_and_its_binding(around: World) ->
         assert (await assembly.engine.execute(call("order-2"))).outcome.phase is Phase.COMMITTED
     assert (around.effects(LEFT), around.effects(RIGHT)) == (2, 2)
     assert [action.action for action in around.log.tables.actions] == ["RELEASE"]
+
+
+async def test_the_release_reads_every_page_and_takes_no_branch_of_another_log_for_its_own(around: World) -> None:
+    """R18: the other log's come first in the participant's list, and fill a page of it."""
+    gone, xid = await lose_tail(around)
+    number, before_unix_ms = gone.incarnation.number, xid.unix_ms - 60_000
+    around.wires[LEFT].adds += [
+        Branch(
+            "00000000000000bb",
+            Xid.make(before_unix_ms, number, at),
+            BranchPhase.COMMITTED,
+            incarnation=number,
+            sequence=at + 2,
+        )
+        for at in range(PAGE)
+    ]
+    await in_hold(around)
+    async with life(around) as node:
+        await looked(node)
+        plan = await node.assembly.holding.release("the disk was replaced", preview=False)
+        assert [stored.record.xid for stored in plan.commits] == [xid]
+        await until(lambda: around.phase(RIGHT, xid) is BranchPhase.COMMITTED)
 
 
 async def test_a_no_is_bound_to_no_request_whose_commit_may_be_lost(around: World) -> None:

@@ -141,6 +141,19 @@ async def test_branches_of_another_log_are_left_alone(around: World) -> None:
         assert (await assembly.resolution.list_in_doubt("", "", 10)).branches == ()
 
 
+async def test_a_pass_reads_a_participants_branches_to_the_last_page(around: World) -> None:
+    """Invariant 8: whatever else stands before them in its list."""
+    before_unix_ms = CLOCK.unix_ms() - 60_000
+    strangers = [Xid.make(before_unix_ms, 1, number) for number in range(PAGE_SIZE)]
+    around.wires[LEFT].adds += [Branch("00000000000000bb", xid, BranchPhase.PREPARED) for xid in strangers]
+    xid = await around.leave(decided=False)
+    async with node(around) as assembly:
+        await until(lambda: assembly.commit.lease.unbroken_s(CLOCK.monotonic_s()) > LEASE_S)
+        ran = await assembly.passes.trigger(Scope.GLOBAL)
+        assert (ran.scanned, ran.resolved) == (PAGE_SIZE + 2, 2)
+        assert around.phase(LEFT, xid) is BranchPhase.ROLLED_BACK
+
+
 async def test_what_the_log_has_forgotten_is_left_to_an_operator(around: World) -> None:
     """R7: FORGOTTEN is never guessed."""
     xid = await around.leave(decided=False)

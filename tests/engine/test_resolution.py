@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -143,6 +144,22 @@ async def test_of_our_own_without_a_trace_the_log_is_told_first(around: World) -
         )
         await around.prepare(LEFT, xid)
         assert (await refusal(assembly, xid)).code == "DECISION_KNOWN"
+
+
+async def test_rollback_of_our_own_without_a_trace_is_told_once_it_is_on_record(around: World) -> None:
+    """R7: who asks while it is being written hears nothing that could turn out otherwise."""
+    async with node(around) as assembly:
+        given = assembly.engine.begin(30.0, "default", "")
+        await assembly.engine.rollback(given, "to have given one out")
+        xid = Xid.make(given.unix_ms + 1, given.incarnation, given.sequence)
+        around.log_tap.fails = lambda statement: statement == "append"
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(assembly.inquiries.decision(xid))
+            await until(lambda: assembly.engine.find(xid) is not None)
+            assert (await assembly.inquiries.decision(xid)).state is DecisionState.PENDING
+            around.log_tap.fails = lambda _: False
+        assert first.result().state is DecisionState.ROLLBACK
+        assert xid in around.log.tables.decisions
 
 
 async def test_while_the_log_cannot_be_read_only_the_participant_itself_can_force(around: World) -> None:

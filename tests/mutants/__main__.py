@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -96,7 +97,12 @@ def _judge(mutants: Sequence[Mutant], console: Console, *, jobs: int) -> list[Ve
             finally:
                 copies.put(copy)
 
-        return list(progress.track(pool.map(judge, mutants), total=len(mutants)))
+        verdicts: list[Verdict] = []
+        for verdict in progress.track(pool.map(judge, mutants), total=len(mutants)):
+            verdicts.append(verdict)
+            if not verdict.is_good:
+                console.print(f"{verdict.mutant.name}: {verdict.what}", style="bold red", markup=False)
+        return verdicts
 
 
 def _judge_one(mutant: Mutant, copy: TreeCopy) -> Verdict:
@@ -129,9 +135,14 @@ def _report(console: Console, verdicts: Sequence[Verdict], took_s: float) -> int
     survivors = [verdict.mutant.name for verdict in verdicts if not verdict.is_good]
     console.print(
         f"{killed} of {len(verdicts)} mutants killed, {harmless} proved harmless, "
-        f"survivors: {', '.join(survivors) or 'none'}, in {took_s:.0f} s"
+        f"survivors: {', '.join(survivors) or 'none'}, in {took_s:.0f} s ({_cpu_s():.0f} s of CPU)"
     )
     return 1 if survivors else 0
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

@@ -7,28 +7,38 @@ from typing import Final
 from tests.mutants import (
     acknowledging,
     deciding,
+    forwarding,
     holding,
+    introducing,
     keeping,
     outliving,
+    pairing,
     preparing,
     presuming,
     promising,
     recording,
     request_ids,
     reserving,
+    resolving,
+    sweeping,
 )
 from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     *acknowledging.MUTANTS,
     *deciding.MUTANTS,
+    *forwarding.MUTANTS,
     *holding.MUTANTS,
+    *introducing.MUTANTS,
     *keeping.MUTANTS,
     *outliving.MUTANTS,
+    *pairing.MUTANTS,
     *preparing.MUTANTS,
     *presuming.MUTANTS,
     *promising.MUTANTS,
     *recording.MUTANTS,
     *request_ids.MUTANTS,
     *reserving.MUTANTS,
+    *resolving.MUTANTS,
+    *sweeping.MUTANTS,
 )

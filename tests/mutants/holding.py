@@ -83,6 +83,28 @@ MUTANTS: Final = (
         ),
     ),
     single(
+        "LIVING_ONES_SEQUENCE_RAISED",
+        "R15: the release raises a living incarnation's sequence behind its back (in memory)",
+        "coordinator/log/memory_keeping.py",
+        "            if row is not None and row.is_live and sequence > row.last_sequence:\n",
+        "            if row is not None and row.is_live and sequence < 0:\n",
+        Test(
+            "tests/contract/test_decision_log_hold.py::"
+            "TestRelease::test_one_that_lives_has_applied_nothing_that_it_never_wrote[memory_world]"
+        ),
+    ),
+    single(
+        "LIVING_ONES_SEQUENCE_RAISED_SQL",
+        "R15: the release raises a living incarnation's sequence behind its back",
+        "coordinator/log/sql/release_check.sql",
+        "           WHERE live.fenced_at IS NULL AND raised.sequence > live.last_sequence\n",
+        "           WHERE false\n",
+        Test(
+            "tests/contract/test_decision_log_hold.py::"
+            "TestRelease::test_one_that_lives_has_applied_nothing_that_it_never_wrote[postgres_world]"
+        ),
+    ),
+    single(
         "RESTORED_BEHIND_A_CHECKPOINT",
         "R15: a checkpoint that came after the loss hides what is put back (in memory)",
         "coordinator/log/memory_keeping.py",

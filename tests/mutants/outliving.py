@@ -184,6 +184,30 @@ MUTANTS: Final = (
         Seeds(1, 40),
     ),
     single(
+        "TAKEN_OVER_UNFENCED_SQL",
+        "R6: what an expired incarnation left is taken over before it is fenced",
+        "coordinator/log/sql/fence_expired.sql",
+        "        SELECT incarnation FROM fenced\n        UNION\n",
+        "        SELECT incarnation FROM fenced\n        UNION\n"
+        "        SELECT incarnation FROM txlog.incarnations WHERE lease_until < clock_timestamp()\n        UNION\n",
+        Test(
+            "tests/contract/test_decision_log_takeover.py::"
+            "TestTakeover::test_one_whose_own_lease_expired_fences_nobody[postgres_world]"
+        ),
+        Test("tests/contract/test_decision_log_keeping.py"),
+    ),
+    single(
+        "STANDBY_ANSWERS_SQL",
+        "R7: what is decided is read on a server that is not the primary",
+        "coordinator/log/sql/read.sql",
+        "CROSS JOIN txlog.current_timeline()\n",
+        "",
+        Test(
+            "tests/integration/test_postgres_log_server.py::"
+            "TestServer::test_a_standby_answers_nothing_and_its_promotion_ends_the_incarnations"
+        ),
+    ),
+    single(
         "VICTIMS_LEFT_BEHIND",
         "R6: what the fenced one had taken over itself is left to nobody (in memory)",
         "coordinator/log/memory_keeping.py",

@@ -179,6 +179,52 @@ MUTANTS: Final = (
         Test("tests/integration/test_postgres_xa_orphans.py"),
     ),
     single(
+        "UNDONE_MEANWHILE_IS_DONE",
+        "R11: a branch that was gone and is there again counts as ended as decided (XA)",
+        "participant_sdk/resources/postgres_ending.py",
+        "    if ended is Gone.GONE and branch.phase is BranchPhase.PREPARED:\n",
+        "    if ended is None and branch.phase is BranchPhase.NONE:\n",
+        Test(
+            "tests/integration/test_postgres_xa_races.py::"
+            "test_a_branch_that_somebody_undid_meanwhile_is_not_called_committed"
+        ),
+    ),
+    single(
+        "WARNING_IS_DURABLE_XA",
+        "R9: COMMIT PREPARED whose wait for the standby was cancelled counts as durable",
+        "participant_sdk/resources/postgres_finish.py",
+        '        return _retry(gid, f"{verb} ended with a warning: {warning}")\n',
+        "        return None if warning else Gone.GONE\n",
+        Test("tests/integration/test_missing_standby.py"),
+    ),
+    single(
+        "FOUND_UNFLUSHED_XA_SQL",
+        "R8: a stored vote is told that no standby has (XA)",
+        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+        "    perform pg_logical_emit_message(true, 'pincex', '');\n    held := pincex_xa",
+        "    held := pincex_xa",
+        Test("tests/integration/test_missing_standby.py"),
+    ),
+    single(
+        "NO_NOT_STORED",
+        "R8: a second Prepare of a branch that voted no runs it again (XA)",
+        "participant_sdk/resources/postgres_prepare.py",
+        "        if not fresh:\n",
+        "        if fresh or not fresh:\n",
+        Test("tests/integration/test_postgres_xa_votes.py::test_the_business_says_no_and_a_duplicate_gets_the_same_no"),
+    ),
+    single(
+        "PARTICIPANTS_NOT_STORED_XA_SQL",
+        "R15: a branch does not keep who takes part, so nobody can wait for their reports (XA)",
+        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+        "        select a_participant, a_log_id, f.xid, 1, f.participants, f.tenant,",
+        "        select a_participant, a_log_id, f.xid, 1, '{}', f.tenant,",
+        Test(
+            "tests/contract/test_branch_keeping.py::"
+            "test_everything_committed_above_the_sequences_is_listed_page_by_page[postgres_xa]"
+        ),
+    ),
+    single(
         "ERROR_IS_DONE",
         "R9: COMMIT PREPARED that failed counts as done",
         "participant_sdk/resources/postgres_finish.py",

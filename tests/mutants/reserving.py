@@ -88,6 +88,48 @@ MUTANTS: Final = (
         ),
     ),
     single(
+        "NO_NOT_STORED_SQL",
+        "R8: a branch that voted no stays prepared, and a second Prepare is told yes (reservation)",
+        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
+        "        where b.log = log_number and b.xid = prepare_xids[refused.at];\n",
+        "        where false;\n",
+        Test(
+            "tests/integration/test_reservation.py::"
+            "test_a_duplicate_prepare_gets_the_stored_vote_even_from_another_process"
+        ),
+        Test("tests/contract/test_branch_table.py"),
+    ),
+    single(
+        "PARTICIPANTS_NOT_STORED_SQL",
+        "R15: a branch does not keep who takes part, so nobody can wait for their reports (reservation)",
+        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
+        " p.request_id, p.request_digest, p.participants, p.answer\n            from unnest(\n",
+        " p.request_id, p.request_digest, null, p.answer\n            from unnest(\n",
+        Test(
+            "tests/contract/test_branch_keeping.py::"
+            "test_everything_committed_above_the_sequences_is_listed_page_by_page[reservation]"
+        ),
+    ),
+    single(
+        "COMMITTED_ONES_UNLISTED_SQL",
+        "R15: commits above the log's sequences are not listed (reservation)",
+        "participant_sdk/resources/reservation_sql/recover_finished.sql",
+        " or (b.phase = 3 and b.sequence > a.sequence))\n",
+        ")\n",
+        Test(
+            "tests/contract/test_branch_keeping.py::"
+            "test_everything_committed_above_the_sequences_is_listed_page_by_page[reservation]"
+        ),
+    ),
+    single(
+        "BAD_BRANCH_FAILS_ALL_RESERVED",
+        "R17: what the database refuses of one branch fails all that travelled with it (reservation)",
+        "participant_sdk/resources/reservation.py",
+        "                    raise\n                return await self._run_apart(log, batch)\n",
+        "                    raise\n                raise\n",
+        Test("tests/contract/test_branch_table.py::test_one_bad_branch_fails_nothing_else[reservation]"),
+    ),
+    single(
         "WATERMARK_NOT_WRITTEN_SQL",
         "R15: the sequence of a Commit is not kept (reservation)",
         "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
