@@ -259,7 +259,7 @@ class LiveCoordinator(_message.Message):
     address: _builtins.str
     """Its gRPC address."""
     lease_left_ms: _builtins.int
-    """What is left of its lease, in milliseconds."""
+    """What is left of its lease by the log's clock, in milliseconds; negative once it has expired."""
     self: _builtins.bool
     """It is the one that answers."""
     def __init__(
@@ -281,7 +281,7 @@ Global___LiveCoordinator: _TypeAlias = LiveCoordinator  # noqa: Y015
 
 @_typing.final
 class NeedsAttention(_message.Message):
-    """A transaction that is not finished after many attempts."""
+    """A transaction that is not finished after many attempts, or a branch in doubt that nobody answers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -293,14 +293,14 @@ class NeedsAttention(_message.Message):
     xid: _builtins.str
     """The transaction."""
     attempts: _builtins.int
-    """How often they were told."""
+    """How often they were told; 0 for a branch in doubt."""
     decided_unix_ms: _builtins.int
-    """When it was decided, Unix milliseconds."""
+    """When it was decided, Unix milliseconds; 0 for a branch in doubt."""
     advice: _builtins.str
     """What to do next."""
     @_builtins.property
     def participants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The participants that have not acknowledged."""
+        """The participants that have not acknowledged, or the one that is in doubt."""
 
     def __init__(
         self,
@@ -773,7 +773,7 @@ class ReleaseHoldResponse(_message.Message):
     commits_restored: _builtins.int
     """Commits restored from participants."""
     rollbacks_presumed: _builtins.int
-    """Branches in doubt answered with ROLLBACK."""
+    """Branches in doubt without a decision, which are presumed rolled back from then on."""
     sequences_raised: _builtins.int
     """Incarnations whose sequence was raised to what participants had applied."""
     @_builtins.property

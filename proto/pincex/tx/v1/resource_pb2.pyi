@@ -54,7 +54,7 @@ class HelloRequest(_message.Message):
     everywhere, and finished branches of it may be forgotten. 0: none yet.
     """
     number: _builtins.int
-    """The introduction's number within its session, from 1. The answer repeats it, so that what an
+    """The introduction's number within its session, from 1; 0 outside of one. The answer repeats it, so that what an
     earlier one reports is not taken for what a later one asked.
     """
     @_builtins.property
@@ -383,14 +383,16 @@ class RecoverRequest(_message.Message):
     log_id: _builtins.str
     """The decision log whose branches are wanted."""
     finished: _builtins.bool
-    """Finished branches too, not only those in doubt."""
+    """Committed branches too, not only those in doubt or ended by hand."""
     page_size: _builtins.int
     """At most this many, 1 to 1,000; 0 for 100."""
     page_token: _builtins.str
-    """From the answer before; empty for the first page."""
+    """The xid of the last branch on the page before; empty for the first page."""
     @_builtins.property
     def above(self) -> _containers.RepeatedCompositeFieldContainer[Global___Watermark]:
-        """With finished: only branches committed above these sequences."""
+        """With finished: of the committed branches only those above these sequences, and all of incarnations
+        that are not named.
+        """
 
     def __init__(
         self,
@@ -418,10 +420,10 @@ class RecoverResponse(_message.Message):
     BRANCHES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty on the last."""
+    """For the next page: the xid of the last branch of this one; empty on the last."""
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Branch]:
-        """The branches, ordered by xid."""
+        """The branches, ordered by xid; fewer than were asked for only on the last page."""
 
     def __init__(
         self,

@@ -123,7 +123,7 @@ class ResourceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Recover(self, request, context):
-        """Recover lists branches in doubt and, on request, finished ones, page by page.
+        """Recover lists branches in doubt or ended by hand and, on request, committed ones, page by page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,7 +51,7 @@ class ResourceServiceStub:
     Rollback: _grpc.UnaryUnaryMultiCallable[_resource_pb2.RollbackRequest, _resource_pb2.RollbackResponse]
     """Rollback undoes a branch; before its Prepare, it leaves a tombstone."""
     Recover: _grpc.UnaryUnaryMultiCallable[_resource_pb2.RecoverRequest, _resource_pb2.RecoverResponse]
-    """Recover lists branches in doubt and, on request, finished ones, page by page."""
+    """Recover lists branches in doubt or ended by hand and, on request, committed ones, page by page."""
     ResolveBranch: _grpc.UnaryUnaryMultiCallable[_resource_pb2.ResolveBranchRequest, _resource_pb2.ResolveBranchResponse]
     """ResolveBranch forces a branch in doubt by an operator's hand: a heuristic."""
     Forget: _grpc.UnaryUnaryMultiCallable[_resource_pb2.ForgetRequest, _resource_pb2.ForgetResponse]
@@ -82,7 +82,7 @@ class ResourceServiceAsyncStub(ResourceServiceStub):
     Rollback: _aio.UnaryUnaryMultiCallable[_resource_pb2.RollbackRequest, _resource_pb2.RollbackResponse]  # type: ignore[assignment]
     """Rollback undoes a branch; before its Prepare, it leaves a tombstone."""
     Recover: _aio.UnaryUnaryMultiCallable[_resource_pb2.RecoverRequest, _resource_pb2.RecoverResponse]  # type: ignore[assignment]
-    """Recover lists branches in doubt and, on request, finished ones, page by page."""
+    """Recover lists branches in doubt or ended by hand and, on request, committed ones, page by page."""
     ResolveBranch: _aio.UnaryUnaryMultiCallable[_resource_pb2.ResolveBranchRequest, _resource_pb2.ResolveBranchResponse]  # type: ignore[assignment]
     """ResolveBranch forces a branch in doubt by an operator's hand: a heuristic."""
     Forget: _aio.UnaryUnaryMultiCallable[_resource_pb2.ForgetRequest, _resource_pb2.ForgetResponse]  # type: ignore[assignment]
@@ -140,7 +140,7 @@ class ResourceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _resource_pb2.RecoverRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resource_pb2.RecoverResponse, _abc.Awaitable[_resource_pb2.RecoverResponse]]:
-        """Recover lists branches in doubt and, on request, finished ones, page by page."""
+        """Recover lists branches in doubt or ended by hand and, on request, committed ones, page by page."""
 
     @_abc_1.abstractmethod
     def ResolveBranch(
