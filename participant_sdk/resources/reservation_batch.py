@@ -65,7 +65,8 @@ class Batch:
 
     def parameters(self, log: int, now_unix_ms: int) -> dict[str, object]:
         """The parameters of ``apply_batch.sql``."""
-        commits, prepares, planned = self.commits, self.prepares, self.planned
+        prepares, planned = self.prepares, self.planned
+        commits = [self.commits[at] for at in self._order()]
         return {
             "log": log,
             "commit_epoch": min([commit.epoch for commit in commits], default=0),
@@ -86,6 +87,11 @@ class Batch:
             + "]",
         }
 
+    def _order(self) -> list[int]:
+        """The places of the Commits by xid, the order in which the database wants them."""
+        xids = [commit.xid for commit in self.commits]
+        return sorted(range(len(xids)), key=xids.__getitem__)
+
     def without_stale(self, epoch: int) -> Batch:
         """The batch without its Commits of epochs below this one."""
         return replace(self, commits=[commit for commit in self.commits if commit.epoch >= epoch])
@@ -104,7 +110,7 @@ class Batch:
             if row.part == _STALE:
                 raise StaleError(int(row.answer or 0))
             if row.part == _COMMITS:
-                commits[at] = _ack(row, BranchCall.COMMIT)
+                commits[self._order()[at]] = _ack(row, BranchCall.COMMIT)
             elif row.part == _ROLLBACKS:
                 rollbacks[at] = _ack(row, BranchCall.ROLLBACK)
             elif row.phase == BranchPhase.NONE:

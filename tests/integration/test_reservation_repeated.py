@@ -31,3 +31,37 @@ async def test_a_commit_of_a_lower_sequence_leaves_the_watermark(database: str) 
         for branch, sequence in zip(branches, (20, 10), strict=True):
             await trading.resource.commit([Commit(LOG_ID, branch.xid, INCARNATION, sequence, EPOCH)])
         assert await trading.resource.watermarks(LOG_ID) == {INCARNATION: 20}
+
+
+async def test_commits_in_any_order_get_their_own_answers(database: str) -> None:
+    """R11: the database wants them by xid, and each keeps its own sequence and acknowledgement."""
+    async with participating(database, "trading", connections=1) as trading:
+        branches = [trading.branch(ORDER) for _ in range(4)]
+        await trading.prepare(*branches[:1], *branches[2:])
+        await trading.rollback(branches[2])
+        commits = [Commit(LOG_ID, branch.xid, INCARNATION + at, 10 + at, EPOCH) for at, branch in enumerate(branches)]
+        acks = await trading.resource.commit(commits[::-1])
+        unknown, ended = AckKind.HEURISTIC_HAZARD, AckKind.HEURISTIC_ROLLBACK
+        assert [ack.kind for ack in acks] == [AckKind.DONE, ended, unknown, AckKind.DONE]
+        for at in (0, 3):
+            stored = await trading.resource.branch(LOG_ID, branches[at].xid)
+            assert stored is not None
+            assert (stored.incarnation, stored.sequence) == (INCARNATION + at, 10 + at)
+
+
+async def test_a_commit_reads_its_own_branch_however_little_was_there_when_the_planner_looked(database: str) -> None:
+    """A table that grew since it was analyzed must not be read whole for every batch."""
+    async with participating(database, "trading", connections=1) as trading:
+        branch = trading.branch(ORDER)
+        await trading.prepare(branch)
+        await trading.rows("analyze pincex.branches")
+        await trading.rows(
+            "insert into pincex.branches (phase, log, xid) select 4, b.log, gen_random_uuid()"
+            " from pincex.branches as b, generate_series(1, 5000)"
+        )
+        await trading.commit(branch)
+    # The sessions are closed, and so have told what they read.
+    ((read,),) = await trading.rows(
+        "select seq_tup_read + idx_tup_fetch from pg_stat_user_tables where relname = 'branches'"
+    )
+    assert read < 1_000

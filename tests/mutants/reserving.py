@@ -63,15 +63,23 @@ MUTANTS: Final = (
     single(
         "COMMITTED_TWICE_SQL",
         "R10: a Commit that comes again takes effect again (reservation)",
-        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
-        "            where b.log = log_number and b.xid = c.xid and b.phase + 0 = 2\n",
-        "            where b.log = log_number and b.xid = c.xid and b.phase + 0 in (2, 3)\n",
+        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
+        "            where b.log = log_number and b.xid = any (commit_xids) and b.phase + 0 = 2\n",
+        "            where b.log = log_number and b.xid = any (commit_xids) and b.phase + 0 in (2, 3)\n",
         Test("tests/integration/test_reservation_repeated.py::test_a_commit_that_comes_again_moves_no_money"),
+    ),
+    single(
+        "COMMIT_UNSORTED",
+        "R11: a Commit keeps the sequence of another, and answers are dealt to the wrong ones (reservation)",
+        "participant_sdk/resources/reservation_batch.py",
+        "        return sorted(range(len(xids)), key=xids.__getitem__)\n",
+        "        return list(range(len(xids)))\n",
+        Test("tests/integration/test_reservation_repeated.py::test_commits_in_any_order_get_their_own_answers"),
     ),
     single(
         "NO_TOMBSTONE_SQL",
         "R10: a Prepare after its Rollback is accepted (reservation)",
-        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
+        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
         "                select log_number, r.xid, 4 from unnest(rollback_xids) as r (xid) order by r.xid\n",
         "                select log_number, r.xid, 4 from unnest(rollback_xids) as r (xid) where false"
         " order by r.xid\n",
@@ -90,7 +98,7 @@ MUTANTS: Final = (
     single(
         "NO_NOT_STORED_SQL",
         "R8: a branch that voted no stays prepared, and a second Prepare is told yes (reservation)",
-        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
+        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
         "        where b.log = log_number and b.xid = prepare_xids[refused.at];\n",
         "        where false;\n",
         Test(
@@ -102,7 +110,7 @@ MUTANTS: Final = (
     single(
         "PARTICIPANTS_NOT_STORED_SQL",
         "R15: a branch does not keep who takes part, so nobody can wait for their reports (reservation)",
-        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
+        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
         " p.request_id, p.request_digest, p.participants, p.answer\n            from unnest(\n",
         " p.request_id, p.request_digest, null, p.answer\n            from unnest(\n",
         Test(
@@ -132,7 +140,7 @@ MUTANTS: Final = (
     single(
         "WATERMARK_NOT_WRITTEN_SQL",
         "R15: the sequence of a Commit is not kept (reservation)",
-        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
+        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
         "            select log_number, c.incarnation, worker_number, max(c.sequence) from claimed as c"
         " group by c.incarnation\n",
         "            select log_number, c.incarnation, worker_number, 0 from claimed as c group by c.incarnation\n",
@@ -141,7 +149,7 @@ MUTANTS: Final = (
     single(
         "WATERMARK_FALLS_SQL",
         "R15: a Commit with a lower sequence lowers the watermark (reservation)",
-        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
+        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
         "do update set sequence = greatest(w.sequence, excluded.sequence)",
         "do update set sequence = excluded.sequence",
         Test("tests/integration/test_reservation_repeated.py::test_a_commit_of_a_lower_sequence_leaves_the_watermark"),
@@ -165,7 +173,7 @@ MUTANTS: Final = (
     single(
         "FOUND_UNFLUSHED_SQL",
         "R8: a stored vote is told that no standby has (reservation)",
-        "participant_sdk/resources/reservation_migrations/0002_apply_batch.sql",
+        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
         "        perform pg_logical_emit_message(true, 'pincex', '');\n",
         "        perform 1;\n",
         Test("tests/integration/test_missing_standby.py"),
