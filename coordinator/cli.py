@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from coordinator.commands import clients, conformance, recovery, resolving, servers
+from coordinator.commands import clients, conformance, load, recovery, resolving, servers
 
 
 def make_app() -> typer.Typer:
@@ -24,6 +24,7 @@ def make_app() -> typer.Typer:
     app.command("migrate")(servers.migrate)
     app.command("execute")(clients.execute)
     app.command("conformance")(conformance.conformance)
+    app.command("load")(load.load)
     transactions = typer.Typer(
         help="Transactions: what is, what was, and the operator's hand on one.", no_args_is_help=True
     )

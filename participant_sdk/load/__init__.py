@@ -9,6 +9,7 @@ As a program, so that it has a process of its own: ``python -m participant_sdk.l
 from participant_sdk.load.closed_loop import ClosedLoop
 from participant_sdk.load.empty import Empty
 from participant_sdk.load.open_loop import OpenLoop
+from participant_sdk.load.order import InvalidOrderError, Order
 from participant_sdk.load.report import OpenReport, Report
 from participant_sdk.load.smallbank import SmallBank
 from participant_sdk.load.tally import Execute
@@ -18,9 +19,11 @@ __all__ = [
     "ClosedLoop",
     "Empty",
     "Execute",
+    "InvalidOrderError",
     "OpenLoop",
     "OpenReport",
     "Operations",
+    "Order",
     "Report",
     "SmallBank",
     "SplitTransfers",

@@ -47,9 +47,13 @@ class Accounts:
                 await self._prepare(participant, users)
                 prepared(len(users))
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(one_after_another())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(AT_ONCE):
+                    group.create_task(one_after_another())
+        except ExceptionGroup as failed:
+            # Those that met an error at the same time met the same one.
+            raise failed.exceptions[0] from failed
 
     async def _prepare(self, participant: str, users: Sequence[str]) -> None:
         """Open and fund them together: as if none were there, then as if all were, then one by one."""

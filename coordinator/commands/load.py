@@ -1,0 +1,106 @@
+"""The command load: many transactions at a system, and how it took them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from coordinator.commands.exits import ExitCode, fail
+from coordinator.commands.options import ADDRESS_DEFAULT, Address, AsJson
+
+# The generator and what draws are imported where they are used: asking for help should not wait for them.
+# ruff: noqa: PLC0415
+
+BALANCE_DEFAULT: Final = 1_000_000
+BALANCE_MAX: Final = 10**15
+ACCOUNTS_DEFAULT: Final = 1_000
+
+
+def load(
+    *,
+    workload: Annotated[
+        str, typer.Option(help="transfer: one account pays, at each other participant one gets; smallbank; empty.")
+    ] = "transfer",
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="A closed loop: so many callers, each sends on when it was answered. 64.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, help="An open loop: so many a second, whatever becomes of the others.")
+    ] = None,
+    in_flight_max: Annotated[
+        int | None, typer.Option(min=1, help="With --rate: past so many under way, none is offered. 10,000.")
+    ] = None,
+    duration: Annotated[str, typer.Option(metavar="DURATION", help="How long to measure, such as 30s or 5m.")] = "30s",
+    warm_up: Annotated[str, typer.Option(metavar="DURATION", help="How long before that, unmeasured.")] = "2s",
+    participants: Annotated[
+        str, typer.Option(help="The bookkeepers, by their configured names, with commas; the first one pays.")
+    ] = "bookkeeper",
+    accounts: Annotated[
+        int, typer.Option(help="Accounts at each participant; smallbank: customers over all of them.")
+    ] = ACCOUNTS_DEFAULT,
+    hot_spot: Annotated[
+        int | None, typer.Option(min=2, help="smallbank: the first so many customers are picked nine times of ten.")
+    ] = None,
+    currency: Annotated[str, typer.Option(help="The currency of the accounts.")] = "USD",
+    decided: Annotated[
+        bool, typer.Option("--decided", help="Count a transaction as ended when its decision is durable.")
+    ] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="First open the accounts, and put --balance into each.")
+    ] = False,
+    balance: Annotated[
+        int, typer.Option(min=1, max=BALANCE_MAX, help="With --prepare: how much goes into each.")
+    ] = BALANCE_DEFAULT,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DSN", help="A bookkeeper's database, once for each: its money is checked, too."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed picks the same accounts in the same order.")] = 0,
+    address: Address = ADDRESS_DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Load a system with transactions, and print how it took them.
+
+    At the end nothing of them may be left in doubt; with --check, money must be conserved. Ctrl-C ends it early.
+
+    Exit codes: 0 done, and all of it holds; 1 the latencies are not true, nothing committed, or something does not
+    hold, as it says; 2 bad usage or request; 3 outcomes are unknown; 4 nobody to be reached.
+    """
+    from coordinator.commands.load_run import Plan, run
+    from participant_sdk.client_results import Wait
+    from participant_sdk.load import InvalidOrderError, Order
+
+    if rate is not None and concurrency is not None:
+        fail("--rate and --concurrency: one or the other", ExitCode.BAD_REQUEST, as_json=as_json)
+    if rate is None and in_flight_max is not None:
+        fail("--in-flight-max: goes with --rate", ExitCode.BAD_REQUEST, as_json=as_json)
+    try:
+        order = Order(
+            coordinators=tuple(each.strip() for each in address.split(",")),
+            workload=workload,
+            participants=tuple(each.strip() for each in participants.split(",")),
+            accounts=accounts,
+            seconds=_seconds("--duration", duration),
+            hot_spot=hot_spot or 0,
+            currency=currency,
+            rate_per_s=rate or 0.0,
+            in_flight=concurrency or in_flight_max or 0,
+            warm_up_s=_seconds("--warm-up", warm_up),
+            wait=Wait.DECIDED if decided else Wait.APPLIED,
+            follow_money=bool(check),
+            seed=seed,
+        )
+    except InvalidOrderError as error:
+        fail(str(error), ExitCode.BAD_REQUEST, as_json=as_json)
+    run(Plan(order, address, balance if prepare else 0, tuple(check or ())), as_json=as_json)
+
+
+def _seconds(option: str, written: str) -> float:
+    from coordinator.config_values import parse_duration
+    from participant_sdk.load import InvalidOrderError
+
+    try:
+        return parse_duration(written).total_seconds()
+    except ValueError as error:
+        raise InvalidOrderError(option, str(error)) from error

@@ -1,0 +1,106 @@
+"""What must hold after a load: nothing of it in doubt, and money conserved."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from pincex.tx.v1 import common_pb2
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from coordinator.commands.operator_calls import LOOK_AT_MAX, OperatorCalls, asked_in_turn
+from coordinator.commands.servers import SIDECAR_MODULE
+from participant_sdk.load.money import money_in
+
+SETTLED_WITHIN_S: Final = 15.0
+LOOK_AGAIN_S: Final = 0.2
+
+Doubts = frozenset[tuple[str, str]]
+
+
+async def doubts(addresses: Sequence[str], participants: Sequence[str]) -> Doubts:
+    """Branches in doubt now at these participants, each a participant and an xid; those of running ones, too."""
+
+    async def asked(calls: OperatorCalls) -> Doubts:
+        found = [(await calls.in_doubt(name, LOOK_AT_MAX)).branches for name in participants]
+        return frozenset(
+            (each.participant, each.branch.xid)
+            for branches in found
+            for each in branches
+            if each.branch.phase == common_pb2.BRANCH_PHASE_PREPARED
+        )
+
+    return await asked_in_turn(addresses, asked)
+
+
+async def doubts_left(addresses: Sequence[str], participants: Sequence[str], before: Doubts) -> list[str]:
+    """What a load left in doubt, a sentence for each participant; ``before`` it were others, which are not its own.
+
+    What is being finished gets some seconds; what others begin meanwhile does not count.
+    """
+    until_s = time.monotonic() + SETTLED_WITHIN_S
+    left = await doubts(addresses, participants) - before
+    while left and time.monotonic() < until_s:
+        await asyncio.sleep(LOOK_AGAIN_S)
+        left &= await doubts(addresses, participants)
+    return [
+        f"{sum(each == name for each, _ in left)} branches are left in doubt at {name}"
+        for name in dict.fromkeys(each for each, _ in sorted(left))
+    ]
+
+
+class Ledgers:
+    """The bookkeepers' databases, read before a load and after it."""
+
+    def __init__(self, dsns: Sequence[str], currency: str) -> None:
+        self._dsns = dsns
+        self._currency = currency
+        self._before = Decimal(0)
+
+    async def read(self) -> None:
+        """Add up the money before the load. psycopg.Error where that cannot be."""
+        self._before = await self._money()
+
+    async def violations(self, inflow: tuple[Decimal, Decimal]) -> list[str]:
+        """What is wrong after a load that brought in from the one to the other; nothing is sound. psycopg.Error."""
+        found = [violation for dsn in self._dsns for violation in await _broken_invariants(dsn)]
+        changed = await self._money() - self._before
+        least, most = inflow
+        if not least <= changed <= most:
+            expected = f"{least}" if least == most else f"{least} to {most}"
+            found.append(
+                f"MONEY_NOT_CONSERVED: the ledgers together changed by {changed} {self._currency}, "
+                f"and the transactions that committed brought in {expected}"
+            )
+        return found
+
+    async def _money(self) -> Decimal:
+        return sum([await money_in(dsn, self._currency) for dsn in self._dsns], Decimal(0))
+
+
+async def _broken_invariants(dsn: str) -> list[str]:
+    """What the bookkeeper's own invariants find wrong in its database, as its own command tells it."""
+    parameters = conninfo_to_dict(dsn)
+    # Not on the command line, which every user of the machine can read.
+    password = parameters.pop("password", None)
+    shown = make_conninfo("", **parameters)
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", SIDECAR_MODULE, "bookkeeper", "--dsn", shown, "--check"),
+        stdin=DEVNULL,
+        stdout=DEVNULL,
+        stderr=PIPE,
+        env={**os.environ, **({"PGPASSWORD": str(password)} if password else {})},
+    )
+    _, errors = await child.communicate()
+    if child.returncode == 0:
+        return []
+    lines: list[dict[str, Any]] = [json.loads(line) for line in errors.splitlines() if line.startswith(b"{")]
+    told = [str(line.get("violation") or line.get("error")) for line in lines if line.get("level") == "error"]
+    return told or [f"the invariants of {shown} could not be checked: {errors.decode(errors='replace')[-500:]}"]
