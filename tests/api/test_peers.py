@@ -13,7 +13,7 @@ import pytest
 from google.rpc import error_details_pb2
 from pincex.tx.v1 import common_pb2, transaction_pb2
 
-from coordinator.log.memory import MemoryLog
+from coordinator.log.memory import MemoryLog, Moment, Statement
 from coordinator.peers import FORWARDED_KEY
 from participant_sdk.clock import SystemClock
 from participant_sdk.context import LOG_ID_KEY
@@ -339,6 +339,27 @@ async def test_a_silent_owner_is_waited_for_until_it_is_fenced(world: System, pl
             # Once it is over it is not asked any more.
             assert len(script.calls) == 1
         assert script.left.is_set()
+
+
+async def test_an_owner_that_takes_its_time_is_waited_for(world: System, place: Fleet) -> None:
+    """While it lives nobody speaks for it, however often the log is asked whether it does."""
+    looks: list[str] = []
+
+    async def count(moment: Moment, statement: Statement[object], /) -> None:
+        if moment is Moment.AFTER and statement.name == "read":
+            looks.append(statement.name)
+
+    a, b = await place.start("a"), await place.start("b", place.memory(count))
+    xid = await begin(a)
+    await a.stub.Enlist(enlistment(xid))
+    world.taps[LEFT].shut()
+    looks.clear()
+    committing = b.stub.Commit(CommitRequest(xid=xid))
+    async with asyncio.timeout(20):
+        while len(looks) < 2:  # noqa: ASYNC110 - the log has no event for us
+            await asyncio.sleep(0.01)
+    world.taps[LEFT].open()
+    assert (await committing).result.outcome == transaction_pb2.OUTCOME_COMMITTED
 
 
 async def test_an_owner_that_ended_since_the_last_look_is_answered_for(world: System, place: Fleet) -> None:

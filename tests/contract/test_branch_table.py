@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from participant_sdk.branch import BranchCall, BranchPhase, step
 from participant_sdk.ids import Xid
 from participant_sdk.xa import Ack, Decision, Heuristic, Vote, VoteKind, XaCode
@@ -110,8 +112,9 @@ async def test_work_under_an_xid_expires_with_its_deadline(subject: Subject) -> 
         return
     xid = an_xid()
     await subject.enlist(xid, 0.3)
-    while await subject.phase(xid) is BranchPhase.ACTIVE:
-        await subject.expire()
+    async with asyncio.timeout(20):
+        while await subject.phase(xid) is BranchPhase.ACTIVE:
+            await subject.expire()
     assert await subject.phase(xid) is BranchPhase.ROLLED_BACK
     ends = prepare_of(xid)._replace(ends_work=True, branch_number=1, operation_count=1)
     assert (await subject.vote(ends)).transient

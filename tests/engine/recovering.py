@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
@@ -60,10 +60,13 @@ class Wire:
         self.reached = asyncio.Event()
         self.forgotten: list[Xid] = []
         self.forget_says: Ack | None = None
+        # Who says to be there, if it is another.
+        self.speaks_for = ""
         self._calls = calls
 
     async def hello(self, introduction: Introduction) -> Welcome:
-        return await self._calls.hello(introduction)
+        welcome = await self._calls.hello(introduction)
+        return replace(welcome, participant=self.speaks_for or welcome.participant)
 
     async def recover(self, query: RecoverQuery) -> Sequence[Branch]:
         await self._pass()

@@ -238,6 +238,19 @@ async def test_the_release_wants_every_participant(around: World) -> None:
         assert xid not in around.log.tables.decisions
 
 
+async def test_whoever_else_answers_at_the_address_does_not_stand_in_for_a_participant(around: World) -> None:
+    """It has no branches to tell of, and the true one's commits would stay lost."""
+    _, xid = await lose_tail(around)
+    await in_hold(around)
+    async with life(around) as node:
+        await looked(node)
+        around.wires[LEFT].speaks_for = "stranger"
+        with pytest.raises(RefusedError, match="'stranger'") as refused:
+            await node.assembly.holding.release("restored", preview=False)
+        assert refused.value.code == "PARTICIPANTS_MISSING"
+        assert xid not in around.log.tables.decisions
+
+
 async def test_the_release_is_refused_while_an_older_coordinators_commit_is_still_being_applied(
     around: World,
 ) -> None:

@@ -49,6 +49,17 @@ async def test_an_orphan_of_a_dead_coordinator_is_rolled_back_and_a_second_pass_
         assert assembly.passes.status().last == second
 
 
+async def test_an_orphan_whose_commit_is_in_the_log_is_committed(around: World) -> None:
+    """R7: also where the log calls it finished, and nobody drives it."""
+    xid = await around.leave(decided=True)
+    around.log.checkpoint(Checkpoint(xid.incarnation, 1))
+    async with node(around) as assembly:
+        ran = await assembly.passes.trigger(Scope.ORPHANS)
+        assert (ran.resolved, ran.failed, ran.in_doubt) == (2, 0, 0)
+        assert around.phase(LEFT, xid) is around.phase(RIGHT, xid) is BranchPhase.COMMITTED
+        assert around.effects(LEFT) == around.effects(RIGHT) == 1
+
+
 async def test_a_pass_follows_a_fence_at_once(around: World) -> None:
     """R7: whoever is in doubt of a dead coordinator's transaction is told before it asks, or the interval is over."""
     async with node(around, PassSettings(interval_s=3600.0)) as assembly:

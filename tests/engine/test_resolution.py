@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.assembly import Assembly
 from coordinator.errors import (
@@ -270,6 +271,21 @@ async def test_an_end_forced_at_the_participant_itself_comes_to_the_log_once_and
         assert await assembly.resolution.forget(xid, WHY) == (LEFT,), "again it does nothing more"
         await assembly.passes.trigger(Scope.ORPHANS)
         assert (await assembly.resolution.list_in_doubt(LEFT, "", 10)).branches == ()
+
+
+async def test_an_end_that_was_told_when_it_was_forced_is_not_told_again_by_a_sweep(around: World) -> None:
+    """Invariant 10."""
+    xid = await forgotten(around)
+    async with node(around) as assembly:
+        await adopting(assembly)
+        kept: list[str] = []
+        around.log_tap.before = lambda statement: kept.append(statement) if statement == "record_heuristics" else None
+        with capture_logs() as lines:
+            await assembly.resolution.resolve(xid, LEFT, Decision.COMMIT, WHY, preview=False)
+            await assembly.passes.trigger(Scope.ORPHANS)
+            await until(lambda: len(kept) == 2)
+        told = [line for line in lines if line["event"] in ("branch_forced", "heuristic_outcome")]
+        assert [(line["event"], line["transaction_id"]) for line in told] == [("branch_forced", str(xid))]
 
 
 async def test_nothing_is_marked_as_forgotten_while_a_participant_is_away(around: World) -> None:

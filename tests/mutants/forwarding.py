@@ -45,7 +45,7 @@ MUTANTS: Final = (
         "coordinator/peers.py",
         "        is_over = state is None or state.fenced\n",
         "        is_over = state is not None or self._closed\n",
-        Test("tests/api/test_peers.py::test_a_silent_owner_is_waited_for_until_it_is_fenced"),
+        Test("tests/api/test_peers.py::test_an_owner_that_takes_its_time_is_waited_for"),
     ),
     Mutant(
         "LIVING_OWNER_NOT_ASKED",

@@ -21,7 +21,7 @@ MUTANTS: Final = (
         "participant_sdk/resources/admission.py",
         "    if age_ms < -CLOCK_SKEW_MAX_MS:\n",
         "    if age_ms < -CLOCK_SKEW_MAX_MS * 1_000_000:\n",
-        Test("tests/sdk/test_sessions.py::test_an_xid_past_the_window_is_refused"),
+        Test("tests/sdk/test_sessions.py::test_an_xid_from_the_future_is_refused"),
     ),
     single(
         "ANYBODY_IS_THE_PARTICIPANT",
@@ -37,7 +37,7 @@ MUTANTS: Final = (
         "coordinator/hold.py",
         "        if welcome.participant != name:\n",
         "        if not welcome.participant:\n",
-        Test("tests/engine/test_hold.py::test_the_release_wants_every_participant"),
+        Test("tests/engine/test_hold.py::test_whoever_else_answers_at_the_address_does_not_stand_in_for_a_participant"),
     ),
     single(
         "OUTDATED_WELCOME_TOLD",
@@ -81,7 +81,7 @@ MUTANTS: Final = (
         "",
         Test(
             "tests/contract/test_decision_log_hold.py::"
-            "TestHold::test_what_is_drawn_after_an_epoch_was_forgotten_is_above_it[memory_world]"
+            "TestHold::test_what_is_drawn_after_an_epoch_was_forgotten_is_above_it[memory_world-False]"
         ),
     ),
     single(
@@ -100,7 +100,7 @@ MUTANTS: Final = (
         "    WHERE incarnation = own;\n",
         Test(
             "tests/contract/test_decision_log_hold.py::"
-            "TestHold::test_what_is_drawn_after_an_epoch_was_forgotten_is_above_it"
+            "TestHold::test_what_is_drawn_after_an_epoch_was_forgotten_is_above_it[postgres_world-False]"
         ),
     ),
     single(
@@ -159,10 +159,23 @@ MUTANTS: Final = (
         "        late = [key for key, work in self._embedded.items() if now_s < work.deadline_s < 0]\n",
         Test("tests/contract/test_branch_table.py::test_work_under_an_xid_expires_with_its_deadline[postgres_xa]"),
     ),
+    single(
+        "OLDER_EPOCH_ROLLS_BACK",
+        "R15: a Rollback of an older epoch is obeyed",
+        "participant_sdk/servicer.py",
+        "            if request.epoch < await self._logs.admit(rollback.log_id, request.epoch):\n",
+        "            if await self._logs.admit(rollback.log_id, request.epoch) < 0:\n",
+        Test("tests/sdk/test_servicer.py::test_a_stale_epoch_gets_retry"),
+    ),
     Mutant(
         "OLDER_EPOCH_OBEYED_THROUGHOUT",
-        "R15: neither session nor resource minds that a coordinator speaks for an older epoch",
+        "R15: neither session nor single call nor resource minds that a coordinator speaks for an older epoch",
         (
+            Patch(
+                "participant_sdk/servicer.py",
+                "            if request.epoch < await self._logs.admit(commit.log_id, request.epoch):\n",
+                "            if await self._logs.admit(commit.log_id, request.epoch) < 0:\n",
+            ),
             Patch(
                 "participant_sdk/session.py",
                 "        stale = frame.epoch < await self._admit(frame.epoch)\n",

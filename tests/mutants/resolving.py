@@ -122,8 +122,8 @@ MUTANTS: Final = (
         "ENDED_MEANWHILE_IS_FORCED",
         "R12: a branch that its decision ended meanwhile is called forced",
         "coordinator/resolution.py",
-        "        if ack is None or not is_forced or heuristics",
-        "        if ack is None or heuristics",
+        "        if ack is None or not is_forced or heuristics.of_ack(ack.kind, Decision.ROLLBACK) is not heuristic:\n",
+        "        if ack is None:\n",
         Test("tests/engine/test_resolution.py::test_a_branch_that_ends_by_itself_in_between_is_not_called_forced"),
     ),
     single(
@@ -184,10 +184,8 @@ MUTANTS: Final = (
         "        if key in self._told:\n            return False\n",
         "",
         Test(
-            "tests/engine/test_resolution.py::"
-            "test_an_end_forced_at_the_participant_itself_comes_to_the_log_once_and_stays_until_forgotten"
+            "tests/engine/test_resolution.py::test_an_end_that_was_told_when_it_was_forced_is_not_told_again_by_a_sweep"
         ),
-        Test("tests/engine/test_resolution.py"),
     ),
     single(
         "COMMITTED_ONE_FORCED_BACK",
@@ -203,7 +201,7 @@ MUTANTS: Final = (
         "participant_sdk/branch.py",
         "    (_P.NONE, _C.RESOLVE_COMMIT): Transition(_P.NONE, UNKNOWN_XID),\n",
         "    (_P.NONE, _C.RESOLVE_COMMIT): Transition(_P.HEURISTIC, COMMITTED_BY_HAND),\n",
-        Test("tests/protocol/test_branch.py"),
+        Test("tests/protocol/test_branch.py::test_only_what_voted_yes_can_be_forced"),
     ),
     single(
         "ENDED_ONE_FORCED_SQL",
@@ -211,9 +209,7 @@ MUTANTS: Final = (
         "participant_sdk/resources/reservation_migrations/0003_single_branches.sql",
         "    if was is distinct from 2 then\n",
         "    if was is null then\n",
-        Test(
-            "tests/contract/test_branch_keeping.py::test_no_hand_changes_what_was_decided[reservation-BranchPhase.COMMITTED]"
-        ),
+        Test("tests/contract/test_branch_keeping.py::test_no_hand_changes_what_was_decided[reservation-3]"),
     ),
     single(
         "FORCED_THE_OTHER_WAY_SQL",
@@ -237,15 +233,26 @@ MUTANTS: Final = (
             "test_what_is_forced_to_rollback_frees_its_request_and_what_is_forced_to_commit_does_not[reservation]"
         ),
     ),
-    single(
+    Mutant(
         "FORCED_COMMIT_FREES_ITS_REQUEST_XA_SQL",
         "R3: a request whose branch was forced to commit runs again (XA)",
-        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
-        "o.request_id <> '' and (o.phase in (1, 3) or o.heuristic = 1)\n",
-        "o.request_id <> '' and o.phase in (1, 3)\n",
-        Test(
-            "tests/contract/test_branch_keeping.py::"
-            "test_what_is_forced_to_rollback_frees_its_request_and_what_is_forced_to_commit_does_not[postgres_xa]"
+        (
+            Patch(
+                "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+                "o.request_id <> '' and (o.phase in (1, 3) or o.heuristic = 1)\n",
+                "o.request_id <> '' and o.phase in (1, 3)\n",
+            ),
+            Patch(
+                "participant_sdk/resources/postgres_xa_migrations/0001_branches.sql",
+                "    where request_id <> '' and (phase in (1, 3) or heuristic = 1);\n",
+                "    where request_id <> '' and phase in (1, 3);\n",
+            ),
+        ),
+        (
+            Test(
+                "tests/contract/test_branch_keeping.py::"
+                "test_what_is_forced_to_rollback_frees_its_request_and_what_is_forced_to_commit_does_not[postgres_xa]"
+            ),
         ),
     ),
     single(

@@ -77,7 +77,7 @@ MUTANTS: Final = (
         "coordinator/sweep.py",
         "                link.commit(branch.xid, answer.incarnation, answer.sequence)\n",
         "                link.rollback(branch.xid)\n",
-        Test("tests/engine/test_passes.py::test_a_finished_transaction_is_told_again_to_whoever_is_in_doubt_of_it"),
+        Test("tests/engine/test_passes.py::test_an_orphan_whose_commit_is_in_the_log_is_committed"),
         Seeds(1, 40),
     ),
     single(

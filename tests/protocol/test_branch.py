@@ -45,6 +45,12 @@ def test_only_the_outcome_and_the_operator_move_a_prepared_branch() -> None:
     }
 
 
+def test_only_what_voted_yes_can_be_forced() -> None:
+    """R12: what is not known, not prepared, or decided, stays as it is."""
+    forced = {phase for (phase, _), transition in TABLE.items() if transition.phase is BranchPhase.HEURISTIC}
+    assert forced == {BranchPhase.PREPARED}
+
+
 def test_the_table_is_total() -> None:
     for phase in BranchPhase:
         for call in BranchCall:

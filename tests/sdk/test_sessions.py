@@ -207,6 +207,17 @@ async def test_an_xid_past_the_window_is_refused() -> None:
     assert (vote.reason, vote.transient) == ("XID_TOO_OLD", True)
 
 
+async def test_an_xid_from_the_future_is_refused() -> None:
+    """R10: its window would close too late, long after its tombstone may be pruned."""
+    told = Told()
+    early = transfer(xid=Xid.make(CLOCK.unix_ms() + 100_000, EPOCH, 1))
+    async with serving(memory(), "127.0.0.1:0") as served, linked(served.port, told) as link:
+        await told.up()
+        link.prepare(early)
+        vote = await told.vote(early.xid)
+    assert (vote.reason, vote.transient) == ("XID_FROM_THE_FUTURE", True)
+
+
 async def test_a_late_prepare_after_its_rollback_stays_rolled_back() -> None:
     """R10: the Rollback leaves a tombstone, whatever order the calls come in."""
     told = Told()
