@@ -1,7 +1,7 @@
 """``python -m tests.benchmarks``: the limits and the product in one run, in turns, on one PostgreSQL.
 
-Ends with the invariants: money conserved, nothing in doubt, counts agree. Exit code 1 and the
-sentences of what failed otherwise.
+Every part ends with the invariants: money conserved, nothing in doubt, counts agree. Exit code 1 and
+the sentences of what failed otherwise, or, with ``--guard``, where the product has fallen.
 """
 
 from __future__ import annotations
@@ -10,145 +10,99 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import uvloop
 from rich.console import Console
 
-from coordinator.embedded import EmbeddedPostgres, Shutdown
-from tests.benchmarks import report
-from tests.benchmarks.figures import Figure, summarize
-from tests.benchmarks.ledgers import count_commits, disagreements, make_ledger, read_ledger, violations
-from tests.benchmarks.limit_ledger import LedgerLimit, ledger_limit
-from tests.benchmarks.limit_reservation import measure_l3
-from tests.benchmarks.limits import Banks, make_banks, measure_l1, measure_l2
-from tests.benchmarks.processes import cpu_s
-from tests.benchmarks.product import Product, product
+from tests.benchmarks import guard, report
+from tests.benchmarks.parts import PARTS, defaults
+from tests.benchmarks.run import Plan, Run, server
 
-IN_FLIGHT: Final = (1, 64, 512)
-UNARY_CLIENTS: Final = 64
 TABLE_WIDTH: Final = 160
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How much is measured."""
-
-    accounts: int
-    rounds: int
-    seconds: float
-    output: Path
-
-
-@dataclass(frozen=True, slots=True)
-class _Subjects:
-    """What is measured."""
-
-    banks: Banks
-    ledger: LedgerLimit
-    product: Product
-
-    async def with_postgresql(self, measurement: Awaitable[Figure]) -> Figure:
-        """A limit's figure, with PostgreSQL's CPU added."""
-        server = {"postgresql": self.product.pids["postgresql"]}
-        before_s = cpu_s(server)
-        figure = await measurement
-        return figure.with_cpu({name: used_s - before_s[name] for name, used_s in cpu_s(server).items()})
+def read_plan(arguments: Sequence[str] | None = None) -> Plan:
+    """The plan of a command line."""
+    given = _parser().parse_args(arguments)
+    accounts, rounds, seconds = (5_000, 1, 1.0) if given.quick else (100_000, 5, 3.0)
+    parts: tuple[str, ...] = given.parts
+    if given.guard:
+        parts, accounts = (guard.PART,), 20_000
+    return Plan(
+        parts=parts,
+        accounts=given.accounts or accounts,
+        rounds=given.rounds or rounds,
+        seconds=given.seconds or seconds,
+        soak_s=given.soak_seconds,
+        finished=given.finished,
+        output=given.output,
+    )
 
 
-def _plan() -> Plan:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="The product against the limits.")
-    parser.add_argument("--quick", action="store_true", help="one short round on few accounts, for CI")
+def _parser() -> argparse.ArgumentParser:
+    described = "; ".join(f"{name}: {part.what}" for name, part in PARTS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description="The product against the machine's limits.",
+        epilog=f"Parts, of which the long ones run only when they are named: {described}.",
+    )
+    parser.add_argument(
+        "--parts", type=_parts, default=defaults(), help="names, separated by commas (all but the long)"
+    )
+    parser.add_argument("--guard", action="store_true", help="two minutes: fail where the product has fallen behind")
+    parser.add_argument("--quick", action="store_true", help="one short round on few accounts: does everything work?")
     parser.add_argument("--accounts", type=int, help="in each database (100,000)")
-    parser.add_argument("--rounds", type=int, help="5")
-    parser.add_argument("--seconds", type=float, help="for each measurement (4)")
+    parser.add_argument("--rounds", type=int, help="at most, for each part (5)")
+    parser.add_argument("--seconds", type=float, help="for each measurement (3)")
+    parser.add_argument("--soak-seconds", type=float, default=600.0, help="of the part soak (600)")
+    parser.add_argument("--finished", type=int, default=10_000_000, help="in the log of the part filled (10,000,000)")
     parser.add_argument("--output", type=Path, default=Path("build/bench.json"))
-    given = parser.parse_args()
-    accounts, rounds, seconds = (5_000, 1, 2.0) if given.quick else (100_000, 5, 4.0)
-    return Plan(given.accounts or accounts, given.rounds or rounds, given.seconds or seconds, given.output)
+    return parser
 
 
-@contextmanager
-def _server(folder: Path) -> Generator[EmbeddedPostgres]:
-    """A PostgreSQL of its own, forced commits and all."""
-    server = EmbeddedPostgres(folder / "postgres", orphaned=Shutdown.IMMEDIATE)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop(Shutdown.IMMEDIATE)
+def _parts(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in PARTS:
+            raise argparse.ArgumentTypeError(f"there is no part {name!r}; there are {', '.join(PARTS)}")
+    return names
 
 
-async def _measure(plan: Plan, server: EmbeddedPostgres, folder: Path, console: Console) -> list[str]:
-    """Measure everything, show and write it; the failures found."""
-    first, second, decisions = (server.create_database(f"limit_{name}") for name in ("a", "b", "log"))
-    banks = Banks(first, second, decisions, plan.accounts)
-    make_banks(banks)
-    ledgers = (server.create_database("bookkeeper_a"), server.create_database("bookkeeper_b"))
-    for dsn in ledgers:
-        await make_ledger(dsn, plan.accounts)
-    log = server.create_database("txlog")
-    own = (server.create_database("limit_ledger_a"), server.create_database("limit_ledger_b"))
-    for dsn in own:
-        await make_ledger(dsn, plan.accounts)
-    before = [await read_ledger(dsn) for dsn in ledgers]
-    figures: list[Figure] = []
-    async with (
-        ledger_limit(own, decisions, plan.accounts) as ledger,
-        product(ledgers, log, plan.accounts, folder) as running,
-    ):
-        running.pids["postgresql"] = server.pid
-        subjects = _Subjects(banks, ledger, running)
-        for number in range(1, plan.rounds + 1):
-            async for figure in _round(plan, subjects, folder):
-                console.print(
-                    f"{number}/{plan.rounds} {figure.subject}, {figure.in_flight} in flight: "
-                    f"{figure.per_second:,.0f}/s, p50 {figure.p50_ms:.1f} ms, p99 {figure.p99_ms:.1f} ms",
-                    highlight=False,
-                )
-                figures.append(figure)
-    after = [await read_ledger(dsn) for dsn in ledgers]
-    failures = running.complaints + disagreements(before, after, running.told, await count_commits(log))
-    for dsn in ledgers:
-        failures += await violations(dsn)
-    summaries = summarize(figures)
-    report.show(summaries, console)
-    report.write(plan.output, figures, summaries, report.settings(log), failures)
-    return failures
-
-
-async def _round(plan: Plan, subjects: _Subjects, folder: Path) -> AsyncGenerator[Figure]:
-    """One measurement of everything, in turns."""
-    yield await measure_l1(subjects.banks, plan.seconds, folder)
-    yield await measure_l2(subjects.banks, plan.seconds)
-    for in_flight in IN_FLIGHT:
-        yield await subjects.with_postgresql(measure_l3(subjects.banks, plan.seconds, in_flight))
-        yield await subjects.with_postgresql(subjects.ledger.measure(plan.seconds, in_flight))
-        yield await subjects.product.measure(plan.seconds, in_flight)
-    yield await subjects.product.measure(plan.seconds, UNARY_CLIENTS, unary=True)
+async def _measure(run: Run) -> None:
+    """Measure every part of the plan. One that breaks fails, and the others go on."""
+    for name in run.plan.parts:
+        with run.part(name):
+            try:
+                await PARTS[name].measure(run)
+            except Exception as error:  # noqa: BLE001 - what is measured already must still be told
+                run.fail([f"broke off: {''.join(traceback.format_exception(error))}"])
 
 
 def main() -> int:
     """Run the benchmark; the exit code."""
-    plan = _plan()
+    plan = read_plan()
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     folder = Path(tempfile.mkdtemp(prefix="pincex-bench-"))
     # PostgreSQL's account must reach its data, where it is another than ours.
     folder.chmod(0o711)
     try:
-        with _server(folder) as server:
-            failures = uvloop.run(_measure(plan, server, folder, console))
+        with server(folder) as started:
+            run = Run(plan, started, folder, console)
+            environment = report.settings(started.dsn())
+            uvloop.run(_measure(run))
     finally:
         shutil.rmtree(folder)
-    for failure in failures:
+    report.show(run, environment)
+    report.write(run, environment)
+    for failure in run.failures:
         console.print(f"failed: {failure}", style="red", markup=False)
-    console.print(f"bench: {'failed' if failures else 'every invariant holds'}; figures in {plan.output}")
-    return 1 if failures else 0
+    console.print(f"bench: {'failed' if run.failures else 'every invariant holds'}; figures in {plan.output}")
+    return 1 if run.failures else 0
 
 
 if __name__ == "__main__":

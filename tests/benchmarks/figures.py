@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -13,6 +13,7 @@ class Figure:
 
     ``cpu_us`` is CPU per transaction and process, in microseconds; empty where it is not taken apart.
     ``count`` is how many transactions the measurement ran, those outside of the measured time too.
+    ``values`` are what else was found, each name ending in its unit. A latency of 0 was not measured.
     """
 
     subject: str
@@ -22,6 +23,7 @@ class Figure:
     p99_ms: float = 0.0
     cpu_us: dict[str, float] = field(default_factory=dict[str, float])
     count: int = 0
+    values: dict[str, float] = field(default_factory=dict[str, float])
 
     def with_cpu(self, used_s: Mapping[str, float]) -> Figure:
         """The same, with these processes' CPU seconds shared among all transactions that ran."""
@@ -41,6 +43,7 @@ class Summary:
     p50_ms: float
     p99_ms: float
     cpu_us: dict[str, float]
+    values: dict[str, float]
     rounds: int
 
 
@@ -61,15 +64,26 @@ def percentile_ms(durations_s: Sequence[float], percent: float) -> float:
 
 def _summary(figures: Sequence[Figure]) -> Summary:
     rates = [figure.per_second for figure in figures]
-    processes = {process: None for figure in figures for process in figure.cpu_us}
     return Summary(
         subject=figures[0].subject,
         in_flight=figures[0].in_flight,
         per_second=median(rates),
         lowest=min(rates),
         highest=max(rates),
-        p50_ms=median(figure.p50_ms for figure in figures),
-        p99_ms=median(figure.p99_ms for figure in figures),
-        cpu_us={process: median(figure.cpu_us.get(process, 0.0) for figure in figures) for process in processes},
+        p50_ms=_measured(figure.p50_ms for figure in figures),
+        p99_ms=_measured(figure.p99_ms for figure in figures),
+        cpu_us=_medians([figure.cpu_us for figure in figures]),
+        values=_medians([figure.values for figure in figures]),
         rounds=len(figures),
     )
+
+
+def _measured(latencies_ms: Iterable[float]) -> float:
+    """The median of those that were measured; 0 where none was."""
+    known = [latency_ms for latency_ms in latencies_ms if latency_ms]
+    return median(known) if known else 0.0
+
+
+def _medians(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = {name: None for each in several for name in each}
+    return {name: median(each[name] for each in several if name in each) for name in names}

@@ -24,6 +24,7 @@ from participant_sdk.xa import DONE, PREPARED
 from sidecars.bookkeeper.operations import SERVICE
 from tests.benchmarks.figures import Figure, percentile_ms
 from tests.benchmarks.limit_reservation import DECIDE, SHAPES
+from tests.benchmarks.targets import OWN_LEDGER
 
 LOG_ID: Final = "00000000000000cc"
 DEADLINE_S: Final = 60.0
@@ -51,7 +52,7 @@ class LedgerLimit:
         done, ran = sum(lane.done for lane in working), sum(lane.ran for lane in working)
         durations_s = [duration_s for lane in working for duration_s in lane.durations_s]
         return Figure(
-            "L3 own ledger",
+            OWN_LEDGER,
             in_flight,
             done / seconds,
             percentile_ms(durations_s, 50),

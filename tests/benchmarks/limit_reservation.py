@@ -16,6 +16,7 @@ import psycopg
 from participant_sdk.resources import packed_arrays
 from tests.benchmarks.figures import Figure, percentile_ms
 from tests.benchmarks.limits import Banks
+from tests.benchmarks.targets import L3
 
 # Batch and lanes, by how many transactions are in flight.
 SHAPES: Final = {1: (1, 1), 64: (64, 1), 512: (256, 2)}
@@ -37,7 +38,7 @@ async def measure_l3(banks: Banks, seconds: float, in_flight: int) -> Figure:
     done, ran = sum(lane.done for lane in working), sum(lane.ran for lane in working)
     durations_s = [duration_s for lane in working for duration_s in lane.durations_s]
     return Figure(
-        "L3 reservation",
+        L3,
         in_flight,
         done / seconds,
         percentile_ms(durations_s, 50),

@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from coordinator.embedded.process import site_folder
 from participant_sdk.batching import Batcher
 from tests.benchmarks.figures import Figure, percentile_ms
+from tests.benchmarks.targets import L2
 
 SQL: Final = Path(__file__).parent / "sql"
 L1_CLIENTS: Final = 16
@@ -84,7 +85,8 @@ async def measure_l2(banks: Banks, seconds: float, clients: int = L2_CLIENTS) ->
     """L2: both branches prepared in parallel, one string each; decisions in batches; COMMIT PREPARED."""
     async with await psycopg.AsyncConnection.connect(banks.log, autocommit=True) as log:
         decisions = _Decisions(log)
-        xa = [_XaClient(banks, decisions, number) for number in range(clients)]
+        share = banks.accounts // clients
+        xa = [_XaClient(banks, decisions, number * share + 1, (number + 1) * share) for number in range(clients)]
         until_s = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
             deciding = group.create_task(decisions.queue.run())
@@ -94,7 +96,7 @@ async def measure_l2(banks: Banks, seconds: float, clients: int = L2_CLIENTS) ->
             deciding.cancel()
     durations_s = [duration_s for client in xa for duration_s in client.durations_s]
     rate = len(durations_s) / seconds
-    return Figure("L2 XA", clients, rate, percentile_ms(durations_s, 50), percentile_ms(durations_s, 99))
+    return Figure(L2, clients, rate, percentile_ms(durations_s, 50), percentile_ms(durations_s, 99))
 
 
 class _Decisions:
@@ -120,12 +122,14 @@ class _Decisions:
 
 
 class _XaClient:
-    """One client with a connection to each bank."""
+    """One client with a connection to each bank, and accounts of its own: two could wait for each other for ever."""
 
-    def __init__(self, banks: Banks, decisions: _Decisions, number: int) -> None:
+    def __init__(self, banks: Banks, decisions: _Decisions, lowest: int, highest: int) -> None:
         self._banks = banks
         self._decisions = decisions
-        self._pick = random.Random(number).randint
+        self._lowest = lowest
+        self._highest = highest
+        self._pick = random.Random(lowest).randint
         self.durations_s: list[float] = []
 
     async def run(self, until_s: float) -> None:
@@ -146,6 +150,6 @@ class _XaClient:
                 self.durations_s.append(time.monotonic() - began_s)
 
     async def _prepare(self, connection: psycopg.AsyncConnection, sign: str, gid: str) -> None:
-        account = self._pick(1, self._banks.accounts)
+        account = self._pick(self._lowest, self._highest)
         update = f"update accounts set balance = balance {sign} 1 where id = {account}"
         await connection.execute(f"begin; {update}; prepare transaction '{gid}'".encode())

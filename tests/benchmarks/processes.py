@@ -61,8 +61,8 @@ def log_end(name: str, folder: Path) -> str:
     return (folder / f"{name}.log").read_bytes()[-_LOG_END_BYTES:].decode(errors="replace")
 
 
-async def output_of(name: str, arguments: tuple[str, ...]) -> bytes:
-    """Run ``python -m arguments`` to its end and return what it wrote. ProcessFailedError."""
+async def output_of(name: str, arguments: tuple[str, ...], *, codes: tuple[int, ...] = (0,)) -> bytes:
+    """Run ``python -m arguments`` to its end and return what it wrote. ProcessFailedError at another exit code."""
     child = await asyncio.create_subprocess_exec(
         *leashed((sys.executable, "-m", *arguments), death_signal=signal.SIGKILL),
         stdin=asyncio.subprocess.DEVNULL,
@@ -71,7 +71,7 @@ async def output_of(name: str, arguments: tuple[str, ...]) -> bytes:
         cwd=ROOT,
     )
     output, errors = await child.communicate()
-    if child.returncode != 0:
+    if child.returncode not in codes or not output:
         raise ProcessFailedError(f"{name} ended with {child.returncode}:\n{errors[-_LOG_END_BYTES:].decode()}")
     return output
 

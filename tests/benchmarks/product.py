@@ -1,10 +1,9 @@
-"""The product as it runs: a coordinator and two bookkeepers, each a process, under load from one more."""
+"""The product as it runs: a coordinator and its participants, each a process, under load from one more."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +17,31 @@ from coordinator.embedded.supervision import await_port
 from participant_sdk.client import TransactionClient
 from participant_sdk.client_errors import ClientError
 from participant_sdk.client_results import Committed
-from participant_sdk.load import Report
+from participant_sdk.faults import FaultProxy, proxying
+from participant_sdk.load import OpenReport, Report
 from tests.benchmarks import processes
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.ledgers import CURRENCY
+from tests.benchmarks.ledgers import (
+    CURRENCY,
+    Kind,
+    Ledger,
+    disagreements,
+    make_ledger,
+    make_xa_bank,
+    numbered,
+    read_ledger,
+    read_log,
+    settled,
+    violations,
+)
+from tests.benchmarks.loading import Load, load
+from tests.benchmarks.run import Run
 
 DEBITED: Final = "payer"
 CREDITED: Final = "payee"
-WARM_UP_S: Final = 1.0
 READY_S: Final = 30.0
+# More than any measurement has in flight: what is measured is not how many the coordinator lets in.
+IN_FLIGHT_MAX: Final = 20_000
 
 
 @dataclass(slots=True)
@@ -34,63 +49,110 @@ class Product:
     """The running system. Not frozen: ``told`` counts the commits that its clients were told of."""
 
     address: str
+    http: str
     pids: dict[str, int]
-    accounts: int
     told: int = 0
     complaints: list[str] = field(default_factory=list[str])
+    proxies: dict[str, FaultProxy] = field(default_factory=dict[str, FaultProxy])
+    _seed: int = 0
 
-    async def measure(self, seconds: float, in_flight: int, *, unary: bool = False) -> Figure:
-        """Load it with transfers, ``in_flight`` at once. What should not happen becomes a complaint."""
+    async def measure(self, subject: str, wanted: Load) -> Figure:
+        """Load it. What should not happen becomes a complaint."""
+        self._seed += 1
         before_s = processes.cpu_s(self.pids)
-        report = await self._load(seconds, in_flight, unary=unary)
-        ended = report.committed + sum(report.rolled_back.values()) + report.unknown
+        report = await load(self.address, wanted, seed=self._seed)
+        ended = report.ended
         used_s = {name: after_s - before_s[name] for name, after_s in processes.cpu_s(self.pids).items()}
-        subject = "product, unary" if unary else "product, stream"
-        self._judge(f"{subject}, {in_flight} in flight", report)
-        figure = Figure(subject, in_flight, report.per_second, report.p50_ms, report.p99_ms, count=ended)
+        self._judge(f"{subject}, {wanted.in_flight} in flight", wanted, report)
+        # What a late generator saw are not the system's latencies.
+        is_true = not isinstance(report, OpenReport) or report.trustworthy
+        p50_ms, p99_ms = (report.p50_ms, report.p99_ms) if is_true else (0.0, 0.0)
+        rate = report.per_second
+        figure = Figure(subject, wanted.in_flight, rate, p50_ms, p99_ms, count=ended, values=_values(report))
         return figure.with_cpu({**used_s, "load": report.cpu_us * ended / 1_000_000})
 
-    async def _load(self, seconds: float, in_flight: int, *, unary: bool) -> Report:
-        output = await processes.output_of(
-            "load",
-            (
-                *("participant_sdk.load", "--coordinators", self.address),
-                *("--debited", DEBITED, "--credited", CREDITED, "--accounts", str(self.accounts)),
-                *("--in-flight", str(in_flight), "--seconds", str(seconds), "--warm-up", str(WARM_UP_S)),
-                *("--seed", str(self.told), *(["--unary"] if unary else [])),
-            ),
-        )
-        return Report(**json.loads(output))
-
-    def _judge(self, what: str, report: Report) -> None:
+    def _judge(self, what: str, wanted: Load, report: Report) -> None:
         self.told += report.committed
         if not report.committed:
             self.complaints.append(f"{what}: nothing committed")
-        if report.rolled_back or report.unknown or report.not_applied:
-            self.complaints.append(
-                f"{what}: rolled back {report.rolled_back}, unknown {report.unknown}, not applied {report.not_applied}"
-            )
+        if report.rolled_back and not wanted.may_refuse:
+            self.complaints.append(f"{what}: rolled back {report.rolled_back}")
+        if report.unknown:
+            self.complaints.append(f"{what}: {report.unknown} outcomes are unknown")
+        if report.not_applied and not wanted.decided:
+            self.complaints.append(f"{what}: {report.not_applied} were told as not applied")
+
+
+def _values(report: Report) -> dict[str, float]:
+    """What an open loop says beside: how late the generator was, and whether it could offer what was asked."""
+    if not isinstance(report, OpenReport):
+        return {}
+    return {
+        "offered /s": report.offered_per_second,
+        "lag p99 ms": report.lag_p99_ms,
+        "not offered": float(report.not_offered),
+    }
 
 
 @asynccontextmanager
-async def product(ledgers: tuple[str, str], log: str, accounts: int, folder: Path) -> AsyncGenerator[Product]:
+async def checked_product(
+    run: Run,
+    names: Sequence[str] = (DEBITED, CREDITED),
+    *,
+    kind: Kind = Kind.BOOKKEEPER,
+    users: Mapping[str, Sequence[str]] | None = None,
+    log: str | None = None,
+    closed: bool = True,
+    proxied: Sequence[str] = (),
+) -> AsyncGenerator[Product]:
+    """Run a system on fresh ledgers for the time of the block, and check the invariants at its end.
+
+    ``users``: who has an account, by ledger; else "0" and so on. ``log``: a log database that is there already.
+    ``closed``: money only moves between the ledgers. ``proxied``: whom the coordinator reaches through a proxy.
+    """
+    ledgers = [Ledger(name, run.database(name.replace("-", "_")), kind) for name in names]
+    for ledger in ledgers:
+        make = make_ledger if kind is Kind.BOOKKEEPER else make_xa_bank
+        await make(ledger.dsn, users[ledger.name] if users else numbered(run.plan.accounts))
+    log = log or run.database("txlog")
+    before = [await read_ledger(ledger.dsn, kind) for ledger in ledgers]
+    async with product(ledgers, log, run.place(), proxied) as running:
+        running.pids["postgresql"] = run.server.pid
+        yield running
+        after = await settled(log, ledgers)
+    names = [ledger.name for ledger in ledgers]
+    run.fail(running.complaints)
+    run.fail(disagreements(names, before, after, running.told, await read_log(log), closed=closed))
+    for ledger in ledgers:
+        if kind is Kind.BOOKKEEPER:
+            run.fail([f"{ledger.name}: {violation}" for violation in await violations(ledger.dsn)])
+
+
+@asynccontextmanager
+async def product(
+    ledgers: Sequence[Ledger], log: str, folder: Path, proxied: Sequence[str] = ()
+) -> AsyncGenerator[Product]:
     """Run the system on these databases for the time of the block; it has committed once when it begins."""
     async with AsyncExitStack() as stack:
-        ports = {DEBITED: free_port(), CREDITED: free_port()}
+        ports = {ledger.name: free_port() for ledger in ledgers}
         grpc, http = free_port(), free_port()
         pids: dict[str, int] = {}
-        for (name, port), dsn in zip(ports.items(), ledgers, strict=True):
-            pids[name] = await stack.enter_async_context(bookkeeper(name, port, dsn, grpc, folder))
+        for ledger in ledgers:
+            serving = participant(ledger, ports[ledger.name], grpc, folder)
+            pids[ledger.name] = await stack.enter_async_context(serving)
+        proxies = {name: await stack.enter_async_context(proxying(f"127.0.0.1:{ports[name]}")) for name in proxied}
+        addresses = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+        addresses.update({name: proxy.address for name, proxy in proxies.items()})
         file = folder / "coordinator.yaml"
-        file.write_text(yaml.safe_dump(configuration(ports, log, grpc, http)))
+        file.write_text(yaml.safe_dump(configuration(addresses, log, grpc, http)))
         arguments = ("coordinator.cli", "coordinator", "--config", str(file))
         pids["coordinator"] = await stack.enter_async_context(processes.process("coordinator", arguments, folder, {}))
-        running = Product(f"127.0.0.1:{grpc}", pids, accounts)
+        running = Product(f"127.0.0.1:{grpc}", f"127.0.0.1:{http}", pids, proxies=proxies)
         try:
             async with asyncio.timeout(READY_S):
                 for port in (*ports.values(), grpc):
                     await await_port(port)
-            await _commit_once(running)
+            await _commit_once(running, list(ports))
         except (TimeoutError, ClientError) as error:
             logs = "\n".join(f"{name}: {processes.log_end(name, folder)}" for name in pids)
             raise processes.ProcessFailedError(f"the product did not get ready in {READY_S:g} s\n{logs}") from error
@@ -98,25 +160,28 @@ async def product(ledgers: tuple[str, str], log: str, accounts: int, folder: Pat
 
 
 @asynccontextmanager
-async def bookkeeper(name: str, port: int, dsn: str, grpc: int, folder: Path) -> AsyncGenerator[int]:
-    """Run one bookkeeper under this name for the time of the block; gives its process id."""
-    parameters = conninfo_to_dict(dsn)
+async def participant(ledger: Ledger, port: int, grpc: int, folder: Path) -> AsyncGenerator[int]:
+    """Serve one ledger for the time of the block; gives its process id."""
+    parameters = conninfo_to_dict(ledger.dsn)
     # Not on the command line, which every user of the machine can read.
     password = str(parameters.pop("password"))
+    program = ("sidecars.main", "bookkeeper") if ledger.kind is Kind.BOOKKEEPER else ("tests.benchmarks.xa_bank",)
     arguments = (
-        *("sidecars.main", "bookkeeper", "--name", name, "--dsn", make_conninfo("", **parameters)),
+        *program,
+        *("--name", ledger.name, "--dsn", make_conninfo("", **parameters)),
         *("--listen", f"127.0.0.1:{port}", "--coordinators", f"127.0.0.1:{grpc}"),
     )
-    async with processes.process(name, arguments, folder, {"PGPASSWORD": password}) as pid:
+    async with processes.process(ledger.name, arguments, folder, {"PGPASSWORD": password}) as pid:
         yield pid
 
 
-def configuration(ports: dict[str, int], log: str, grpc: int, http: int) -> dict[str, object]:
+def configuration(addresses: Mapping[str, str], log: str, grpc: int, http: int) -> dict[str, object]:
     """The coordinator's configuration: the defaults, without keys and rate limits."""
     return {
         "log": {"dsn": log},
         "server": {"grpc": f"127.0.0.1:{grpc}", "http": f"127.0.0.1:{http}"},
-        "participants": [{"name": name, "address": f"127.0.0.1:{port}"} for name, port in ports.items()],
+        "participants": [{"name": name, "address": address} for name, address in addresses.items()],
+        "xa_manager": {"max_concurrent_txns": IN_FLIGHT_MAX},
         "security": {
             "enable_authentication": False,
             "enable_authorization": False,
@@ -126,11 +191,17 @@ def configuration(ports: dict[str, int], log: str, grpc: int, http: int) -> dict
     }
 
 
-async def _commit_once(running: Product) -> None:
-    parameters = f'{{"user_id":"0","currency":"{CURRENCY}","amount":"1"}}'
-    transfer = [(DEBITED, "debit_account", parameters), (CREDITED, "credit_account", parameters)]
+async def _commit_once(running: Product, names: Sequence[str]) -> None:
+    """One transfer over all participants: every link is up then."""
+    debited, *credited = names
+    operations = [_moving(debited, "debit_account", len(credited))]
+    operations += [_moving(name, "credit_account", 1) for name in credited]
     async with TransactionClient(running.address, timeout_s=READY_S) as client:
-        ending = await client.execute(transfer)
+        ending = await client.execute(operations)
     if not isinstance(ending, Committed):
         raise processes.ProcessFailedError(f"the first transfer was refused: {ending.reason}: {ending.message}")
     running.told += 1
+
+
+def _moving(name: str, operation: str, amount: int) -> tuple[str, str, str]:
+    return name, operation, f'{{"user_id":"0","currency":"{CURRENCY}","amount":"{amount}"}}'

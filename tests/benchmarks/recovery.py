@@ -1,7 +1,5 @@
 """How soon a new coordinator commits, and finishes what a killed one had decided.
 
-    python -m tests.benchmarks.recovery
-
 A coordinator decides thousands of transfers and tells no participant (``withholding``); it is ended by kill -9 and
 another starts on the same log, with nothing else changed. Times count from the kill, so they contain the start of
 the process. It ends with the invariants.
@@ -9,29 +7,22 @@ the process. It ends with the invariants.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import psycopg
-import uvloop
 import yaml
-from rich.console import Console
 
 from coordinator.embedded import leashed
-from coordinator.embedded.postgres import EmbeddedPostgres, Shutdown
 from coordinator.embedded.process import free_port
 from coordinator.embedded.supervision import await_port
 from participant_sdk.client import TransactionClient
@@ -39,61 +30,75 @@ from participant_sdk.client_errors import ClientError
 from participant_sdk.client_results import Committed, Wait
 from participant_sdk.load import Transfers
 from tests.benchmarks import processes
-from tests.benchmarks.ledgers import count_commits, disagreements, make_ledger, read_ledger, violations
-from tests.benchmarks.product import CREDITED, DEBITED, READY_S, bookkeeper, configuration
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.ledgers import (
+    UNFINISHED,
+    Ledger,
+    disagreements,
+    make_ledger,
+    numbered,
+    read_ledger,
+    read_log,
+    violations,
+)
+from tests.benchmarks.product import CREDITED, DEBITED, READY_S, configuration, participant
+from tests.benchmarks.run import Run
+from tests.benchmarks.targets import RECOVERY
 
-ACCOUNTS: Final = 100_000
+TRANSACTIONS: Final = 10_000
+ROUNDS: Final = 1
 AT_ONCE: Final = 256
 WITHIN_S: Final = 120.0
 LOOK_AGAIN_S: Final = 0.05
-UNFINISHED: Final = (Path(__file__).parent / "sql" / "unfinished.sql").read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
     """Seconds from the kill to the first new commit, and to nothing in doubt and nothing unfinished."""
 
-    transactions: int
     first_commit_s: float
     finished_s: float
 
 
-class _Databases(NamedTuple):
+class Databases(NamedTuple):
+    """Two bookkeepers', with accounts, and the log's."""
+
     ledgers: tuple[str, str]
     log: str
 
 
-async def recover(databases: _Databases, transactions: int, folder: Path) -> tuple[Recovered, list[str]]:
+async def recover(databases: Databases, accounts: int, folder: Path) -> tuple[Recovered, list[str]]:
     """Measure once on fresh databases; the invariants' complaints beside it."""
     before = [await read_ledger(dsn) for dsn in databases.ledgers]
     ports = {DEBITED: free_port(), CREDITED: free_port()}
     grpc = free_port()
     file = folder / "coordinator.yaml"
-    file.write_text(yaml.safe_dump(configuration(ports, databases.log, grpc, free_port())))
+    addresses = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+    file.write_text(yaml.safe_dump(configuration(addresses, databases.log, grpc, free_port())))
     async with AsyncExitStack() as stack:
         for (name, port), dsn in zip(ports.items(), databases.ledgers, strict=True):
-            await stack.enter_async_context(bookkeeper(name, port, dsn, grpc, folder))
+            await stack.enter_async_context(participant(Ledger(name, dsn), port, grpc, folder))
         async with _withholding(file, folder) as child:
             await await_port(grpc)
-            told = await _decide(f"127.0.0.1:{grpc}", transactions)
+            told = await _decide(f"127.0.0.1:{grpc}", accounts)
             owed = await _unfinished(databases)
             child.send_signal(signal.SIGKILL)
             killed_s = time.monotonic()
         arguments = ("coordinator.cli", "coordinator", "--config", str(file))
         await stack.enter_async_context(processes.process("coordinator", arguments, folder, {}))
-        first = asyncio.create_task(_commit_once(f"127.0.0.1:{grpc}"))
+        first = asyncio.create_task(_commit_once(f"127.0.0.1:{grpc}", accounts))
         async with asyncio.timeout(WITHIN_S):
             while await _unfinished(databases):  # noqa: ASYNC110 - other processes have no event for us.
                 await asyncio.sleep(LOOK_AGAIN_S)
             finished_s = time.monotonic() - killed_s
             first_s = await first - killed_s
     after = [await read_ledger(dsn) for dsn in databases.ledgers]
-    found = disagreements(before, after, told + 1, await count_commits(databases.log))
+    found = disagreements((DEBITED, CREDITED), before, after, told + 1, await read_log(databases.log))
     for dsn in databases.ledgers:
         found += await violations(dsn)
-    if owed < transactions:
-        found.append(f"only {owed} of {transactions} were unfinished when the coordinator was killed")
-    return Recovered(transactions, first_s, finished_s), found
+    if owed < TRANSACTIONS:
+        found.append(f"only {owed} of {TRANSACTIONS} were unfinished when the coordinator was killed")
+    return Recovered(first_s, finished_s), found
 
 
 @asynccontextmanager
@@ -114,9 +119,9 @@ async def _withholding(file: Path, folder: Path) -> AsyncGenerator[subprocess.Po
         child.wait()
 
 
-async def _decide(address: str, transactions: int) -> int:
-    """Have this many transfers decided; how many were told COMMITTED."""
-    workload = iter(islice(Transfers(DEBITED, CREDITED, ACCOUNTS), transactions))
+async def _decide(address: str, accounts: int) -> int:
+    """Have them decided; how many were told COMMITTED."""
+    workload = iter(islice(Transfers(DEBITED, CREDITED, accounts), TRANSACTIONS))
     told = 0
     async with TransactionClient(address, timeout_s=READY_S) as client, asyncio.TaskGroup() as group:
 
@@ -133,9 +138,9 @@ async def _decide(address: str, transactions: int) -> int:
     return told
 
 
-async def _commit_once(address: str) -> float:
+async def _commit_once(address: str, accounts: int) -> float:
     """Try until a transfer commits; when that was, by the monotonic clock."""
-    (operations,) = islice(Transfers(DEBITED, CREDITED, ACCOUNTS, seed=1), 1)
+    (operations,) = islice(Transfers(DEBITED, CREDITED, accounts, seed=1), 1)
     async with TransactionClient(address, timeout_s=1.0) as client:
         # An attempt that did not end in time closes its intent: the next one is another.
         for attempt in count():
@@ -149,7 +154,7 @@ async def _commit_once(address: str) -> float:
     raise AssertionError("count() has no end")
 
 
-async def _unfinished(databases: _Databases) -> int:
+async def _unfinished(databases: Databases) -> int:
     """Decisions that the log does not call finished; with none, the branches in doubt."""
     async with await psycopg.AsyncConnection.connect(databases.log) as connection:
         row = await (await connection.execute(UNFINISHED)).fetchone()
@@ -158,53 +163,14 @@ async def _unfinished(databases: _Databases) -> int:
     return sum([(await read_ledger(dsn)).in_doubt for dsn in databases.ledgers])
 
 
-async def _measure(server: EmbeddedPostgres, rounds: int, transactions: int, folder: Path) -> list[str]:
-    console = Console()
-    found: list[str] = []
-    results: list[Recovered] = []
-    for number in range(1, rounds + 1):
-        ledgers = (server.create_database(f"payer_{number}"), server.create_database(f"payee_{number}"))
+async def measure_recovery(run: Run) -> None:
+    """Each round on fresh databases."""
+    for _ in run.rounds(ROUNDS):
+        ledgers = (run.database(DEBITED), run.database(CREDITED))
         for dsn in ledgers:
-            await make_ledger(dsn, ACCOUNTS)
-        recovered, complaints = await recover(
-            _Databases(ledgers, server.create_database(f"txlog_{number}")), transactions, folder
-        )
-        console.print(
-            f"{number}/{rounds}: {transactions:,} decided and unfinished; after kill -9 the first new commit came in "
-            f"{recovered.first_commit_s:.2f} s, all was finished in {recovered.finished_s:.2f} s",
-            highlight=False,
-        )
-        results.append(recovered)
-        found += complaints
-    _write(results, found)
-    return found
-
-
-def _write(results: Sequence[Recovered], found: Sequence[str]) -> None:
-    output = Path("build/recovery.json")
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps({"rounds": [asdict(each) for each in results], "failures": found}, indent=2) + "\n")
-
-
-def main() -> int:
-    """Measure; 0 when every invariant holds."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.recovery")
-    parser.add_argument("--transactions", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="pincex-recovery-"))
-    folder.chmod(0o711)
-    server = EmbeddedPostgres(folder / "postgres", orphaned=Shutdown.IMMEDIATE)
-    server.start()
-    try:
-        failures = uvloop.run(_measure(server, given.rounds, given.transactions, folder))
-    finally:
-        server.stop(Shutdown.IMMEDIATE)
-        shutil.rmtree(folder)
-    for failure in failures:
-        sys.stderr.write(f"failed: {failure}\n")
-    return 1 if failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            await make_ledger(dsn, numbered(run.plan.accounts))
+        databases = Databases(ledgers, run.database("txlog"))
+        recovered, found = await recover(databases, run.plan.accounts, run.place())
+        run.fail(found)
+        values = {"first commit s": recovered.first_commit_s, "finished s": recovered.finished_s}
+        run.record(Figure(RECOVERY, 0, 0.0, values=values, count=TRANSACTIONS))

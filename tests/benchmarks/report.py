@@ -1,4 +1,4 @@
-"""What a benchmark tells: a table for people, JSON for everything else."""
+"""What a benchmark tells: tables for people, JSON for everything else."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Final
 
 import psycopg
-from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.figures import Figure, Summary
+from tests.benchmarks.figures import Summary
+from tests.benchmarks.run import Run
+from tests.benchmarks.targets import L3, OWN_LEDGER, Judgement, judge
 
 # What a product is measured against, by the column's heading.
-LIMITS: Final = {"of L3": "L3 reservation", "of own": "L3 own ledger"}
+LIMITS: Final = {"of L3": L3, "of own": OWN_LEDGER}
+# The columns of CPU. Whatever is none of the others is a participant.
+PROCESSES: Final = ("driver", "load", "coordinator", "participants", "postgresql")
+_STYLES: Final = {"met": "green", "missed": "red", "not measured": "dim"}
 _SETTINGS: Final = (
     *("server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "shared_buffers"),
     *("max_connections", "max_prepared_transactions", "max_wal_size", "commit_delay", "jit"),
@@ -42,48 +45,104 @@ def settings(dsn: str) -> dict[str, str]:
 
 def ratio(summary: Summary, limit: str, summaries: Sequence[Summary]) -> float | None:
     """A product's rate over that of a limit with as many in flight; None for other subjects."""
-    if not summary.subject.startswith("product"):
+    if summary.subject.startswith("L"):
         return None
     limits = [s for s in summaries if s.subject == limit and s.in_flight == summary.in_flight]
     return summary.per_second / limits[0].per_second if limits else None
 
 
-def show(summaries: Sequence[Summary], console: Console) -> None:
-    """Print the table."""
-    table = Table(title="Medians over rounds; last, the CPU of each process in microseconds per transaction")
-    processes = list(dict.fromkeys(process for summary in summaries for process in summary.cpu_us))
-    for column in ("what", "in flight", "per second", "range", *LIMITS, "p50 ms", "p99 ms", *processes):
+def by_column(cpu_us: Mapping[str, float]) -> dict[str, float]:
+    """CPU by the table's columns: all participants are one."""
+    found: dict[str, float] = {}
+    for name, used_us in cpu_us.items():
+        column = name if name in PROCESSES else "participants"
+        found[column] = found.get(column, 0.0) + used_us
+    return found
+
+
+def show(run: Run, environment: Mapping[str, str]) -> None:
+    """Print the settings, a table for each part, and the targets."""
+    run.console.print(", ".join(f"{name} {value}" for name, value in environment.items()), highlight=False)
+    for part, summaries in run.summaries().items():
+        run.console.print(_table(part, summaries))
+    run.console.print(_targets(judge(run.summaries())))
+
+
+def _table(part: str, summaries: Sequence[Summary]) -> Table:
+    table = Table(title=f"{part}: medians over {summaries[0].rounds}; CPU in microseconds per transaction")
+    columns = [c for c in PROCESSES if any(c in by_column(summary.cpu_us) for summary in summaries)]
+    limits = [of for of, limit in LIMITS.items() if any(summary.subject == limit for summary in summaries)]
+    values = list(dict.fromkeys(name for summary in summaries for name in summary.values))
+    if len(values) > len(PROCESSES):
+        # As many as a soak has are told line by line.
+        values = []
+    for column in ("what", "in flight", "per second", "range", *limits, "p50 ms", "p99 ms", *values, *columns):
         table.add_column(column, justify="left" if column == "what" else "right", no_wrap=True)
     for summary in summaries:
-        ratios = [ratio(summary, limit, summaries) for limit in LIMITS.values()]
+        cpu_us = by_column(summary.cpu_us)
+        ratios = [ratio(summary, LIMITS[of], summaries) for of in limits]
         table.add_row(
             summary.subject,
-            str(summary.in_flight),
-            f"{summary.per_second:,.0f}",
-            f"{summary.lowest:,.0f} to {summary.highest:,.0f}" if summary.rounds > 1 else "",
+            f"{summary.in_flight:,}" if summary.in_flight else "",
+            f"{summary.per_second:,.0f}" if summary.per_second else "",
+            f"{summary.lowest:,.0f} to {summary.highest:,.0f}" if summary.rounds > 1 and summary.per_second else "",
             *("" if of_limit is None else f"{of_limit:.0%}" for of_limit in ratios),
-            f"{summary.p50_ms:.1f}",
+            f"{summary.p50_ms:.1f}" if summary.p50_ms else "",
             f"{summary.p99_ms:.1f}" if summary.p99_ms else "",
-            *(f"{summary.cpu_us[process]:,.0f}" if process in summary.cpu_us else "" for process in processes),
+            *(f"{summary.values[name]:,.2f}" if name in summary.values else "" for name in values),
+            *(f"{cpu_us[column]:,.0f}" if column in cpu_us else "" for column in columns),
         )
-    console.print(table)
+    return table
 
 
-def write(
-    path: Path,
-    figures: Sequence[Figure],
-    summaries: Sequence[Summary],
-    environment: dict[str, str],
-    failures: Sequence[str],
-) -> None:
-    """Write everything as JSON."""
+def _targets(judgements: Sequence[Judgement]) -> Table:
+    table = Table(title="What is to be reached, and what this run reached")
+    for column in ("target", "bound", "reached", "ratio", ""):
+        table.add_column(column, justify="right" if column in {"bound", "reached", "ratio"} else "left", no_wrap=True)
+    for judgement in judgements:
+        target, verdict = judgement.target, judgement.verdict.value
+        table.add_row(
+            target.what,
+            f"{'≤' if target.at_most else '≥'} {target.bound:,g} {target.unit}",
+            "" if judgement.reached is None else f"{judgement.reached:,.2f} {target.unit}",
+            "" if judgement.ratio is None else f"{judgement.ratio:.2f}",
+            verdict,
+            style=_STYLES[verdict],
+        )
+    return table
+
+
+def write(run: Run, environment: Mapping[str, str]) -> None:
+    """Write everything as JSON, where the plan says."""
+    path = run.plan.output
     path.parent.mkdir(parents=True, exist_ok=True)
+    parts = run.summaries()
     document = {
-        "settings": environment,
-        "summaries": [
-            {**asdict(s), "ratios": {of: ratio(s, limit, summaries) for of, limit in LIMITS.items()}} for s in summaries
+        "settings": dict(environment),
+        "plan": {**asdict(run.plan), "output": str(path)},
+        "parts": {
+            part: {
+                "summaries": [
+                    {**asdict(s), "ratios": {of: ratio(s, limit, summaries) for of, limit in LIMITS.items()}}
+                    for s in summaries
+                ],
+                "rounds": [asdict(figure) for figure in run.figures[part]],
+            }
+            for part, summaries in parts.items()
+        },
+        "targets": [
+            {
+                "target": judgement.target.what,
+                "bound": judgement.target.bound,
+                "unit": judgement.target.unit,
+                "at_most": judgement.target.at_most,
+                "reached": judgement.reached,
+                "ratio": judgement.ratio,
+                "verdict": judgement.verdict.value,
+            }
+            for judgement in judge(parts)
         ],
-        "rounds": [asdict(figure) for figure in figures],
-        "failures": list(failures),
+        "soak": run.series,
+        "failures": run.failures,
     }
     path.write_text(json.dumps(document, indent=2) + "\n")

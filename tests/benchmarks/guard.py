@@ -1,0 +1,52 @@
+"""The regression guard: the product against the limit over its own ledger, in turns, in one short run.
+
+Never an absolute time: a machine's speed is not the product's doing, and the limit has it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+from tests.benchmarks.figures import Summary
+from tests.benchmarks.product import checked_product
+from tests.benchmarks.run import Run
+from tests.benchmarks.targets import APPLIED, OWN_LEDGER
+from tests.benchmarks.transfers import make_limits, own_ledger, wanted
+
+PART: Final = "guard"
+ROUNDS: Final = 5
+
+# The lowest product / own ledger that passes, by transactions in flight: half of what was measured, 0.33 at 64 and
+# 0.34 at 512 (`make bench`, five rounds of four seconds, two cores, PostgreSQL 18.4), since figures vary by a third.
+LOWEST: Final[Mapping[int, float]] = {64: 0.16, 512: 0.17}
+
+
+async def measure_guard(run: Run) -> None:
+    """The limit and the product, in turns."""
+    banks = make_limits(run)
+    async with AsyncExitStack() as stack:
+        ledger = await own_ledger(run, banks, stack)
+        running = await stack.enter_async_context(checked_product(run))
+        for _ in run.rounds(ROUNDS):
+            for in_flight in LOWEST:
+                run.record(await ledger.measure(run.plan.seconds, in_flight))
+                run.record(await running.measure(APPLIED, wanted(run, in_flight)))
+    run.fail(fallen(run.summaries()[PART]))
+
+
+def fallen(summaries: Sequence[Summary], lowest: Mapping[int, float] = LOWEST) -> list[str]:
+    """Where the product has fallen below its bound, or was not measured, a sentence each; none is well."""
+    rates = {(summary.subject, summary.in_flight): summary.per_second for summary in summaries}
+    found: list[str] = []
+    for in_flight, bound in lowest.items():
+        limit, product = rates.get((OWN_LEDGER, in_flight)), rates.get((APPLIED, in_flight))
+        if not limit or product is None:
+            found.append(f"{in_flight} in flight was not measured")
+        elif product / limit < bound:
+            found.append(
+                f"{in_flight} in flight: {product:,.0f}/s is {product / limit:.2f} of the own ledger's "
+                f"{limit:,.0f}/s, less than the {bound:.2f} that is the least"
+            )
+    return found

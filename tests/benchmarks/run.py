@@ -1,0 +1,111 @@
+"""One run of the benchmarks: its server, what has been measured in it, and what has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from coordinator.embedded import EmbeddedPostgres, Shutdown
+from tests.benchmarks.figures import Figure, Summary, summarize
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured. ``finished`` is how many finished transactions a filled log has."""
+
+    parts: tuple[str, ...]
+    accounts: int
+    rounds: int
+    seconds: float
+    soak_s: float
+    finished: int
+    output: Path
+
+
+@dataclass(slots=True)
+class Run:
+    """What every part is given. Not frozen: figures and failures gather in it.
+
+    ``series``: by process, what it held at each look of a soak, bytes and descriptors.
+    """
+
+    plan: Plan
+    server: EmbeddedPostgres
+    folder: Path
+    console: Console
+    figures: dict[str, list[Figure]] = field(default_factory=dict[str, list[Figure]])
+    failures: list[str] = field(default_factory=list[str])
+    series: dict[str, list[list[int]]] = field(default_factory=dict[str, list[list[int]]])
+    _numbers: Callable[[], int] = field(default_factory=lambda: count(1).__next__)
+    _part: str = ""
+    _advance: Callable[[str], None] = field(default=lambda _: None)
+
+    def database(self, name: str) -> str:
+        """A fresh database; its DSN."""
+        return self.server.create_database(f"{name}_{self._numbers()}")
+
+    def place(self) -> Path:
+        """A fresh folder, for one system's files."""
+        folder = self.folder / f"system_{self._numbers()}"
+        folder.mkdir()
+        return folder
+
+    def rounds(self, most: int = 5) -> range:
+        """The numbers of a part's rounds: the plan's, but at most so many."""
+        return range(1, min(self.plan.rounds, most) + 1)
+
+    def record(self, figure: Figure) -> None:
+        """Keep a figure of the part under way, and show it."""
+        self.figures.setdefault(self._part, []).append(figure)
+        self._advance(figure.subject)
+        self.console.print(f"{self._part}: {told(figure)}", highlight=False)
+
+    def fail(self, sentences: Sequence[str]) -> None:
+        """Keep what is wrong in the part under way."""
+        self.failures += [f"{self._part}: {sentence}" for sentence in sentences]
+
+    def summaries(self) -> dict[str, list[Summary]]:
+        """The summaries so far, by part."""
+        return {part: summarize(figures) for part, figures in self.figures.items()}
+
+    @contextmanager
+    def part(self, name: str) -> Generator[None]:
+        """Measure one part for the time of the block; shows progress."""
+        self._part = name
+        done = self.plan.parts.index(name)
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(f"{name}: getting ready", total=len(self.plan.parts), completed=done)
+            self._advance = lambda what: progress.update(task, description=f"{name}: after {what}")
+            yield
+
+
+@contextmanager
+def server(folder: Path) -> Generator[EmbeddedPostgres]:
+    """A PostgreSQL of the run's own, forced commits and all."""
+    started = EmbeddedPostgres(folder / "postgres", orphaned=Shutdown.IMMEDIATE)
+    started.start()
+    try:
+        yield started
+    finally:
+        started.stop(Shutdown.IMMEDIATE)
+
+
+def told(figure: Figure) -> str:
+    """A figure in a line."""
+    words = [figure.subject]
+    if figure.in_flight:
+        words.append(f"{figure.in_flight:,} in flight")
+    if figure.per_second:
+        words.append(f"{figure.per_second:,.0f}/s")
+    if figure.p50_ms:
+        words.append(f"p50 {figure.p50_ms:.1f} ms")
+    if figure.p99_ms:
+        words.append(f"p99 {figure.p99_ms:.1f} ms")
+    return ", ".join(words + [f"{name} {value:,.2f}" for name, value in figure.values.items()])
