@@ -108,6 +108,8 @@ class Tap:
     def __init__(self) -> None:
         self.fails: Callable[[str], bool] = lambda _: False
         self.before: Callable[[str], Awaitable[object] | None] = lambda _: None
+        # So many flushes fail, the next ones.
+        self.failures = 0
         self._open = asyncio.Event()
         self._open.set()
 
@@ -119,6 +121,9 @@ class Tap:
 
     async def flush(self) -> None:
         await self._open.wait()
+        if self.failures:
+            self.failures -= 1
+            raise OSError("the disk is gone for a moment")
 
     async def statement(self, moment: Moment, statement: Statement[object]) -> None:
         if moment is Moment.BEFORE and self.fails(statement.name):

@@ -101,8 +101,8 @@ async def test_whoever_else_is_away_and_owed_thousands_keeps_nobody_from_what_it
         assert engine.unfinished == owed
 
 
-async def test_what_is_not_acknowledged_is_told_again_until_it_is(around: World) -> None:
-    """The participant goes away in the midst of it, and comes back."""
+async def finished_and_lost_by_left(around: World) -> Xid:
+    """A transfer that both acknowledged as committed to one that is gone; LEFT is back at its vote."""
     gone = await predecessor(around)
     xid = await gone.prepare()
     voted = around.stores[LEFT].durable.copy()
@@ -111,6 +111,26 @@ async def test_what_is_not_acknowledged_is_told_again_until_it_is(around: World)
         await gone.tell(xid, name)
     await gone.log.checkpoint(Checkpoint(gone.incarnation.number, 1, applied=dict.fromkeys(BOTH, 1)))
     around.stores[LEFT].durable, around.stores[LEFT].current = voted, voted.copy()
+    return xid
+
+
+async def test_what_a_participant_cannot_do_now_is_told_again_over_the_same_session(around: World) -> None:
+    """It answers RETRY, and nothing else would have anybody tell it once more."""
+    xid = await finished_and_lost_by_left(around)
+
+    def fail_left(name: str) -> None:
+        if name == "commits_above":
+            around.taps[LEFT].failures = 1
+
+    around.log_tap.before = fail_left
+    async with life(around):
+        await until(lambda: around.phase(LEFT, xid) is BranchPhase.COMMITTED)
+    assert around.effects(LEFT) == 1
+
+
+async def test_what_is_not_acknowledged_is_told_again_until_it_is(around: World) -> None:
+    """The participant goes away in the midst of it, and comes back."""
+    xid = await finished_and_lost_by_left(around)
     failures, reads = ["commits_above"], 0
 
     def shut_left(name: str) -> None:

@@ -163,6 +163,21 @@ async def test_rollback_of_our_own_without_a_trace_is_told_once_it_is_on_record(
         assert xid in around.log.tables.decisions
 
 
+async def test_who_asks_about_a_transaction_that_runs_here_is_to_ask_again_and_here(around: World) -> None:
+    """R7: it may still commit."""
+    async with node(around) as assembly:
+        answer = await assembly.inquiries.decision(assembly.engine.begin(30.0, "default", ""))
+        assert (answer.state, answer.owner_address) == (DecisionState.PENDING, assembly.engine.incarnation.address)
+
+
+async def test_an_xid_of_our_own_that_was_never_given_out_gets_no_decision(around: World) -> None:
+    """R7: somebody made it up, and no row is written for it."""
+    async with node(around) as assembly:
+        invented = Xid.make(CLOCK.unix_ms(), assembly.engine.incarnation.number, 77)
+        assert (await assembly.inquiries.decision(invented)).state is DecisionState.FORGOTTEN
+        assert invented not in around.log.tables.decisions
+
+
 async def test_while_the_log_cannot_be_read_only_the_participant_itself_can_force(around: World) -> None:
     """R19: it is said how."""
     xid = await forgotten(around)

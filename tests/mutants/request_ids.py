@@ -144,8 +144,8 @@ MUTANTS: Final = (
         "NUMBERS_ROUNDED",
         "R3: requests whose numbers differ beyond a float's digits are one",
         "coordinator/canonical.py",
-        '    return "\\x00" + exact_json.canonical(Decimal(text))\n',
-        "    return repr(float(text))\n",
+        '    return "\\x00" + exact_json.canonical(',
+        '    return "\\x00" + (lambda number: repr(float(number)))(',
         Test("tests/test_canonical.py"),
     ),
     single(

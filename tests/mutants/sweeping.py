@@ -141,7 +141,9 @@ MUTANTS: Final = (
         "coordinator/inquiries.py",
         "                return DecisionAnswer(DecisionState.PENDING, owner_address=own.address, epoch=own.epoch)\n",
         "                return DecisionAnswer(DecisionState.ROLLBACK, epoch=own.epoch)\n",
-        Test("tests/api/test_interactive.py::test_a_participant_in_doubt_is_answered_by_its_own_log_alone"),
+        Test(
+            "tests/engine/test_resolution.py::test_who_asks_about_a_transaction_that_runs_here_is_to_ask_again_and_here"
+        ),
         Seeds(1, 40),
     ),
     single(
@@ -158,8 +160,7 @@ MUTANTS: Final = (
         "coordinator/inquiries.py",
         "        if not self._engine.gave(xid):\n            return DecisionAnswer(DecisionState.FORGOTTEN",
         "        if not xid:\n            return DecisionAnswer(DecisionState.FORGOTTEN",
-        Test("tests/engine/test_passes.py::test_an_undecided_transaction_is_not_ended_by_a_pass"),
-        Test("tests/engine/test_resolution.py"),
+        Test("tests/engine/test_resolution.py::test_an_xid_of_our_own_that_was_never_given_out_gets_no_decision"),
     ),
     single(
         "UNKNOWN_INCARNATION_HAS_ENDED",
@@ -224,7 +225,9 @@ MUTANTS: Final = (
         "coordinator/lost_tails.py",
         "                left = {xid: left[xid] for xid in round_.left}\n",
         "                left = {xid: left[xid] for xid in round_.left if not xid}\n",
-        Test("tests/engine/test_lost_tails.py::test_what_is_not_acknowledged_is_told_again_until_it_is"),
+        Test(
+            "tests/engine/test_lost_tails.py::test_what_a_participant_cannot_do_now_is_told_again_over_the_same_session"
+        ),
     ),
     single(
         "HORIZON_STANDS_STILL",
