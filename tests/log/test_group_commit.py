@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 import pytest
 
@@ -130,6 +131,22 @@ async def test_an_xid_appended_twice_meets_its_own_row(bench: Bench) -> None:
     own.append(record._replace(decision=Decision.COMMIT))
     await asyncio.sleep(1)
     assert own.recorded[2] == (record, (own.number, 1, bench.stored(record)))
+
+
+@virtual_time
+async def test_an_own_row_that_was_met_is_told_only_after_a_later_write(bench: Bench) -> None:
+    """R7: visible is not yet durable."""
+    own = await bench.coordinator()
+    record = own.record(decision=Decision.ROLLBACK)
+    own.append(record)
+    await asyncio.sleep(1)
+    own.gate.script("append", Fate.DONE, Slow(5.0))
+    own.append(record)
+    await asyncio.sleep(4)
+    assert own.gate.scripts["append"] == deque(), "the row was met, and the later write is under way"
+    assert len(own.recorded) == 1
+    await asyncio.sleep(3)
+    assert len(own.recorded) == 2
 
 
 @virtual_time

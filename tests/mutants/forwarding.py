@@ -94,7 +94,10 @@ MUTANTS: Final = (
         "coordinator/peer_answers.py",
         '                return UnavailableError(f"its owner could not answer: {failed}", xid=xid)\n',
         "                return UnknownTransactionError(failed.message, xid=xid)\n",
-        Test("tests/api/test_peer_answers.py"),
+        Test(
+            "tests/api/test_peer_answers.py::"
+            "test_an_owners_error_keeps_its_kind_and_reason_over_http[StatusCode.INTERNAL-INTERNAL-UnavailableError]"
+        ),
     ),
     single(
         "LEFT_CALL_GOES_ON",

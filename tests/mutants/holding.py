@@ -223,8 +223,8 @@ MUTANTS: Final = (
         "FINISHED_NOT_LISTED",
         "R15: the release asks for branches in doubt alone",
         "coordinator/hold.py",
-        "RecoverQuery(log_id, True, above, after, PAGE)",
-        "RecoverQuery(log_id, False, above, after, PAGE)",
+        "RecoverQuery(log_id, True, above, ",
+        "RecoverQuery(log_id, False, above, ",
         Test("tests/engine/test_hold.py::test_the_release_restores_the_commit_and_its_binding"),
         Seeds(1, 40),
     ),
@@ -267,7 +267,8 @@ MUTANTS: Final = (
         "    if len(places) > 9:\n",
         Test(
             "tests/engine/test_restoration.py::"
-            "test_branches_that_contradict_each_other_restore_nothing[left0-right0-BRANCHES_DISAGREE-right"
+            "test_branches_that_contradict_each_other_restore_nothing"
+            "[left0-right0-BRANCHES_DISAGREE-right names sequence 8]"
         ),
     ),
 )

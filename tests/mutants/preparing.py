@@ -167,7 +167,10 @@ MUTANTS: Final = (
         "        perform pg_advisory_xact_lock(hashtext('pincex_xa.epoch'), hashtext(a_participant ||"
         " ':' || a_log_id));\n",
         "        perform 1;\n",
-        Test("tests/integration/test_epochs.py"),
+        Test(
+            "tests/integration/test_epochs.py::"
+            "test_an_epoch_is_adopted_once_the_commits_that_began_are_over_and_the_report_tells_of_them[postgres_xa]"
+        ),
     ),
     single(
         "GONE_IS_DONE",
@@ -175,8 +178,7 @@ MUTANTS: Final = (
         "participant_sdk/resources/postgres_finish.py",
         "            return Gone.GONE\n",
         "            return None\n",
-        Test("tests/integration/test_postgres_xa.py"),
-        Test("tests/integration/test_postgres_xa_orphans.py"),
+        Test("tests/integration/test_postgres_xa.py::test_what_somebody_else_ended_is_told_by_the_marker"),
     ),
     single(
         "UNDONE_MEANWHILE_IS_DONE",
@@ -274,8 +276,7 @@ MUTANTS: Final = (
         "participant_sdk/resources/postgres_xa_migrations/0003_pruning.sql",
         "        where p.database = current_database()\n",
         "        where true\n",
-        Test("tests/integration/test_postgres_xa.py"),
-        Test("tests/integration/test_postgres_xa_orphans.py"),
+        Test("tests/integration/test_postgres_xa_orphans.py::test_what_is_not_ours_is_left_alone"),
     ),
     single(
         "FORCED_AGAINST_A_DECISION",
@@ -283,8 +284,7 @@ MUTANTS: Final = (
         "participant_sdk/resources/postgres_xa.py",
         "        if branch.sequence:\n            return Ack",
         "        if branch.sequence < 0:\n            return Ack",
-        Test("tests/integration/test_postgres_xa.py"),
-        Test("tests/integration/test_postgres_xa_orphans.py"),
+        Test("tests/integration/test_postgres_xa_races.py::test_a_branch_that_has_heard_commit_is_not_forced"),
     ),
     Mutant(
         "TAG_AND_TRANSACTION",

@@ -101,9 +101,7 @@ MUTANTS: Final = (
         "coordinator/protocol/transaction.py",
         "            results=encode_votes(self.branches.outcomes()),\n        )\n        return Step(record=record)\n",
         "        )\n        return Step(record=record)\n",
-        Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[request_id]"),
-        Test("tests/protocol/test_transcripts.py"),
-        Test("tests/api/test_execute.py"),
+        Test("tests/protocol/test_transaction.py::test_what_the_votes_returned_is_stored_with_the_decision"),
     ),
     single(
         "LOSER_BINDS_TOO",
@@ -130,7 +128,7 @@ MUTANTS: Final = (
         "coordinator/log/group_commit.py",
         "            self._appends.confirm(lambda: self._on_recorded(met))\n",
         "            self._on_recorded(met)\n",
-        Test("tests/log/test_group_commit.py::test_an_xid_appended_twice_meets_its_own_row"),
+        Test("tests/log/test_group_commit.py::test_an_own_row_that_was_met_is_told_only_after_a_later_write"),
     ),
     single(
         "REQUEST_NOT_CARRIED",

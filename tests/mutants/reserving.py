@@ -168,7 +168,10 @@ MUTANTS: Final = (
         "participant_sdk/resources/reservation_migrations/0005_epochs.sql",
         "        perform pg_advisory_xact_lock(hashtext('pincex.epoch'), number);\n",
         "        perform 1;\n",
-        Test("tests/integration/test_epochs.py"),
+        Test(
+            "tests/integration/test_epochs.py::"
+            "test_an_epoch_is_adopted_once_the_commits_that_began_are_over_and_the_report_tells_of_them[reservation]"
+        ),
     ),
     single(
         "FOUND_UNFLUSHED_SQL",
@@ -176,7 +179,10 @@ MUTANTS: Final = (
         "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
         "        perform pg_logical_emit_message(true, 'pincex', '');\n",
         "        perform 1;\n",
-        Test("tests/integration/test_missing_standby.py"),
+        Test(
+            "tests/integration/test_missing_standby.py::"
+            "test_a_stored_vote_that_another_process_finds_waits_for_the_standby[yes]"
+        ),
     ),
     single(
         "WARNING_IS_DURABLE",

@@ -19,8 +19,8 @@ MUTANTS: Final = (
         "OTHER_LOGS_BRANCH_LISTED",
         "R18: branches of another log are listed as this one's",
         "coordinator/doubts.py",
-        "        return [branch for branch in page if branch.log_id == log_id]\n",
-        "        return list(page)\n",
+        "[branch for branch in page if branch.log_id == log_id]\n",
+        "list(page)\n",
         Test("tests/engine/test_passes.py::test_branches_of_another_log_are_left_alone"),
     ),
     single(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from coordinator.protocol import events
+from coordinator.protocol.outcome import decode_votes
 from coordinator.protocol.timing import Timing
 from coordinator.protocol.transaction import Transaction
-from participant_sdk.ids import Xid
+from participant_sdk.ids import RequestId, Xid
 from participant_sdk.xa import DONE, PREPARED, READ_ONLY, Ack, AckKind
 from tests.protocol.interpreter import TIMING, VOTES, XID
 
@@ -23,6 +24,17 @@ def test_there_is_no_outcome_before_the_log_has_answered() -> None:
     outcome = tx.outcome()
     assert outcome is not None
     assert outcome.owed == ("a",)
+
+
+def test_what_the_votes_returned_is_stored_with_the_decision() -> None:
+    """R3: the same request gets the same answer, from whatever coordinator."""
+    tx = Transaction(XID, 100.0, TIMING, request=RequestId("default", "order-1"))
+    tx.step(events.Enlist("a", carried=1), 0.0)
+    tx.step(events.CommitAsked(), 0.0)
+    vote = PREPARED._replace(results=('{"balance":"1"}',))
+    record = tx.step(events.Voted("a", vote), 0.0).record
+    assert record is not None
+    assert [branch.vote for branch in decode_votes(record.results)] == [vote]
 
 
 def test_what_is_sent_again_is_counted() -> None:
