@@ -236,8 +236,8 @@ async def test_money_that_appears_is_found(bank: Bank) -> None:
 async def test_a_load_can_be_interrupted_and_tells_what_was(bank: Bank) -> None:
     await prepare(bank, Transfers(PAYER, PAYEE, 60), 1000)
     child = await start(bank, "--duration", "1h", "--warm-up", "0s", "--json")
-    while sum((await balances(bank, PAYEE)).values()) == 60 * 1000:
-        # Another process's, which has no event for us.
+    # What another process does has no event for us.
+    while sum((await balances(bank, PAYEE)).values()) == 60 * 1000:  # noqa: ASYNC110 - as above.
         await asyncio.sleep(0.02)
     child.send_signal(signal.SIGINT)
     ran = await end(child)
@@ -264,7 +264,7 @@ async def test_accounts_that_are_not_there_end_it_with_the_way_out(bank: Bank) -
         ("--rate and --concurrency", ("--rate", "5", "--concurrency", "4")),
         ("--rate", ("--rate", "0")),
         ("--rate", ("--rate=-1",)),
-        ("--rate: ", ("--rate", "nan")),
+        ("--rate", ("--rate", "nan")),
         ("--concurrency", ("--concurrency", "0")),
         ("--in-flight-max: goes with --rate", ("--in-flight-max", "5")),
         ("--duration: ", ("--duration", "0s")),
