@@ -15,7 +15,7 @@ PROTOS := $(wildcard proto/pincex/tx/v1/*.proto)
 BASELINE := proto/baseline.binpb
 STARTED = $$(date +%s)
 
-.PHONY: help setup run test check bench simulate proto baseline clean generate crash mutants bench-recovery
+.PHONY: help setup run test check bench simulate proto baseline clean generate crash mutants bench-recovery bench-filled bench-guard soak
 .DEFAULT_GOAL := help
 
 help:
@@ -26,7 +26,9 @@ help:
 	@echo "make simulate   SEEDS=$(SEEDS) seeds of the simulator"
 	@echo "make crash      RUNS=$(RUNS) kills of real processes at every named point"
 	@echo "make mutants    each rule broken on purpose, and what notices"
-	@echo "make bench      the product against the machine's limits; make bench-recovery: after a kill"
+	@echo "make bench      the product against the machine's limits: a quarter of an hour; one part of it alone:"
+	@echo "                bench-recovery: after a kill; bench-filled: a log with 10 million finished transactions;"
+	@echo "                bench-guard: fails where the product has fallen behind; soak: ten minutes, memory over time"
 	@echo "make proto      the code generated from proto/"
 	@echo "make clean      remove the environment, the development data and every cache"
 
@@ -80,11 +82,20 @@ crash: .venv/.ready
 mutants: .venv/.ready
 	@$(BIN)/python -m tests.mutants
 
-bench-recovery: .venv/.ready
-	@$(BIN)/python -m tests.benchmarks.recovery
-
 bench: .venv/.ready
 	@$(BIN)/python -m tests.benchmarks
+
+bench-recovery: .venv/.ready
+	@$(BIN)/python -m tests.benchmarks --parts recovery --rounds 3 --output build/recovery.json
+
+bench-filled: .venv/.ready
+	@$(BIN)/python -m tests.benchmarks --parts filled --output build/filled.json
+
+bench-guard: .venv/.ready
+	@$(BIN)/python -m tests.benchmarks --guard --output build/guard.json
+
+soak: .venv/.ready
+	@$(BIN)/python -m tests.benchmarks --parts soak --output build/soak.json
 
 proto: .venv/.ready
 	@$(MAKE) --silent generate INTO=proto

@@ -28,7 +28,7 @@ TABLE_WIDTH: Final = 160
 def read_plan(arguments: Sequence[str] | None = None) -> Plan:
     """The plan of a command line."""
     given = _parser().parse_args(arguments)
-    accounts, rounds, seconds = (5_000, 1, 1.0) if given.quick else (100_000, 5, 3.0)
+    accounts, rounds, seconds = (5_000, 1, 1.0) if given.quick else (100_000, None, 3.0)
     parts: tuple[str, ...] = given.parts
     if given.guard:
         parts, accounts = (guard.PART,), 20_000
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--guard", action="store_true", help="two minutes: fail where the product has fallen behind")
     parser.add_argument("--quick", action="store_true", help="one short round on few accounts: does everything work?")
     parser.add_argument("--accounts", type=int, help="in each database (100,000)")
-    parser.add_argument("--rounds", type=int, help="at most, for each part (5)")
+    parser.add_argument("--rounds", type=int, help="of every part (each part's own: 1 to 5)")
     parser.add_argument("--seconds", type=float, help="for each measurement (3)")
     parser.add_argument("--soak-seconds", type=float, default=600.0, help="of the part soak (600)")
     parser.add_argument("--finished", type=int, default=10_000_000, help="in the log of the part filled (10,000,000)")

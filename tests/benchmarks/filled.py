@@ -16,6 +16,7 @@ from tests.benchmarks.targets import EMPTY_LOG, FILLED, FILLED_LOG
 from tests.benchmarks.transfers import wanted
 
 IN_FLIGHT: Final = (1, 64, 512)
+ROUNDS: Final = 5
 FILLED_AT_ONCE: Final = 500_000
 LOG_ID: Final = "00000000000000dd"
 _INDEXES: Final = (
@@ -30,7 +31,7 @@ async def measure_filled(run: Run) -> None:
     run.console.print(f"filling a log with {run.plan.finished:,} finished transactions: this takes minutes")
     await fill(log, run.plan.finished)
     async with checked_product(run) as empty, checked_product(run, log=log) as filled:
-        for _ in run.rounds():
+        for _ in run.rounds(ROUNDS):
             for in_flight in IN_FLIGHT:
                 run.record(await empty.measure(EMPTY_LOG, wanted(run, in_flight)))
                 figure = await filled.measure(FILLED_LOG, wanted(run, in_flight))

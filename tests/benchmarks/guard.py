@@ -33,20 +33,28 @@ async def measure_guard(run: Run) -> None:
             for in_flight in LOWEST:
                 run.record(await ledger.measure(run.plan.seconds, in_flight))
                 run.record(await running.measure(APPLIED, wanted(run, in_flight)))
-    run.fail(fallen(run.summaries()[PART]))
+    summaries = run.summaries()[PART]
+    for in_flight, reached in ratios(summaries).items():
+        run.console.print(f"{in_flight} in flight: {reached:.2f} of the own ledger; {LOWEST[in_flight]} is the least")
+    run.fail(fallen(summaries))
+
+
+def ratios(summaries: Sequence[Summary]) -> dict[int, float]:
+    """The product's rate over that of the limit, by transactions in flight, where both were measured."""
+    rates = {(summary.subject, summary.in_flight): summary.per_second for summary in summaries}
+    return {
+        in_flight: rates[APPLIED, in_flight] / limit
+        for (subject, in_flight), limit in rates.items()
+        if subject == OWN_LEDGER and limit and (APPLIED, in_flight) in rates
+    }
 
 
 def fallen(summaries: Sequence[Summary], lowest: Mapping[int, float] = LOWEST) -> list[str]:
     """Where the product has fallen below its bound, or was not measured, a sentence each; none is well."""
-    rates = {(summary.subject, summary.in_flight): summary.per_second for summary in summaries}
-    found: list[str] = []
-    for in_flight, bound in lowest.items():
-        limit, product = rates.get((OWN_LEDGER, in_flight)), rates.get((APPLIED, in_flight))
-        if not limit or product is None:
-            found.append(f"{in_flight} in flight was not measured")
-        elif product / limit < bound:
-            found.append(
-                f"{in_flight} in flight: {product:,.0f}/s is {product / limit:.2f} of the own ledger's "
-                f"{limit:,.0f}/s, less than the {bound:.2f} that is the least"
-            )
-    return found
+    reached = ratios(summaries)
+    missing = [f"{in_flight} in flight was not measured" for in_flight in lowest if in_flight not in reached]
+    return missing + [
+        f"{in_flight} in flight: {reached[in_flight]:.2f} of the own ledger, and {least:.2f} is the least"
+        for in_flight, least in lowest.items()
+        if reached.get(in_flight, least) < least
+    ]

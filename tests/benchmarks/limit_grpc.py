@@ -28,13 +28,14 @@ FRAMES_OF: Final = (1, 16, 128, 512)
 # Frames under way: enough that neither side waits for the other.
 FRAMES_IN_FLIGHT: Final = 4
 READY_S: Final = 30.0
+ROUNDS: Final = 2
 _PARAMETERS: Final = '{"user_id":"12345","currency":"USD","amount":"1"}'
 
 
 async def measure_l4(run: Run) -> None:
     """Unary calls, and one stream with frames of several sizes."""
     async with _echo(run) as (stub, pid):
-        for _ in run.rounds(3):
+        for _ in run.rounds(ROUNDS):
             run.record(await _unary(stub, pid, run.plan.seconds))
             for items in FRAMES_OF:
                 run.record(await _stream(stub, pid, run.plan.seconds, items))

@@ -67,8 +67,9 @@ class Product:
         # What a late generator saw are not the system's latencies.
         is_true = not isinstance(report, OpenReport) or report.trustworthy
         p50_ms, p99_ms = (report.p50_ms, report.p99_ms) if is_true else (0.0, 0.0)
+        in_flight = wanted.in_flight if wanted.per_second is None else 0
         rate = report.per_second
-        figure = Figure(subject, wanted.in_flight, rate, p50_ms, p99_ms, count=ended, values=_values(report))
+        figure = Figure(subject, in_flight, rate, p50_ms, p99_ms, count=ended, values=_values(report))
         return figure.with_cpu({**used_s, "load": report.cpu_us * ended / 1_000_000})
 
     def _judge(self, what: str, wanted: Load, report: Report) -> None:
@@ -90,7 +91,7 @@ def _values(report: Report) -> dict[str, float]:
     return {
         "offered /s": report.offered_per_second,
         "lag p99 ms": report.lag_p99_ms,
-        "not offered": float(report.not_offered),
+        **({"not offered": float(report.not_offered)} if report.not_offered else {}),
     }
 
 

@@ -14,13 +14,15 @@ import psycopg
 from rich.table import Table
 
 from tests.benchmarks.figures import Summary
-from tests.benchmarks.run import Run
+from tests.benchmarks.run import Run, number
 from tests.benchmarks.targets import L3, OWN_LEDGER, Judgement, judge
 
 # What a product is measured against, by the column's heading.
 LIMITS: Final = {"of L3": L3, "of own": OWN_LEDGER}
 # The columns of CPU. Whatever is none of the others is a participant.
 PROCESSES: Final = ("driver", "load", "coordinator", "participants", "postgresql")
+# More values than this stand in a table of their own.
+COLUMNS_MAX: Final = 5
 _STYLES: Final = {"met": "green", "missed": "red", "not measured": "dim"}
 _SETTINGS: Final = (
     *("server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "shared_buffers"),
@@ -65,7 +67,12 @@ def show(run: Run, environment: Mapping[str, str]) -> None:
     run.console.print(", ".join(f"{name} {value}" for name, value in environment.items()), highlight=False)
     for part, summaries in run.summaries().items():
         run.console.print(_table(part, summaries))
-    run.console.print(_targets(judge(run.summaries())))
+        for summary in summaries:
+            if len(summary.values) > COLUMNS_MAX:
+                run.console.print(_values(summary))
+    judgements = judge(run.summaries())
+    if any(judgement.reached is not None for judgement in judgements):
+        run.console.print(_targets(judgements))
 
 
 def _table(part: str, summaries: Sequence[Summary]) -> Table:
@@ -73,9 +80,7 @@ def _table(part: str, summaries: Sequence[Summary]) -> Table:
     columns = [c for c in PROCESSES if any(c in by_column(summary.cpu_us) for summary in summaries)]
     limits = [of for of, limit in LIMITS.items() if any(summary.subject == limit for summary in summaries)]
     values = list(dict.fromkeys(name for summary in summaries for name in summary.values))
-    if len(values) > len(PROCESSES):
-        # As many as a soak has are told line by line.
-        values = []
+    values = values if len(values) <= COLUMNS_MAX else []
     for column in ("what", "in flight", "per second", "range", *limits, "p50 ms", "p99 ms", *values, *columns):
         table.add_column(column, justify="left" if column == "what" else "right", no_wrap=True)
     for summary in summaries:
@@ -89,9 +94,18 @@ def _table(part: str, summaries: Sequence[Summary]) -> Table:
             *("" if of_limit is None else f"{of_limit:.0%}" for of_limit in ratios),
             f"{summary.p50_ms:.1f}" if summary.p50_ms else "",
             f"{summary.p99_ms:.1f}" if summary.p99_ms else "",
-            *(f"{summary.values[name]:,.2f}" if name in summary.values else "" for name in values),
+            *(number(summary.values[name]) if name in summary.values else "" for name in values),
             *(f"{cpu_us[column]:,.0f}" if column in cpu_us else "" for column in columns),
         )
+    return table
+
+
+def _values(summary: Summary) -> Table:
+    """Values that are too many for columns, one under the other."""
+    table = Table("value", title=summary.subject)
+    table.add_column("median", justify="right")
+    for name, value in summary.values.items():
+        table.add_row(name, number(value))
     return table
 
 

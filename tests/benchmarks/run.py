@@ -17,11 +17,14 @@ from tests.benchmarks.figures import Figure, Summary, summarize
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured. ``finished`` is how many finished transactions a filled log has."""
+    """How much is measured.
+
+    ``rounds``: of every part; None for each part's own. ``finished``: how many finished transactions a filled log has.
+    """
 
     parts: tuple[str, ...]
     accounts: int
-    rounds: int
+    rounds: int | None
     seconds: float
     soak_s: float
     finished: int
@@ -43,12 +46,15 @@ class Run:
     failures: list[str] = field(default_factory=list[str])
     series: dict[str, list[list[int]]] = field(default_factory=dict[str, list[list[int]]])
     _numbers: Callable[[], int] = field(default_factory=lambda: count(1).__next__)
+    _databases: list[str] = field(default_factory=list[str])
     _part: str = ""
     _advance: Callable[[str], None] = field(default=lambda _: None)
 
     def database(self, name: str) -> str:
-        """A fresh database; its DSN."""
-        return self.server.create_database(f"{name}_{self._numbers()}")
+        """A fresh database, for the part under way; its DSN."""
+        made = f"{name}_{self._numbers()}"
+        self._databases.append(made)
+        return self.server.create_database(made)
 
     def place(self) -> Path:
         """A fresh folder, for one system's files."""
@@ -56,9 +62,9 @@ class Run:
         folder.mkdir()
         return folder
 
-    def rounds(self, most: int = 5) -> range:
-        """The numbers of a part's rounds: the plan's, but at most so many."""
-        return range(1, min(self.plan.rounds, most) + 1)
+    def rounds(self, own: int) -> range:
+        """A part's rounds: as many as the plan wants of every part, else so many."""
+        return range(self.plan.rounds or own)
 
     def record(self, figure: Figure) -> None:
         """Keep a figure of the part under way, and show it."""
@@ -84,6 +90,9 @@ class Run:
             task = progress.add_task(f"{name}: getting ready", total=len(self.plan.parts), completed=done)
             self._advance = lambda what: progress.update(task, description=f"{name}: after {what}")
             yield
+        # Or the server would go on cleaning up in them while other parts are measured.
+        while self._databases:
+            self.server.drop_database(self._databases.pop())
 
 
 @contextmanager
@@ -108,4 +117,9 @@ def told(figure: Figure) -> str:
         words.append(f"p50 {figure.p50_ms:.1f} ms")
     if figure.p99_ms:
         words.append(f"p99 {figure.p99_ms:.1f} ms")
-    return ", ".join(words + [f"{name} {value:,.2f}" for name, value in figure.values.items()])
+    return ", ".join(words + [f"{name} {number(value)}" for name, value in figure.values.items()])
+
+
+def number(value: float) -> str:
+    """A value as people read it."""
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:,.2f}"

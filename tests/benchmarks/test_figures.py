@@ -134,7 +134,7 @@ def test_the_guard_wants_a_ratio_and_not_a_rate() -> None:
         figures = [Figure(OWN_LEDGER, 64, 100 * speed), Figure(APPLIED, 64, 30 * speed)]
         assert fallen(summarize(figures), {64: 0.25}) == []
         (sentence,) = fallen(summarize(figures), {64: 0.35})
-        assert "0.30 of the own ledger's" in sentence
+        assert "0.30 of the own ledger" in sentence
 
 
 def test_the_guard_fails_on_what_was_not_measured() -> None:

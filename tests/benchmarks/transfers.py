@@ -19,8 +19,7 @@ from tests.benchmarks.targets import APPLIED, DECIDED, UNARY
 
 IN_FLIGHT: Final = (1, 16, 64, 256, 512, 1_024)
 UNARY_CLIENTS: Final = 64
-# L1, L3 and the own ledger at each shape, both waits, unary calls.
-FIGURES_PER_ROUND: Final = 1 + 2 * len(SHAPES) + 2 * len(IN_FLIGHT) + 1
+ROUNDS: Final = 5
 
 
 def wanted(run: Run, in_flight: int, *, decided: bool = False, unary: bool = False) -> Load:
@@ -58,7 +57,7 @@ async def measure_transfers(run: Run) -> None:
     async with AsyncExitStack() as stack:
         ledger = await own_ledger(run, banks, stack)
         running = await stack.enter_async_context(checked_product(run))
-        for _ in run.rounds():
+        for _ in run.rounds(ROUNDS):
             run.record(await measure_l1(banks, run.plan.seconds, run.folder))
             for in_flight in IN_FLIGHT:
                 await _turn(run, banks, ledger, running, in_flight)

@@ -14,7 +14,9 @@ from tests.benchmarks.run import Run
 from tests.benchmarks.targets import SPREAD, XA
 from tests.benchmarks.transfers import make_limits
 
-ROUNDS: Final = 3
+ROUNDS: Final = 2
+# Of those that are compared with each other.
+COMPARED_ROUNDS: Final = 3
 EMPTY_IN_FLIGHT: Final = (1, 64)
 SMALLBANK_IN_FLIGHT: Final = (64, 512)
 HOT_CUSTOMERS: Final = 100
@@ -28,7 +30,7 @@ async def measure_xa(run: Run) -> None:
     """L2, and the product over two banks on XA, each at several concurrencies."""
     banks = make_limits(run)
     async with checked_product(run, ("xa-payer", "xa-payee"), kind=Kind.XA) as running:
-        for _ in run.rounds(ROUNDS):
+        for _ in run.rounds(COMPARED_ROUNDS):
             for clients in L2_CLIENTS:
                 run.record(await measure_l2(banks, run.plan.seconds, clients))
             for in_flight in XA_IN_FLIGHT:
@@ -72,7 +74,7 @@ async def measure_participants(run: Run) -> None:
     accounts = min(run.plan.accounts, 20_000)
     names = [f"p{number}" for number in range(1, max(PARTICIPANTS) + 1)]
     async with checked_product(run, names, users=_users(accounts, names)) as running:
-        for _ in run.rounds(ROUNDS):
+        for _ in run.rounds(COMPARED_ROUNDS):
             for several in PARTICIPANTS:
                 load = Load(tuple(names[:several]), accounts, SPREAD_IN_FLIGHT, run.plan.seconds)
                 run.record(await running.measure(SPREAD.format(several), load))
