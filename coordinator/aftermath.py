@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from coordinator.engine import Engine
 from coordinator.errors import TransactionError, UnavailableError, UnknownTransactionError, WrongPhaseError
 from coordinator.inquiries import Inquiries
@@ -31,7 +29,7 @@ class Aftermath:
             # It is held here after all: taken over in between.
             raise _undecided(xid)
         is_unbound = view.outcome.decision is Decision.ROLLBACK and not view.request_id
-        return Ended(replace(view.outcome, retry=True) if is_unbound else view.outcome, 0.0)
+        return Ended(view.outcome._replace(retry=True) if is_unbound else view.outcome, 0.0)
 
     async def too_late(self, xid: Xid) -> TransactionError:
         """The error for a call that needs it ACTIVE, which it can never be again. It tells no outcome (R19)."""

@@ -18,8 +18,10 @@ class Alarms:
     """At most one alarm for each xid. Setting it again replaces it; replaced entries are swept out.
 
     ``ring`` gets each xid whose time has come, in order of time, while ``run`` runs; what it raises ends
-    ``run``. Entries that were replaced or dropped stay in the heap until they come up or until they
-    outnumber the live ones, so memory is bounded by the number of live alarms.
+    ``run``. An alarm that is put off keeps its entry in the heap, and goes on from there when that comes up: so
+    one that is put off several times before it is dropped, as nearly all are, costs the heap once. Entries that
+    were replaced or dropped stay until they come up or until they outnumber the live ones, so memory is bounded
+    by the number of live alarms.
     """
 
     __slots__ = ("_at_s", "_clock", "_earlier", "_heap", "_next_s", "_ring")
@@ -38,9 +40,10 @@ class Alarms:
 
     def set(self, xid: Xid, at_s: float) -> None:
         """Wake this transaction at this time, on the monotonic clock, and at no other."""
-        if self._at_s.get(xid) == at_s:
-            return
+        before_s = self._at_s.get(xid)
         self._at_s[xid] = at_s
+        if before_s is not None and before_s <= at_s:
+            return
         heapq.heappush(self._heap, (at_s, xid))
         if at_s < self._next_s:
             self._earlier.set()
@@ -74,6 +77,9 @@ class Alarms:
         now_s = self._clock.monotonic_s()
         while self._heap and self._heap[0][0] <= now_s:
             at_s, xid = heapq.heappop(self._heap)
-            if self._at_s.get(xid) == at_s:
+            set_s = self._at_s.get(xid, 0.0)
+            if set_s > at_s:
+                heapq.heappush(self._heap, (set_s, xid))
+            elif set_s == at_s:
                 del self._at_s[xid]
                 self._ring(xid)

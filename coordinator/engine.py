@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -106,12 +105,12 @@ class Engine:
         if request is not None and (twin := self._intents.twin(request, call.digest)) is not None:
             return twin.waiter()
         running = self._open(call.timeout_s, request, call.digest)
-        now_s = running.began_s
         for participant, operations in shares.items():
             running.add_operations(participant, operations)
-            running.transaction.step(events.Enlist(participant, len(operations)), now_s)
+            # It is born with its branches, rather than told of each: nothing can be wrong with them.
+            running.transaction.branches.enlist(participant, len(operations), 0)
         future = running.waiter()
-        self._take(running, events.CommitAsked(call.wait_applied), now_s)
+        self._take(running, events.CommitAsked(call.wait_applied), running.began_s)
         return future
 
     def begin(self, timeout_s: float, tenant: str, request_id: str, call_id: str = "") -> Xid:
@@ -205,13 +204,13 @@ class Engine:
 
     def recorded(self, answers: Sequence[tuple[DecisionRecord, events.Recorded]]) -> None:
         """The log holds these decisions durably."""
-        now_s = self._clock.monotonic_s()
+        now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
         for record, recorded in answers:
             running = self._running.get(record.xid)
             if running is None:
                 self._life.finished(recorded.incarnation, recorded.sequence)
                 continue
-            running.tell(self._clock.unix_ms(), "recorded", "", record.decision.name)
+            running.tell(unix_ms, "recorded", "", record.decision)
             self._take(running, recorded, now_s)
 
     def looked_up(self, answers: Sequence[tuple[RequestId, StoredDecision | None]]) -> None:
@@ -229,7 +228,7 @@ class Engine:
         for xid, vote in votes:
             running = self._running.get(xid)
             if running is not None:
-                running.tell(unix_ms, "voted", participant, f"{vote.kind.name} {vote.reason}".rstrip())
+                running.tell(unix_ms, "voted", participant, vote)
                 self._take(running, events.Voted(participant, vote), now_s)
 
     def acknowledged(self, participant: str, verb: Decision, acks: Sequence[tuple[Xid, Ack]]) -> None:
@@ -238,7 +237,7 @@ class Engine:
         for xid, ack in acks:
             running = self._running.get(xid)
             if running is not None and running.transaction.decision is verb:
-                running.tell(unix_ms, "acknowledged", participant, ack.kind.name)
+                running.tell(unix_ms, "acknowledged", participant, ack.kind)
                 self._take(running, events.Acknowledged(participant, ack), now_s)
                 tx = running.transaction
                 if verb is Decision.COMMIT and tx.branches.has_acknowledged(participant):
@@ -375,7 +374,7 @@ class Engine:
     def _known(self, reply: Outcome) -> Outcome:
         """A stored answer, with what is known here of the branches of the transaction that bound it."""
         original = self.find(reply.xid) if reply.replayed else None
-        return reply if original is None else replace(reply, branches=original.transaction.branches.outcomes())
+        return reply if original is None else reply._replace(branches=original.transaction.branches.outcomes())
 
     def _finish(self, running: Running, now_s: float) -> None:
         tx = running.transaction

@@ -7,7 +7,6 @@ judged by R7.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from typing import Final
 
 from coordinator.engine import PRESUMED, Engine
@@ -194,15 +193,14 @@ def _view_of(
     # A row of ROLLBACK names nobody.
     others = [BranchOutcome(name, None, done=True) for name in ends if name not in voters]
     branches = tuple(
-        replace(
-            branch,
+        branch._replace(
             done=branch.done or is_finished or branch.participant in ends,
             heuristic=ends.get(branch.participant),
         )
         for branch in (*told.branches, *others)
     )
     heuristic = heuristics.merge(told.decision, [branch.heuristic for branch in branches])
-    outcome = replace(told, branches=branches, heuristic=heuristic)
+    outcome = told._replace(branches=branches, heuristic=heuristic)
     record = stored.record
     return TransactionView(
         record.xid,

@@ -13,10 +13,13 @@ from coordinator.protocol.transaction import Transaction
 from coordinator.requests import Ended, StoryEvent, TransactionView
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Operation, Prepare
-from participant_sdk.xa import Decision
+from participant_sdk.xa import AckKind, Decision, Vote
 
 HISTORY_MAX: Final = 10_000
 STORY_MAX: Final = 200
+
+Detail = str | Vote | AckKind | Decision
+_Told = tuple[int, str, str, Detail]
 
 
 class Finished(NamedTuple):
@@ -70,10 +73,10 @@ class Running:
         self.operation_count = 0
         self.waiters: list[asyncio.Future[Ended]] = []
         self.ended: Ended | BaseException | None = None
-        self.story: list[tuple[int, str, str, str]] = [(began_unix_ms, "began", "", "")]
+        self.story: list[_Told] = [(began_unix_ms, "began", "", "")]
 
-    def tell(self, unix_ms: int, event: str, participant: str = "", detail: str = "") -> None:
-        """Add to the story, up to STORY_MAX events."""
+    def tell(self, unix_ms: int, event: str, participant: str = "", detail: Detail = "") -> None:
+        """Add to the story, up to STORY_MAX events. What is told is put into words when somebody reads it."""
         if len(self.story) < STORY_MAX:
             self.story.append((unix_ms, event, participant, detail))
 
@@ -150,7 +153,7 @@ class Running:
 
     def finished(self, now_s: float) -> Finished:
         """The account for telemetry. The transaction must have an outcome."""
-        outcome = self.transaction.outcome()
+        outcome = self._last_outcome()
         if outcome is None:
             raise AssertionError("a transaction finishes with an outcome")
         prepared_s = self.prepared_s or self.decided_s
@@ -164,6 +167,13 @@ class Running:
             max(0.0, now_s - self.decided_s),
             self.transaction.resends.attempts,
         )
+
+    def _last_outcome(self) -> Outcome | None:
+        """The outcome, which need not be drawn up again where its client was told of the very end."""
+        told = self.ended.outcome if isinstance(self.ended, Ended) else None
+        if told is not None and told.xid == self.transaction.xid and told.phase in FINISHED and not told.replayed:
+            return told
+        return self.transaction.outcome()
 
     def view(self) -> TransactionView:
         """Everything known of it, for people."""
@@ -180,7 +190,7 @@ class Running:
             tx.incarnation,
             tx.sequence,
             _waiting_for(tx),
-            tuple(StoryEvent(*event) for event in self.story),
+            tuple([StoryEvent(ms, event, name, _words(detail)) for ms, event, name, detail in self.story]),
         )
 
 
@@ -205,6 +215,16 @@ class History:
     def newest_first(self) -> list[Running]:
         """All that are kept."""
         return list(reversed(self._finished.values()))
+
+
+def _words(detail: Detail) -> str:
+    match detail:
+        case str():
+            return detail
+        case Vote():
+            return f"{detail.kind.name} {detail.reason}".rstrip()
+        case _:
+            return detail.name
 
 
 def _resolve(future: asyncio.Future[Ended], ended: Ended | BaseException) -> None:

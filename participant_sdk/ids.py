@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 XID_SIZE_BYTES: Final = 16
 INCARNATION_MAX: Final = 2**32 - 1
@@ -133,9 +133,8 @@ class BranchId:
         return cls(parts[1], Xid.parse(parts[2]), check_participant(parts[3]))
 
 
-@dataclass(frozen=True, slots=True)
-class RequestId:
-    """A client's name of its intent, unique within its tenant."""
+class RequestId(NamedTuple):
+    """A client's name of its intent, unique within its tenant. A named tuple, because it is looked up so often."""
 
     tenant: str
     name: str

@@ -76,12 +76,12 @@ class Branches(dict[str, BranchState]):
     @property
     def all_voted(self) -> bool:
         """Every branch has voted."""
-        return all(branch.vote is not None for branch in self.values())
+        return None not in [branch.vote for branch in self.values()]
 
     @property
     def all_done(self) -> bool:
         """Nobody is owed anything."""
-        return all(branch.done for branch in self.values())
+        return False not in [branch.done for branch in self.values()]
 
     @property
     def all_awaited_done(self) -> bool:
@@ -90,7 +90,7 @@ class Branches(dict[str, BranchState]):
         A participant that cannot be reached, or whose silence was taken for "no", is owed its Rollback
         for as long as it takes; the client is told without it.
         """
-        return all(b.done or (b.vote is not None and not b.vote.is_yes) for b in self.values())
+        return False not in [b.done or (b.vote is not None and not b.vote.is_yes) for b in self.values()]
 
     def take_silence_for_no(self) -> None:
         """Count every vote that has not come as a transient "no" (R2)."""

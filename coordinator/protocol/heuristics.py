@@ -40,7 +40,7 @@ def of_ack(kind: AckKind, decision: Decision) -> Heuristic | None:
 def merge(decision: Decision, ends: Iterable[Heuristic | None]) -> Heuristic | None:
     """Add up the branches' ends; None stands for an ordinary end, as decided. None when all are ordinary."""
     ends = list(ends)
-    if all(end is None for end in ends):
+    if ends.count(None) == len(ends):
         return None
     ordinary = Heuristic.COMMIT if decision is Decision.COMMIT else Heuristic.ROLLBACK
     seen = {ordinary if end is None else end for end in ends}

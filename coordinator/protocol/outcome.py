@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple, Protocol
 
 from coordinator.protocol.phases import Phase
 from participant_sdk.ids import Xid
 from participant_sdk.xa import Decision, Heuristic, Vote, VoteKind
 
 
-@dataclass(frozen=True, slots=True)
-class BranchOutcome:
+class Voter(Protocol):
+    """Who voted what, None where no vote came."""
+
+    @property
+    def participant(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def vote(self) -> Vote | None:
+        """What it voted."""
+        ...
+
+
+class BranchOutcome(NamedTuple):
     """One branch of an outcome. ``vote`` is None where none came."""
 
     participant: str
@@ -21,9 +34,8 @@ class BranchOutcome:
     heuristic: Heuristic | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a transaction ended.
+class Outcome(NamedTuple):
+    """How a transaction ended. A named tuple, as its branches are, because they are made for every transaction.
 
     ``retry`` marks a rollback that binds nothing: the same request may be sent again.
     ``replayed`` marks an answer stored by an earlier transaction with the same request_id,
@@ -51,9 +63,12 @@ class Outcome:
         return tuple(branch.participant for branch in self.branches if not branch.done)
 
 
-def encode_votes(branches: tuple[BranchOutcome, ...]) -> str:
+def encode_votes(branches: Collection[Voter]) -> str:
     """Write the votes as the log's ``results``: JSON, deterministic, empty when all are a bare yes."""
-    if all(b.vote is not None and b.vote.is_yes and not b.vote.results for b in branches):
+    for branch in branches:
+        if branch.vote is None or branch.vote.results or not branch.vote.is_yes:
+            break
+    else:
         return ""
     votes = [
         {"participant": b.participant}

@@ -207,7 +207,7 @@ class Transaction:
             self.branches.prepared,
             self.request,
             self.digest,
-            results=encode_votes(self.branches.outcomes()),
+            results=encode_votes(self.branches.values()),
         )
         return Step(record=record)
 
@@ -272,7 +272,7 @@ class Transaction:
             request=self.request,
             digest=self.digest,
             reason=self.reason,
-            results=encode_votes(self.branches.outcomes()),
+            results=encode_votes(self.branches.values()),
         )
 
     def _bound(self, event: events.Recorded, now_s: float) -> Step:

@@ -63,13 +63,39 @@ async def test_an_alarm_set_while_it_sleeps_for_a_later_one_rings_first() -> Non
     assert rung == [early]
 
 
+async def test_an_alarm_that_was_put_off_rings_at_its_last_time_and_once() -> None:
+    rung, enough, ring = collect(3)
+    alarms = Alarms(CLOCK, ring)
+    often, once, last = (XIDS.next(0) for _ in range(3))
+    now_s = CLOCK.monotonic_s()
+    for at_s in (0.0, 0.01, 0.03, 0.02):
+        alarms.set(often, now_s + at_s)
+    alarms.set(once, now_s + 0.015)
+    alarms.set(last, now_s + 0.04)
+    with ringing(alarms):
+        await enough.wait()
+    assert rung == [once, often, last]
+
+
+async def test_alarms_put_off_to_a_time_that_has_come_too_ring_at_once() -> None:
+    rung, enough, ring = collect(1)
+    alarms = Alarms(CLOCK, ring)
+    xid = XIDS.next(0)
+    now_s = CLOCK.monotonic_s()
+    alarms.set(xid, now_s - 2.0)
+    alarms.set(xid, now_s - 1.0)
+    with ringing(alarms):
+        await enough.wait()
+    assert rung == [xid]
+
+
 async def test_what_was_dropped_or_replaced_does_not_ring_and_is_not_kept() -> None:
     rung, enough, ring = collect(1)
     alarms = Alarms(CLOCK, ring)
     kept, dropped = XIDS.next(0), XIDS.next(0)
     now_s = CLOCK.monotonic_s()
     for later in range(2 * DEAD_ENTRIES_FREE):
-        alarms.set(dropped, now_s + 0.001 * later)
+        alarms.set(dropped, now_s + 60 - 0.001 * later)
     alarms.set(kept, now_s)
     alarms.drop(dropped)
     assert len(alarms) == 1
