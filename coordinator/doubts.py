@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+from urllib.parse import parse_qsl, urlencode
 
 from coordinator import advice
 from coordinator.admission import unknown_service
@@ -15,12 +16,14 @@ from coordinator.incarnation import IncarnationLife
 from coordinator.inquiries import Inquiries
 from coordinator.log.decision_log import DecisionLog, LogUnavailableError
 from participant_sdk.branch import BranchPhase
-from participant_sdk.ids import InvalidIdentifierError, Xid, check_participant
+from participant_sdk.ids import Xid, check_participant
 from participant_sdk.participant import Branch, RecoverQuery
 from participant_sdk.resource_calls import CallFailedError, ResourceCalls
 from participant_sdk.xa import DecisionState
 
 PAGE_MAX: Final = 1_000
+# So many pages of one participant are read to find a branch of it that comes later in the list.
+READ_AT_ONCE_MAX: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +51,31 @@ class _Place(NamedTuple):
     xid: Xid
     participant: str
 
-    def after_at(self, participant: str) -> Xid | None:
-        """The xid above which this participant's branches come later in the list."""
-        return self.xid if participant <= self.participant else self.before()
-
     def before(self) -> Xid | None:
         """The xid above which this one's branches come, all of them; None for no such."""
         before = int.from_bytes(self.xid, "big") - 1
         return None if before < 0 else Xid(before.to_bytes(len(self.xid), "big"))
+
+
+class _Listed(NamedTuple):
+    """What one participant lists later than a place: branches, by xid, of its page of ``token``.
+
+    Where the list goes on, with ``next_token``, there is one branch at least.
+    """
+
+    participant: str
+    branches: Sequence[Branch]
+    token: str
+    next_token: str
+
+    @property
+    def end(self) -> _Place | None:
+        """Up to where all is known; None where the list does not go on."""
+        return _Place(self.branches[-1].xid, self.participant) if self.next_token else None
+
+    def token_after(self, shown: _Place) -> str:
+        """The page to read next, when all up to this place has been shown."""
+        return self.next_token if self.end is not None and self.end <= shown else self.token
 
 
 class Doubts:
@@ -84,31 +104,42 @@ class Doubts:
             raise InvalidRequestError(f"from 1 to {PAGE_MAX}, not {limit}", field="page_size")
         if participant and participant not in self._calls:
             raise unknown_service(participant, self._calls, field="participant")
-        place = _read_token(token)
+        place, tokens = _read_token(token)
         names = [participant] if participant else sorted(self._calls)
         async with asyncio.TaskGroup() as tasks:
-            asking = [tasks.create_task(self._list(name, place, limit)) for name in names]
+            asking = [tasks.create_task(self._list(name, place, tokens.get(name, ""), limit)) for name in names]
         lists = dict(zip(names, (task.result() for task in asking), strict=True))
         kept = await self._kept(participant, place, limit)
         branches = {_Place(branch.xid, record): branch for record, branch in kept}
-        branches |= {_Place(branch.xid, name): branch for name, listed in lists.items() for branch in listed or ()}
+        reached = [listed for listed in lists.values() if listed is not None]
+        branches |= {_Place(each.xid, listed.participant): each for listed in reached for each in listed.branches}
         found = sorted(branches)
-        is_last = len(found) <= limit and all(len(listed or ()) < limit for listed in (*lists.values(), kept))
+        # Where a list goes on, more may come right behind its last: that is for the next page.
+        ends = [listed.end for listed in reached if listed.end is not None]
+        ends += [_Place(branch.xid, record) for record, branch in kept[limit - 1 :]]
+        shown = [each for each in found if all(each <= end for end in ends)][:limit]
+        tokens |= {listed.participant: listed.token_after(shown[-1]) for listed in reached if shown}
         return InDoubtPage(
-            await self._judge([(each.participant, branches[each]) for each in found[:limit]]),
-            "" if is_last else _write_token(found[limit - 1]),
+            await self._judge([(each.participant, branches[each]) for each in shown]),
+            _write_token(shown[-1], tokens) if ends or len(shown) < len(found) else "",
             tuple(name for name, listed in lists.items() if listed is None),
         )
 
-    async def _list(self, name: str, place: _Place | None, limit: int) -> Sequence[Branch] | None:
+    async def _list(self, name: str, place: _Place | None, token: str, limit: int) -> _Listed | None:
+        """The participant's page of a token, as far as it comes later; None where it cannot be had."""
         log_id = self._engine.incarnation.log_id
-        after = place.after_at(name) if place is not None else None
-        try:
-            page = await self._calls[name].recover(RecoverQuery(log_id, after=after, limit=limit))
-        except CallFailedError:
-            return None
-        # What belongs to another log is another's to show (R18).
-        return [branch for branch in page if branch.log_id == log_id]
+        for _ in range(READ_AT_ONCE_MAX):
+            try:
+                page, next_token = await self._calls[name].recover(RecoverQuery(log_id, limit=limit), token)
+            except CallFailedError:
+                return None
+            # What belongs to another log is another's to show (R18).
+            ours = [branch for branch in page if branch.log_id == log_id]
+            later = [branch for branch in ours if place is None or _Place(branch.xid, name) > place]
+            if later or not next_token:
+                return _Listed(name, later, token, next_token)
+            token = next_token
+        return None
 
     async def _kept(self, participant: str, place: _Place | None, limit: int) -> list[tuple[str, Branch]]:
         """Ends by hand that the log keeps and nobody has forgotten: a participant may know nothing of its own (R11)."""
@@ -158,17 +189,20 @@ def _described(participant: str, branch: Branch, state: DecisionState | None, *,
     return InDoubt(participant, branch, state, told)
 
 
-def _write_token(place: _Place) -> str:
-    return f"{place.xid}/{place.participant}"
+def _write_token(place: _Place, tokens: Mapping[str, str]) -> str:
+    """The last place shown, and each participant's own token of the page to read on from."""
+    return f"{place.xid}/{place.participant}?{urlencode({name: tokens[name] for name in tokens if tokens[name]})}"
 
 
-def _read_token(token: str) -> _Place | None:
+def _read_token(token: str) -> tuple[_Place | None, dict[str, str]]:
     if not token:
-        return None
-    xid, _, participant = token.partition("/")
+        return None, {}
+    shown, _, tokens = token.partition("?")
+    xid, _, participant = shown.partition("/")
     try:
-        return _Place(Xid.parse(xid), check_participant(participant))
-    except InvalidIdentifierError as error:
+        place = _Place(Xid.parse(xid), check_participant(participant))
+        return place, dict(parse_qsl(tokens, strict_parsing=True) if tokens else ())
+    except ValueError as error:
         raise InvalidRequestError(
             "not a page's token; leave it empty for the first page", field="page_token"
         ) from error

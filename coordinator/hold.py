@@ -37,7 +37,7 @@ from participant_sdk.clock import Clock
 from participant_sdk.hello import Introduction, Welcome
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Branch, RecoverQuery
-from participant_sdk.resource_calls import CallFailedError, ResourceCalls
+from participant_sdk.resource_calls import CallFailedError, Listing, ResourceCalls
 
 REASON_MAX_CHARS: Final = 1_000
 PAGE: Final = 1_000
@@ -172,19 +172,19 @@ class Holding:
         """All that is in doubt or heuristic, and what was committed above these sequences."""
         log_id = self._incarnation.log_id
         branches: list[Branch] = []
-        after: Xid | None = None
-        while True:
-            page = await self._calls[name].recover(RecoverQuery(log_id, True, above, after, PAGE))
-            if not page:
-                return branches
+        last: Xid | None = None
+        listing = Listing(self._calls[name], RecoverQuery(log_id, True, above, limit=PAGE))
+        while not listing.is_over:
+            page = await listing.page()
             for branch in page:
-                if after is not None and branch.xid <= after:
+                if last is not None and branch.xid <= last:
                     raise CallFailedError("it lists branches in no order")
-                after = branch.xid
+                last = branch.xid
             # Another log's branches are none of ours (R18).
             branches += [branch for branch in page if branch.log_id == log_id]
             if len(branches) > BRANCHES_MAX:
                 raise CallFailedError(f"it lists more than {BRANCHES_MAX} branches")
+        return branches
 
     async def _known(self, xids: Sequence[Xid]) -> Mapping[Xid, StoredDecision]:
         known: dict[Xid, StoredDecision] = {}

@@ -31,7 +31,7 @@ from participant_sdk.decisions import DecisionAnswer
 from participant_sdk.ids import Xid
 from participant_sdk.link import Link
 from participant_sdk.participant import Branch, RecoverQuery
-from participant_sdk.resource_calls import CallFailedError, ResourceCalls
+from participant_sdk.resource_calls import Listing, ResourceCalls
 from participant_sdk.xa import Decision, DecisionState, Heuristic
 
 PAGE_SIZE: Final = 500
@@ -89,15 +89,9 @@ class Sweep:
 
     async def walk(self, link: Link, calls: ResourceCalls, swept: Swept, round_: Round) -> None:
         """Page through a participant's branches in doubt, and tell them what is decided. CallFailedError ends it."""
-        log_id, after = self._engine.incarnation.log_id, None
-        while True:
-            page = await calls.recover(RecoverQuery(log_id, after=after, limit=PAGE_SIZE))
-            await self.settle(link, page, swept, round_)
-            if len(page) < PAGE_SIZE:
-                break
-            if after is not None and page[-1].xid <= after:
-                raise CallFailedError(f"{link.name} lists its branches in no order")
-            after = page[-1].xid
+        listing = Listing(calls, RecoverQuery(self._engine.incarnation.log_id, limit=PAGE_SIZE))
+        while not listing.is_over:
+            await self.settle(link, await listing.page(), swept, round_)
         if swept.left_alone:
             _LOG.error(
                 "branches_left_alone",

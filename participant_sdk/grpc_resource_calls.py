@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc
@@ -16,8 +15,8 @@ from participant_sdk.grpc_options import CHANNEL_OPTIONS
 from participant_sdk.hello import Introduction, Welcome
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Branch, RecoverQuery
-from participant_sdk.resource_calls import CallFailedError, Resolved
-from participant_sdk.wire import InvalidFieldError, read_ack, read_welcome, read_xid, write_introduction
+from participant_sdk.resource_calls import TOKEN_MAX_CHARS, CallFailedError, Page, Resolved
+from participant_sdk.wire import InvalidFieldError, read_ack, read_welcome, write_introduction
 from participant_sdk.wire_branches import read_branch, write_recover
 from participant_sdk.xa import Ack, Decision
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 CALL_TIMEOUT_S: Final = 5.0
 # Finished branches may have to be looked for among all that are kept; only the release of HOLD asks for them.
 FINISHED_TIMEOUT_S: Final = 600.0
-# So many pages are asked for to fill one, where branches cannot be read.
-PAGES_MAX: Final = 20
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -50,25 +47,21 @@ class GrpcResourceCalls:
         request = write_introduction(introduction, self._clock.unix_ms())
         return read_welcome(await self._call(self._stub().Hello(request, timeout=self._timeout_s)))
 
-    async def recover(self, query: RecoverQuery) -> Sequence[Branch]:
+    async def recover(self, query: RecoverQuery, token: str = "") -> Page:
         """List a page of branches; finished ones may take minutes where very many are kept.
 
         One in doubt that cannot be read is passed over, so that it hides none of those after it (R17). Among
         finished ones it fails the call: what is restored from them must be all of them.
         """
+        timeout_s = FINISHED_TIMEOUT_S if query.finished else self._timeout_s
+        page = await self._call(self._stub().Recover(write_recover(query, token), timeout=timeout_s))
+        if len(page.next_page_token) > TOKEN_MAX_CHARS:
+            raise CallFailedError(f"{self._address}: a page token of more than {TOKEN_MAX_CHARS} characters")
         if query.finished:
-            messages = await self._recover(query, FINISHED_TIMEOUT_S)
-            return [_branch(message, query.log_id) for message in messages]
-        branches: list[Branch] = []
-        asked = query
-        for _ in range(PAGES_MAX):
-            messages = await self._recover(asked, self._timeout_s)
-            branches += self._readable(messages, query.log_id)
-            # Short of a page, and yet not at the end: as many as are wanted would mean that there may be more.
-            if len(messages) < query.limit or len(branches) >= query.limit:
-                return branches[: query.limit]
-            asked = replace(asked, after=_last_xid(messages, asked.after))
-        raise CallFailedError(f"{self._address}: too many branches that cannot be read")
+            branches = [_branch(message, query.log_id) for message in page.branches]
+        else:
+            branches = self._readable(page.branches, query.log_id)
+        return Page(branches, page.next_page_token)
 
     async def branch(self, log_id: str, xid: Xid) -> Branch | None:
         """Show one branch; None where it is not known."""
@@ -94,9 +87,6 @@ class GrpcResourceCalls:
         request = resource_pb2.ForgetRequest(xid=str(xid), log_id=log_id)
         response = await self._call(self._stub().Forget(request, timeout=self._timeout_s))
         return read_ack(response.ack)
-
-    async def _recover(self, query: RecoverQuery, timeout_s: float) -> Sequence[resource_pb2.Branch]:
-        return (await self._call(self._stub().Recover(write_recover(query), timeout=timeout_s))).branches
 
     def _readable(self, messages: Sequence[resource_pb2.Branch], log_id: str) -> list[Branch]:
         branches: list[Branch] = []
@@ -130,19 +120,6 @@ class GrpcResourceCalls:
         if not message:
             raise CallFailedError(f"{self._address}: an answer that cannot be read")
         return message
-
-
-def _last_xid(messages: Sequence[resource_pb2.Branch], after: Xid | None) -> Xid:
-    """Where the next page begins. CallFailedError where that is no further."""
-    for message in reversed(messages):
-        try:
-            xid = read_xid(message.xid)
-        except InvalidFieldError:
-            continue
-        if after is None or xid > after:
-            return xid
-        break
-    raise CallFailedError("a page of branches that cannot be read")
 
 
 def _known(message: resource_pb2.Branch, log_id: str) -> Branch | None:

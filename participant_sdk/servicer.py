@@ -35,7 +35,7 @@ from participant_sdk.wire import (
     write_vote,
     write_welcome,
 )
-from participant_sdk.wire_branches import read_decision, read_recover, write_branch
+from participant_sdk.wire_branches import read_decision, read_recover, write_branch, write_page
 from participant_sdk.worker import Workers
 from participant_sdk.xa import STALE
 
@@ -99,12 +99,11 @@ class ResourceServicer(ResourceServiceServicer):
     async def Recover(  # noqa: N802
         self, request: resource_pb2.RecoverRequest, context: AnyContext
     ) -> resource_pb2.RecoverResponse:
-        """List a page of branches."""
+        """List a page of branches, short where they are large."""
         async with Refusals(context):
             query = read_recover(request)
             branches = await self._asked(self._participant.recover(query))
-            token = str(branches[-1].xid) if len(branches) >= query.limit else ""
-            return resource_pb2.RecoverResponse(branches=map(write_branch, branches), next_page_token=token)
+            return write_page(branches, query.limit)
 
     async def ResolveBranch(  # noqa: N802
         self, request: resource_pb2.ResolveBranchRequest, context: AnyContext

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from pincex.tx.v1 import common_pb2, resource_pb2, transaction_pb2
@@ -15,6 +16,9 @@ from participant_sdk.xa import Decision, DecisionState, Heuristic
 
 PAGE_DEFAULT: Final = 100
 PAGE_MAX: Final = 1_000
+# A page that would take more is cut short: what a branch's vote returned travels with it, and a page must fit into
+# one message, also for a tool that takes no more than gRPC's own 4 MiB.
+PAGE_MAX_BYTES: Final = 2 * 1024 * 1024
 
 _STATES: Final = {
     transaction_pb2.DECISION_STATE_COMMIT: DecisionState.COMMIT,
@@ -67,13 +71,13 @@ def read_branch(message: resource_pb2.Branch, log_id: str) -> Branch:
     )
 
 
-def write_recover(query: RecoverQuery) -> resource_pb2.RecoverRequest:
-    """Write which branches to list; the page token is the last xid's text."""
+def write_recover(query: RecoverQuery, token: str) -> resource_pb2.RecoverRequest:
+    """Write which branches to list; the token is the page before's, as it came."""
     return resource_pb2.RecoverRequest(
         log_id=query.log_id,
         finished=query.finished,
         page_size=query.limit,
-        page_token="" if query.after is None else str(query.after),
+        page_token=token,
         above=[
             resource_pb2.Watermark(incarnation=incarnation, sequence=sequence)
             for incarnation, sequence in query.above.items()
@@ -82,7 +86,7 @@ def write_recover(query: RecoverQuery) -> resource_pb2.RecoverRequest:
 
 
 def read_recover(request: resource_pb2.RecoverRequest) -> RecoverQuery:
-    """Read which branches to list. InvalidFieldError."""
+    """Read which branches to list; the page token is one of ``write_page``. InvalidFieldError."""
     if request.page_size > PAGE_MAX:
         raise InvalidFieldError("page_size", f"at most {PAGE_MAX}, not {request.page_size}")
     after: Xid | None = None
@@ -98,6 +102,24 @@ def read_recover(request: resource_pb2.RecoverRequest) -> RecoverQuery:
         after,
         request.page_size or PAGE_DEFAULT,
     )
+
+
+def write_page(branches: Sequence[Branch], limit: int) -> resource_pb2.RecoverResponse:
+    """Write as many of these as a page may take in bytes, one at least, and the token of the page after.
+
+    The token is the last xid's text. ``limit`` is how many were asked for: with so many there may be more.
+    """
+    page = resource_pb2.RecoverResponse()
+    size_bytes = 0
+    for branch in branches:
+        message = write_branch(branch)
+        size_bytes += message.ByteSize()
+        if page.branches and size_bytes > PAGE_MAX_BYTES:
+            break
+        page.branches.append(message)
+    if page.branches and (len(page.branches) < len(branches) or len(branches) >= limit):
+        page.next_page_token = page.branches[-1].xid
+    return page
 
 
 def read_decision(value: common_pb2.Decision.ValueType, field: str) -> Decision:

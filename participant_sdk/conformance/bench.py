@@ -21,6 +21,7 @@ from participant_sdk.conformance.report import expect
 from participant_sdk.conformance.words import Words, shown, shown_ack, shown_ack_kind
 from participant_sdk.ids import Xid, XidSource
 from participant_sdk.participant import Operation
+from participant_sdk.resource_calls import EMPTY_PAGES_MAX, TOKEN_MAX_CHARS
 
 REMAINING_MS: Final = 20_000
 TENANT: Final = "conformance"
@@ -171,9 +172,10 @@ class Bench:
     async def listed(
         self, *, finished: bool = False, above: Sequence[tuple[int, int]] = (), page_size: int = 2
     ) -> list[resource_pb2.Branch]:
-        """Read all pages of Recover. DeviationError for pages out of order or without end."""
+        """Read all pages of Recover, by their tokens. DeviationError for pages out of order or without end."""
         branches: list[resource_pb2.Branch] = []
         token = ""
+        empty = 0
         while True:
             request = resource_pb2.RecoverRequest(
                 log_id=self.speaker.log_id, finished=finished, page_size=page_size, page_token=token
@@ -185,9 +187,13 @@ class Bench:
             branches += page.branches
             xids = [branch.xid for branch in branches]
             expect(xids == sorted(set(xids)), f"pages out of order, or with a branch twice: {xids}")
-            token = page.next_page_token
-            if not token:
+            if not page.next_page_token:
                 return branches
+            expect(page.next_page_token != token, "a page's token is the one that it was asked for by: there is no end")
+            token = page.next_page_token
+            expect(len(token) <= TOKEN_MAX_CHARS, f"a page token of {len(token)} characters, of {TOKEN_MAX_CHARS}")
+            empty = 0 if page.branches else empty + 1
+            expect(empty <= EMPTY_PAGES_MAX, f"{empty} pages in a row with nothing on them, and still no end")
 
     async def marks(self) -> dict[int, int]:
         """The watermarks that a Hello is answered with."""

@@ -12,7 +12,7 @@ from participant_sdk.ids import Xid
 
 
 async def recovery_lists_what_is_in_doubt(bench: Bench) -> None:
-    """Recover lists prepared branches by xid, page by page, until they end."""
+    """Recover lists prepared branches by xid, page by page as its tokens say, until they end."""
     xids = [await bench.prepared(operation) for operation in bench.exercise.yes[:3]]
     listed = await bench.listed()
     mine = [branch for branch in listed if branch.xid in map(str, xids)]

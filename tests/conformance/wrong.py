@@ -127,6 +127,12 @@ DOORS = (
         "a forced branch is told until it is forgotten",
         "votes survive a kill",
     ),
+    _at_the_door(
+        services.NeverTheLastPage,
+        "R15",
+        "recovery lists what is in doubt",
+        "finished branches are listed above the sequences",
+    ),
     _at_the_door(services.AnyPageSize, "R17", "a question with a bad field is refused"),
     Wrong(
         "IgnoresEpochs",

@@ -78,6 +78,17 @@ class HidesItsDoubts(UnaryServicer):
         return resource_pb2.RecoverResponse() if not request.finished else response
 
 
+class NeverTheLastPage(UnaryServicer):
+    """Gives, on its last page, the token that it was asked with."""
+
+    async def Recover(  # noqa: N802 - the contract's name
+        self, request: resource_pb2.RecoverRequest, context: AnyContext
+    ) -> resource_pb2.RecoverResponse:
+        response = await super().Recover(request, context)
+        response.next_page_token = response.next_page_token or request.page_token
+        return response
+
+
 class AnyPageSize(UnaryServicer):
     """Takes whatever page size it is asked for."""
 

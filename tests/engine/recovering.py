@@ -29,7 +29,7 @@ from participant_sdk.grpc_transport import GrpcTransport
 from participant_sdk.hello import Introduction, Welcome
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Branch, Operation, Prepare, RecoverQuery
-from participant_sdk.resource_calls import Access, CallFailedError, Resolved
+from participant_sdk.resource_calls import Access, CallFailedError, Listing, Page, Resolved
 from participant_sdk.resources.memory import MemoryResource
 from participant_sdk.resources.memory_store import BranchKey, MemoryStore
 from participant_sdk.server import serving
@@ -54,7 +54,9 @@ class Wire:
         self.is_cut = False
         self.loses_replies = False
         self.adds: list[Branch] = []
-        self.repeats: list[Branch] = []
+        # So many at most it lists on a page; and, if it lies altogether, what it lists by the token.
+        self.page_max = 1_000
+        self.tells: Callable[[str], Page] | None = None
         self.open = asyncio.Event()
         self.open.set()
         self.reached = asyncio.Event()
@@ -68,14 +70,18 @@ class Wire:
         welcome = await self._calls.hello(introduction)
         return replace(welcome, participant=self.speaks_for or welcome.participant)
 
-    async def recover(self, query: RecoverQuery) -> Sequence[Branch]:
+    async def recover(self, query: RecoverQuery, token: str = "") -> Page:
         await self._pass()
-        if self.repeats:
-            return self.repeats
-        listed = [*await self._calls.recover(query), *self.adds]
-        return sorted(
-            (branch for branch in listed if query.after is None or branch.xid > query.after), key=lambda each: each.xid
-        )[: query.limit]
+        if self.tells is not None:
+            return self.tells(token)
+        listing, listed = Listing(self._calls, query), [*self.adds]
+        while not listing.is_over:
+            listed += await listing.page()
+        # Nobody but this wire reads its tokens.
+        after = Xid.parse(token[::-1]) if token else None
+        listed = sorted((each for each in listed if after is None or each.xid > after), key=lambda each: each.xid)
+        page = listed[: min(query.limit, self.page_max)]
+        return Page(page, str(page[-1].xid)[::-1] if len(page) < len(listed) else "")
 
     async def branch(self, log_id: str, xid: Xid) -> Branch | None:
         await self._pass()

@@ -148,6 +148,21 @@ async def test_the_release_reads_every_page_and_takes_no_branch_of_another_log_f
         await until(lambda: around.phase(RIGHT, xid) is BranchPhase.COMMITTED)
 
 
+async def test_the_release_reads_on_where_a_page_is_short(around: World) -> None:
+    """R15: the commit that the log lost is on the last page, and only the participant's token leads there."""
+    gone, xid = await lose_tail(around)
+    around.wires[LEFT].adds += [
+        Branch(LOG_ID, Xid.make(xid.unix_ms - 60_000, gone.incarnation.number, at), BranchPhase.HEURISTIC)
+        for at in range(2)
+    ]
+    around.wires[LEFT].page_max = 1
+    await in_hold(around)
+    async with life(around) as node:
+        await looked(node)
+        plan = await node.assembly.holding.release("the disk was replaced", preview=False)
+        assert [stored.record.xid for stored in plan.commits] == [xid]
+
+
 async def test_a_no_is_bound_to_no_request_whose_commit_may_be_lost(around: World) -> None:
     """R3, R15: between a restore and its discovery. Bound, it could never be released without a hand."""
     _, xid = await lose_tail(around)

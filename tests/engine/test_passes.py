@@ -305,15 +305,6 @@ async def test_whom_a_transaction_concerns_and_who_cannot_be_asked_is_named(arou
             await assembly.passes.trigger(Scope.TRANSACTION, xid=xid)
 
 
-async def test_a_participant_that_lists_its_branches_in_no_order_is_not_followed(around: World) -> None:
-    """Invariant 12: it could be listed for ever."""
-    async with node(around) as assembly:
-        pages = [Xid.make(CLOCK.unix_ms(), 1, number) for number in range(PAGE_SIZE)]
-        around.wires[LEFT].repeats = [Branch("00000000000000bb", xid, BranchPhase.PREPARED) for xid in pages]
-        ran = await assembly.passes.trigger(Scope.ORPHANS)
-        assert ran.unreachable == (LEFT,)
-
-
 async def test_an_undecided_transaction_is_not_ended_by_a_pass(around: World) -> None:
     async with node(around) as assembly:
         xid = assembly.engine.begin(30.0, "default", "")

@@ -372,55 +372,6 @@ async def test_a_heuristic_end_is_not_forgotten_while_others_are_owed(around: Wo
         around.taps[RIGHT].open()
 
 
-# What is listed.
-
-
-async def test_branches_in_doubt_are_listed_oldest_first_page_by_page(around: World) -> None:
-    xids = [await around.leave(decided=False) for _ in range(3)]
-    around.log.tables.pruned_below_unix_ms = xids[0].unix_ms + 1
-    async with node(around) as assembly:
-        await adopting(assembly)
-        seen: list[tuple[Xid, str]] = []
-        token = ""
-        for _ in range(10):
-            page = await assembly.resolution.list_in_doubt("", token, 3)
-            assert page.unreachable == ()
-            assert len(page.branches) <= 3
-            seen += [(each.branch.xid, each.participant) for each in page.branches]
-            token = page.next_token
-            if not token:
-                break
-        assert seen == [(xid, name) for xid in sorted(xids) for name in (LEFT, RIGHT)]
-        (first, second) = (await assembly.resolution.list_in_doubt("", "", 2)).branches
-        assert {first.state, second.state} <= {DecisionState.FORGOTTEN, DecisionState.ROLLBACK}
-        around.wires[RIGHT].is_cut = True
-        alone = await assembly.resolution.list_in_doubt("", "", 10)
-        assert alone.unreachable == (RIGHT,)
-        assert {each.participant for each in alone.branches} == {LEFT}
-        around.log_tap.fails = lambda _: True
-        unread = await assembly.resolution.list_in_doubt(LEFT, "", 10)
-        assert [each.state for each in unread.branches] == [None] * 3
-
-
-@pytest.mark.parametrize(
-    ("participant", "token", "limit", "field"),
-    [
-        ("nobody", "", 10, "participant"),
-        ("", "nonsense", 10, "page_token"),
-        ("", f"{Xid.make(1, 1, 1)}/", 10, "page_token"),
-        ("", "", 0, "page_size"),
-        ("", "", 1001, "page_size"),
-    ],
-)
-async def test_a_wrong_page_is_refused_by_its_field(
-    around: World, participant: str, token: str, limit: int, field: str
-) -> None:
-    async with node(around) as assembly:
-        with pytest.raises(InvalidRequestError) as wrong:
-            await assembly.resolution.list_in_doubt(participant, token, limit)
-        assert wrong.value.field == field
-
-
 async def test_driving_what_nobody_knows_is_an_error(around: World) -> None:
     async with node(around) as assembly:
         with pytest.raises(UnknownTransactionError):

@@ -16,12 +16,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from pincex.tx.v1 import common_pb2, resource_pb2
 from pincex.tx.v1.resource_pb2_grpc import ResourceServiceStub
 
+from participant_sdk.branch import BranchPhase
 from participant_sdk.participant import Branch, RecoverQuery, Work
 from participant_sdk.resources.memory import MemoryResource
 from participant_sdk.resources.memory_store import MemoryStore
 from participant_sdk.server import SERVICE, serving
-from participant_sdk.wire import write_prepare
+from participant_sdk.wire import VOTE_MAX_BYTES, write_prepare
 from participant_sdk.wire_branches import read_branch, read_recover, write_branch, write_recover
+from participant_sdk.xa import Vote, VoteKind
 from tests.sdk.peers import CLOCK, EPOCH, LOG_ID, NAME, Gate, memory, new_xid, transfer
 
 if TYPE_CHECKING:
@@ -175,6 +177,31 @@ async def test_recover_lists_page_by_page() -> None:
     assert listed == [str(branch.xid) for branch in branches]
 
 
+class Laden(MemoryResource):
+    """Its branches carry as much as a vote may return."""
+
+    held = tuple(sorted(new_xid() for _ in range(500)))
+
+    async def recover(self, query: RecoverQuery) -> Sequence[Branch]:
+        vote = Vote(VoteKind.PREPARED, results=("x" * (VOTE_MAX_BYTES - 100),))
+        later = [xid for xid in self.held if query.after is None or xid > query.after]
+        return [Branch(LOG_ID, xid, BranchPhase.COMMITTED, vote) for xid in later[: query.limit]]
+
+
+async def test_recover_lists_branches_of_any_size() -> None:
+    """R15, R17: they do not fit into one message, of gRPC's own 4 MiB or of ours, and hide none of those after them."""
+    listed: list[str] = []
+    async with called(Laden(NAME, MemoryStore(), CLOCK)) as stub:
+        request = resource_pb2.RecoverRequest(log_id=LOG_ID, finished=True, page_size=1_000)
+        while True:
+            page = await stub.Recover(request)
+            listed += [branch.xid for branch in page.branches]
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+    assert listed == [str(xid) for xid in Laden.held]
+
+
 class Failing(MemoryResource):
     """Its store is away."""
 
@@ -247,9 +274,9 @@ async def test_an_address_that_is_taken_is_an_error_at_start() -> None:
 def test_branches_and_queries_survive_the_wire() -> None:
     """What one side writes is what the other reads."""
     query = RecoverQuery(LOG_ID, finished=True, above={EPOCH: 3}, after=new_xid(), limit=7)
-    assert read_recover(write_recover(query)) == query
+    assert read_recover(write_recover(query, str(query.after))) == query
     bare = RecoverQuery(LOG_ID)
-    assert read_recover(write_recover(bare)) == bare
+    assert read_recover(write_recover(bare, "")) == bare
 
 
 async def test_a_branch_survives_the_wire() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from participant_sdk.clock import Clock
@@ -10,7 +11,7 @@ from participant_sdk.hello import Introduction, Welcome
 from participant_sdk.ids import Xid
 from participant_sdk.known_logs import ParticipantFailedError
 from participant_sdk.participant import Branch, RecoverQuery
-from participant_sdk.resource_calls import CallFailedError, Resolved
+from participant_sdk.resource_calls import CallFailedError, Page, Resolved
 from participant_sdk.xa import Ack, Decision
 from tests.simulation import network
 from tests.simulation.hosts import Served, Surroundings
@@ -35,9 +36,15 @@ class SimulatedCalls:
         now_unix_ms = self._clock.unix_ms()
         return await self._call(lambda served: served.logs.greet(introduction, now_unix_ms))
 
-    async def recover(self, query: RecoverQuery) -> Sequence[Branch]:
-        """List a page of branches."""
-        return await self._call(lambda served: served.resource.recover(query))
+    async def recover(self, query: RecoverQuery, token: str = "") -> Page:
+        """List a page of branches; its token is the last one's xid."""
+        after = Xid.parse(token) if token else None
+
+        async def listed(served: Served) -> Page:
+            branches = await served.resource.recover(replace(query, after=after))
+            return Page(branches, str(branches[-1].xid) if len(branches) >= query.limit else "")
+
+        return await self._call(listed)
 
     async def branch(self, log_id: str, xid: Xid) -> Branch | None:
         """Show one branch."""

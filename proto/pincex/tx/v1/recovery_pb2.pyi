@@ -458,10 +458,10 @@ class ListInDoubtResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     UNREACHABLE_PARTICIPANTS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty on the last."""
+    """For the next page; empty on the last, and only there."""
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[Global___InDoubtBranch]:
-        """The branches, oldest first."""
+        """The branches, oldest first; where participants' own pages are short, fewer than were asked for."""
 
     @_builtins.property
     def unreachable_participants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -387,7 +387,7 @@ class RecoverRequest(_message.Message):
     page_size: _builtins.int
     """At most this many, 1 to 1,000; 0 for 100."""
     page_token: _builtins.str
-    """The xid of the last branch on the page before; empty for the first page."""
+    """The next_page_token of the page before, as it came; empty for the first page."""
     @_builtins.property
     def above(self) -> _containers.RepeatedCompositeFieldContainer[Global___Watermark]:
         """With finished: of the committed branches only those above these sequences, and all of incarnations
@@ -420,10 +420,14 @@ class RecoverResponse(_message.Message):
     BRANCHES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page: the xid of the last branch of this one; empty on the last."""
+    """Where the next page begins, for the participant alone to read: at most 1,000 characters, another on each page.
+    Empty on the last page, and only there.
+    """
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Branch]:
-        """The branches, ordered by xid; fewer than were asked for only on the last page."""
+        """The branches, ordered by xid, those of the pages before first; as many as were asked for at most. A page whose
+        branches are large holds fewer, so that it fits into one message. It may even hold none.
+        """
 
     def __init__(
         self,
