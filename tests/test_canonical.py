@@ -46,6 +46,12 @@ def test_what_is_asked_counts() -> None:
     assert len(set(asked)) == len(asked)
 
 
+def test_every_digit_of_a_number_counts() -> None:
+    """Money is exact: a float would call these the same."""
+    assert digest('{"amount":9007199254740992}') != digest('{"amount":9007199254740993}')
+    assert digest('{"amount":0.1}') != digest('{"amount":0.100000000000000000001}')
+
+
 def test_the_order_of_operations_counts_within_a_service() -> None:
     assert digest('{"a":1}', '{"a":2}') != digest('{"a":2}', '{"a":1}')
 
@@ -91,3 +97,24 @@ def test_digests_are_equal_exactly_where_the_values_are(one: exact_json.Exact, o
     canonical_texts = [exact_json.canonical(exact_json.loads_object(text)) for text in texts]
     assert (digest(texts[0]) == digest(texts[1])) == (canonical_texts[0] == canonical_texts[1])
     assert digest(texts[0]) == digest(canonical_texts[0])
+
+
+def test_digests_that_the_log_holds_stay_what_they_are() -> None:
+    """R3: a digest is compared with one that an earlier version stored."""
+    operations = [
+        Operation("payer", "debit_account", '{"user_id":"84123","currency":"USD","amount":1.50}'),
+        Operation(
+            "payee",
+            "credit_account",
+            ' {"user_id" : "é:\\u0031","legs":[{"price":-0.0,"size":5e-1}, null, true],"amount":"1.50"}',
+        ),
+    ]
+    stored = "f0c39c0a05179655cde0082dbe59dec6cf193375e53a7b724238cbdf8b5c1fa5"
+    assert canonical.digest(operations).hex() == stored
+
+
+@given(VALUES)
+def test_a_door_that_has_read_the_parameters_gets_the_same_digest(value: exact_json.Exact) -> None:
+    operations = [Operation("trading", "place_order", _spell({"v": value})), Operation("bookkeeper", "check", "{}")]
+    read = [exact_json.loads_object(each.parameters) for each in operations]
+    assert canonical.digest_of_read(operations, read) == canonical.digest(operations)

@@ -132,6 +132,28 @@ MUTANTS: Final = (
         ),
     ),
     single(
+        "PRUNED_RIGHT_AFTER_HOLD",
+        "R15: decisions are forgotten right after HOLD, before those who waited for them could ask (in memory)",
+        "coordinator/log/memory_keeping.py",
+        "        if tables.held or is_lately_released:\n",
+        "        if tables.held:\n",
+        Test(
+            "tests/contract/test_decision_log_keeping.py::"
+            "TestPrune::test_the_horizon_stays_for_a_retention_after_hold[memory_world]"
+        ),
+    ),
+    single(
+        "PRUNED_RIGHT_AFTER_HOLD_SQL",
+        "R15: decisions are forgotten right after HOLD, before those who waited for them could ask",
+        "coordinator/log/sql/prune.sql",
+        "(released_at IS NULL OR released_at <= clock_timestamp() - make_interval(secs => %(retention_s)s))\n",
+        "true\n",
+        Test(
+            "tests/contract/test_decision_log_keeping.py::"
+            "TestPrune::test_the_horizon_stays_for_a_retention_after_hold[postgres_world]"
+        ),
+    ),
+    single(
         "HORIZON_STAYS",
         "R14: decisions are deleted, and the horizon does not say so (in memory)",
         "coordinator/log/memory_keeping.py",
@@ -182,6 +204,14 @@ MUTANTS: Final = (
         "        if horizon > now_unix_ms - HORIZON_AGE_MIN_MS:\n",
         "        if horizon > now_unix_ms:\n",
         Test("tests/sdk/test_pruning.py::test_a_horizon_that_is_too_young_or_in_the_future_is_not_believed"),
+    ),
+    single(
+        "DROPPED_FOR_ANOTHER_LOG",
+        "R18: a log's horizon drops branches of another log (in memory)",
+        "participant_sdk/resources/memory.py",
+        "            if key.log_id == log_id and key.xid < floor and",
+        "            if key.log_id and key.xid < floor and",
+        Test("tests/contract/test_branch_keeping.py::test_only_what_has_ended_below_the_horizon_is_dropped[memory]"),
     ),
     single(
         "PREPARED_DROPPED",

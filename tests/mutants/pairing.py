@@ -156,8 +156,8 @@ MUTANTS: Final = (
             ),
         ),
         (
-            Test("tests/engine/test_engine.py::test_a_participant_that_does_not_answer_is_rolled_back_by_name_in_time"),
             Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[time]"),
+            Seeds(1, 40),
         ),
     ),
     Mutant(

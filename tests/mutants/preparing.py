@@ -178,7 +178,10 @@ MUTANTS: Final = (
         "participant_sdk/resources/postgres_finish.py",
         "            return Gone.GONE\n",
         "            return None\n",
-        Test("tests/integration/test_postgres_xa.py::test_what_somebody_else_ended_is_told_by_the_marker"),
+        Test(
+            "tests/integration/test_postgres_xa_races.py::"
+            "test_a_branch_that_somebody_undid_meanwhile_is_not_called_committed"
+        ),
     ),
     single(
         "UNDONE_MEANWHILE_IS_DONE",
@@ -276,7 +279,10 @@ MUTANTS: Final = (
         "participant_sdk/resources/postgres_xa_migrations/0003_pruning.sql",
         "        where p.database = current_database()\n",
         "        where true\n",
-        Test("tests/integration/test_postgres_xa_orphans.py::test_what_is_not_ours_is_left_alone"),
+        Test(
+            "tests/integration/test_postgres_xa.py::"
+            "test_recovery_lists_its_own_branches_page_by_page_and_leaves_others_alone"
+        ),
     ),
     single(
         "FORCED_AGAINST_A_DECISION",

@@ -92,7 +92,7 @@ MUTANTS: Final = (
         "        running.transaction.request = RequestId(tenant, request_id)\n",
         "        running.transaction.request = RequestId(tenant, request_id)\n"
         "        running.transaction.digest = bytes(32)\n",
-        Test("tests/engine/test_engine.py::test_an_intent_that_was_closed_never_commits"),
+        Test("tests/engine/test_engine.py::test_closing_an_intent_that_committed_tells_so"),
         Seeds(1, 40),
     ),
     single(
@@ -134,8 +134,8 @@ MUTANTS: Final = (
         "REQUEST_NOT_CARRIED",
         "R3: Prepare does not say which request its branch is of",
         "participant_sdk/wire.py",
-        "        request_id=branch.request_id,\n        request_digest=branch.request_digest,\n    )\n    if",
-        "    )\n    if",
+        "        request.request_id,\n        request.request_digest,\n",
+        '        "",\n        b"",\n',
         Test("tests/sdk/test_wire.py::test_a_branch_survives"),
     ),
     single(
@@ -144,7 +144,7 @@ MUTANTS: Final = (
         "coordinator/canonical.py",
         '    return "\\x00" + exact_json.canonical(',
         '    return "\\x00" + (lambda number: repr(float(number)))(',
-        Test("tests/test_canonical.py"),
+        Test("tests/test_canonical.py::test_every_digit_of_a_number_counts"),
     ),
     single(
         "STATUS_IS_AN_OUTCOME",

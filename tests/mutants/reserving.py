@@ -181,7 +181,7 @@ MUTANTS: Final = (
         "        perform 1;\n",
         Test(
             "tests/integration/test_missing_standby.py::"
-            "test_a_stored_vote_that_another_process_finds_waits_for_the_standby[yes]"
+            "test_a_batch_whose_wait_is_cancelled_is_asked_again_and_waits_again[commit]"
         ),
     ),
     single(
