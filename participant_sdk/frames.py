@@ -80,7 +80,9 @@ def prepare_size_bytes(branch: Prepare) -> int:
 def write_prepares(frame: resource_pb2.SessionRequest, branches: Sequence[tuple[Prepare, int]]) -> None:
     """Add branches, each with its milliseconds left, to a frame."""
     frame.prepares.xids = b"".join([branch.xid for branch, _ in branches])
-    frame.prepares.requests.extend([write_prepare(branch, remaining_ms) for branch, remaining_ms in branches])
+    requests = frame.prepares.requests
+    for branch, remaining_ms in branches:
+        write_prepare(requests.add(), branch, remaining_ms)
 
 
 def read_prepares(batch: resource_pb2.PrepareBatch) -> list[PackedPrepare]:

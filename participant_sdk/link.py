@@ -161,12 +161,12 @@ class Link:
         """
         if not self._is_up:
             self._vote_unsent(branch.xid, self._unreachable(self._down_reason))
-        elif prepare_size_bytes(branch) > PREPARE_MAX_BYTES:
+        elif (size_bytes := prepare_size_bytes(branch)) > PREPARE_MAX_BYTES:
             message = f"the operations for {self.name} take more than {PREPARE_MAX_BYTES} bytes"
             self._vote_unsent(branch.xid, invalid("TOO_LARGE", message, "operations"))
         elif not self._trust.admits(branch.xid):
             self._vote_unsent(branch.xid, self._trust.no())
-        elif self._outbox.prepare(branch):
+        elif self._outbox.prepare(branch, size_bytes):
             self._outstanding[branch.xid] = None
         else:
             self._vote_unsent(branch.xid, transient_no("PARTICIPANT_BUSY", f"too much is queued for {self.name}"))

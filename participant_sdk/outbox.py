@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, TypeVar
 
-from participant_sdk.frames import FRAME_BYTES, CommitOrder, prepare_size_bytes
+from participant_sdk.frames import FRAME_BYTES, CommitOrder
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Prepare
 
@@ -33,17 +33,17 @@ class Outbox:
 
     def __init__(self) -> None:
         # Dictionaries, because they are queues that find what they hold.
-        self._prepares: dict[Xid, Prepare] = {}
+        self._prepares: dict[Xid, tuple[Prepare, int]] = {}
         self._commits: dict[Xid, CommitOrder] = {}
         self._rollbacks: dict[Xid, Xid] = {}
         self._introduce = False
         self._wake = asyncio.Event()
 
-    def prepare(self, branch: Prepare) -> bool:
-        """Queue a Prepare; False at the bound."""
+    def prepare(self, branch: Prepare, size_bytes: int) -> bool:
+        """Queue a Prepare that takes about so much of a frame; False at the bound."""
         if len(self._prepares) >= OUTBOX_BOUND:
             return False
-        self._prepares[branch.xid] = branch
+        self._prepares[branch.xid] = (branch, size_bytes)
         self._wake.set()
         return True
 
@@ -91,8 +91,8 @@ class Outbox:
     def _take_prepares(self, cap: int) -> list[Prepare]:
         taken: list[Prepare] = []
         left_bytes = FRAME_BYTES
-        for branch in islice(self._prepares.values(), cap):
-            left_bytes -= prepare_size_bytes(branch)
+        for branch, size_bytes in islice(self._prepares.values(), cap):
+            left_bytes -= size_bytes
             if left_bytes < 0 and taken:
                 break
             taken.append(branch)

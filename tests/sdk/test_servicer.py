@@ -62,7 +62,9 @@ def commit(**changes: str | int) -> resource_pb2.CommitRequest:
 
 
 def prepare(**changes: str | bytes | int) -> resource_pb2.PrepareRequest:
-    request = write_prepare(transfer(), 30_000, unary=True)
+    branch = transfer()
+    request = resource_pb2.PrepareRequest(xid=str(branch.xid), log_id=LOG_ID)
+    write_prepare(request, branch, 30_000)
     for field, value in changes.items():
         setattr(request, field, value)
     return request

@@ -18,6 +18,7 @@ from participant_sdk.frames import (
     MESSAGE_MAX_BYTES,
     Answered,
     CommitOrder,
+    prepare_size_bytes,
     read_acks,
     read_commits,
     read_prepares,
@@ -84,7 +85,8 @@ def test_an_acknowledgement_survives(ack: Ack) -> None:
 def test_a_branch_survives(parameters: str, tenant: str, request_id: str, names: tuple[str, ...]) -> None:
     operations = (Operation(NAME, "transfer", parameters), Operation(NAME, "read", "{}"))
     branch = Prepare(LOG_ID, new_xid(), operations, 15.0, names, tenant, request_id, b"d" * 32)
-    message = write_prepare(branch, 5000)
+    message = resource_pb2.PrepareRequest()
+    write_prepare(message, branch, 5000)
     assert (message.xid, message.log_id) == ("", "")
     assert read_prepare(message, branch.xid, LOG_ID, service=NAME, now_s=10.0) == branch
 
@@ -92,7 +94,9 @@ def test_a_branch_survives(parameters: str, tenant: str, request_id: str, names:
 def test_a_branch_that_ends_work_survives() -> None:
     """R13: number and count travel, and the operations do not."""
     branch = Prepare(LOG_ID, new_xid(), (), 15.0, ends_work=True, branch_number=2, operation_count=3)
-    assert read_prepare(write_prepare(branch, 5000), branch.xid, LOG_ID, service=NAME, now_s=10.0) == branch
+    message = resource_pb2.PrepareRequest()
+    write_prepare(message, branch, 5000)
+    assert read_prepare(message, branch.xid, LOG_ID, service=NAME, now_s=10.0) == branch
 
 
 def test_introductions_survive() -> None:
@@ -188,11 +192,11 @@ def test_an_outbox_fills_frames_to_their_bound() -> None:
     big = Operation(NAME, "read", "x" * 60_000)
     branches = [transfer()._replace(operations=(big,) * 30) for _ in range(4)]
     for branch in branches:
-        assert outbox.prepare(branch)
+        assert outbox.prepare(branch, prepare_size_bytes(branch))
     taken = [outbox.take(512).prepares for _ in range(2)]
     assert [len(prepares) for prepares in taken] == [2, 2]
     huge = transfer()._replace(operations=(big,) * 100)
-    outbox.prepare(huge)
+    outbox.prepare(huge, prepare_size_bytes(huge))
     assert outbox.take(512).prepares == [huge]
 
 
@@ -228,7 +232,7 @@ def test_an_outbox_is_bounded() -> None:
     """A full one refuses prepares, and drops endings, which their owner sends again by its timer."""
     outbox, one = Outbox(), transfer()
     number = 0
-    while outbox.prepare(one._replace(xid=Xid.make(1, EPOCH, number))):
+    while outbox.prepare(one._replace(xid=Xid.make(1, EPOCH, number)), prepare_size_bytes(one)):
         outbox.rollback(Xid.make(2, EPOCH, number))
         outbox.commit(CommitOrder(Xid.make(3, EPOCH, number), EPOCH, 1))
         number += 1
