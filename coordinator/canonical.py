@@ -8,36 +8,42 @@ over the JSON text of ``[[service, operation, parameters], …]``, sorted by ser
 keys, in which a number stands as a text of NUL and its exact decimal: no other text can begin
 with NUL, since exact JSON refuses it.
 
-It is worked out for every request that has a request_id, so the C encoder writes it, and
-what the doors have checked (duplicate keys, sizes, depth) is not checked again.
+It is worked out for every request that has a request_id, so the C encoder writes it, from the
+values that a door read to check them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from operator import attrgetter
+from operator import itemgetter
 from typing import Final
 
 from participant_sdk import exact_json
+from participant_sdk.exact_json import Exact
 from participant_sdk.participant import Operation
 
 DIGEST_SIZE_BYTES: Final = 32
-_SERVICE: Final = attrgetter("service")
+_SERVICE: Final = itemgetter(0)
 
 
 def digest(operations: Sequence[Operation]) -> bytes:
     """The digest of a request whose operations a door let in, 32 bytes."""
-    by_service = sorted(operations, key=_SERVICE)
-    request = [(each.service, each.name, _DECODER.decode(each.parameters)) for each in by_service]
+    return digest_of_read(operations, [exact_json.loads_object(each.parameters) for each in operations])
+
+
+def digest_of_read(operations: Sequence[Operation], parameters: Sequence[Mapping[str, Exact]]) -> bytes:
+    """The same digest, by each operation's parameters as exact JSON read them."""
+    request = [(each.service, each.name, read) for each, read in zip(operations, parameters, strict=True)]
+    request.sort(key=_SERVICE)
     return hashlib.sha256(_ENCODER.encode(request).encode()).digest()
 
 
-def _number(text: str) -> str:
-    return "\x00" + exact_json.canonical(Decimal(text))
+def _number(number: Decimal) -> str:
+    """Stand in for a number, which is all that exact JSON reads and the encoder does not know."""
+    return "\x00" + exact_json.canonical(number)
 
 
-_DECODER: Final = json.JSONDecoder(parse_float=_number, parse_int=_number)
-_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False)
+_ENCODER: Final = json.JSONEncoder(default=_number, sort_keys=True, separators=(",", ":"), check_circular=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 from coordinator import canonical
@@ -13,12 +14,14 @@ from coordinator.errors import InvalidRequestError
 from coordinator.passes import Scope
 from coordinator.requests import TENANT_DEFAULT, ExecuteCall
 from participant_sdk import exact_json, ids
+from participant_sdk.exact_json import Exact
 from participant_sdk.ids import InvalidIdentifierError, Xid
 from participant_sdk.participant import Operation
 
 OPERATIONS_MAX: Final = 100
 TIMEOUT_MAX_S: Final = 55 * 60
 REASON_MAX_CHARS: Final = 200
+NAMES_KEPT_MAX: Final = 4096
 
 _OPERATION_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -27,20 +30,19 @@ def execute_call(
     operations: Sequence[Operation], timeout_s: float, request_id: str, *, wait_applied: bool
 ) -> ExecuteCall:
     """A transaction that may be run. InvalidRequestError names the first field that is wrong."""
-    check_operations(operations)
+    parameters = check_operations(operations)
     check_request_id(request_id)
-    digest = canonical.digest(operations) if request_id else b""
+    digest = canonical.digest_of_read(operations, parameters) if request_id else b""
     return ExecuteCall(tuple(operations), timeout_s, TENANT_DEFAULT, request_id, digest, wait_applied)
 
 
-def check_operations(operations: Sequence[Operation], *, least: int = 1) -> None:
-    """``least`` to 100 operations, each with good names and one exact JSON object of at most 64 KiB."""
+def check_operations(operations: Sequence[Operation], *, least: int = 1) -> list[Mapping[str, Exact]]:
+    """Read ``least`` to 100 operations' parameters; each has good names and one exact JSON object, 64 KiB at most."""
     if not least <= len(operations) <= OPERATIONS_MAX:
         raise InvalidRequestError(
             f"{least} to {OPERATIONS_MAX} operations, not {len(operations)}", field="operations", code="OPERATION_COUNT"
         )
-    for index, operation in enumerate(operations):
-        _check_operation(operation, index)
+    return [_check_operation(operation, index) for index, operation in enumerate(operations)]
 
 
 def check_timeout(seconds: Decimal, field: str = "timeout") -> float:
@@ -113,19 +115,25 @@ def check_pass(scope: Scope, xid: str, participant: str, *, xid_field: str = "xi
     return check_xid(xid, xid_field) if xid else None, check_participant(participant) if participant else ""
 
 
-def _check_operation(operation: Operation, index: int) -> None:
-    check_participant(operation.service, f"operations[{index}].service")
-    if not _OPERATION_NAME.fullmatch(operation.name):
-        raise InvalidRequestError(
-            f"not an operation's name (a-z first, then a-z 0-9 _, at most 64): {operation.name[:64]!r}",
-            field=f"operations[{index}].operation",
-            code="NAME_MALFORMED",
-        )
+def _check_operation(operation: Operation, index: int) -> Mapping[str, Exact]:
+    _check_names(operation.service, operation.name, index)
     try:
-        exact_json.loads_object(operation.parameters)
+        return exact_json.loads_object(operation.parameters)
     except exact_json.InvalidJsonError as error:
         raise InvalidRequestError(
             str(error),
             field=f"operations[{index}].parameters{json_faults.locate(operation.parameters)}",
             code="JSON_INVALID",
         ) from error
+
+
+# The same few come all the time. What raises is not kept, so nothing kept is longer than a good name.
+@lru_cache(maxsize=NAMES_KEPT_MAX)
+def _check_names(service: str, name: str, index: int) -> None:
+    check_participant(service, f"operations[{index}].service")
+    if not _OPERATION_NAME.fullmatch(name):
+        raise InvalidRequestError(
+            f"not an operation's name (a-z first, then a-z 0-9 _, at most 64): {name[:64]!r}",
+            field=f"operations[{index}].operation",
+            code="NAME_MALFORMED",
+        )
