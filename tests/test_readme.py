@@ -53,8 +53,9 @@ def _run(language: str, text: str, running: Development) -> str:
 def test_every_fenced_command_does_what_the_readme_says(running: Development) -> None:
     """In their order, since each stands on what those before have done."""
     answers: list[str] = []
-    # What is asked of recovery.
+    # What is asked of recovery, and what a load came to.
     stuck: list[str] = []
+    loaded: list[str] = []
     for language, text in BLOCKS:
         if language not in {"sh", "python"} or text.startswith(ELSEWHERE):
             continue
@@ -62,7 +63,7 @@ def test_every_fenced_command_does_what_the_readme_says(running: Development) ->
             # Not ours to install; buf says the same over the same reflection.
             continue
         answer = _run(language, _here(text, running), running)
-        (stuck if "ecovery" in text else answers).append(answer)
+        (stuck if "ecovery" in text else loaded if "pincex load" in text else answers).append(answer)
     opened, placed, too_much, executed, *others, sent_again = answers
     assert '"state":"COMMITTED"' in opened
     assert '"state":"COMMITTED"' in placed
@@ -72,6 +73,8 @@ def test_every_fenced_command_does_what_the_readme_says(running: Development) ->
     assert all("COMMITTED" in other or "Committed" in other for other in others)
     first, second = re.findall(r'"transaction_id":\s*"([^"]+)"', sent_again)
     assert first == second
+    (report,) = loaded
+    assert "holds: nothing is left in doubt at bookkeeper" in report
     assert stuck
     assert all("bookkeeper" in status for status in stuck)
 
