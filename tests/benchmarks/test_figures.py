@@ -50,6 +50,12 @@ def test_a_summary_is_the_median_with_the_range() -> None:
     assert summary.values == {"MiB": -20.0}
 
 
+def test_rounds_whose_latency_was_not_measured_do_not_count() -> None:
+    """A late load generator's are shown as nothing, and would pull a median down."""
+    (summary,) = summarize([Figure("x", 0, 1.0, p99_ms=p99_ms) for p99_ms in (0.0, 0.0, 8.0)])
+    assert summary.p99_ms == 8.0
+
+
 def test_a_product_is_measured_against_the_limit_with_as_many_in_flight() -> None:
     limit = LIMITS["of L3"]
     summaries = summarize([Figure(limit, 1, 100.0), Figure(limit, 64, 1000.0), Figure(APPLIED, 64, 500.0)])
