@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class Report:
     """What came of a closed loop. Rates and latencies are of the time after the warm-up; counts are of all.
 
+    Transactions under way at the end count in the latencies, not in the rate.
     ``unknown`` transactions may have committed or not; ``not_applied`` ones committed, with a branch
     still owed when their caller was told. ``cpu_us`` is this process's, for one transaction.
     """

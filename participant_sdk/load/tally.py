@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from math import inf
 
 from participant_sdk.client_results import Committed, Ending
 from participant_sdk.load.latencies import Latencies
@@ -86,7 +87,9 @@ class Tally:
     def stop(self) -> None:
         """End the load now: nothing more begins, and what was measured so far is what there is."""
         self.until_s = min(self.until_s, time.monotonic())
-        self.measure_from_s = min(self.measure_from_s, self.until_s)
+        if self.until_s <= self.measure_from_s:
+            # Ended in its warm-up: there is nothing to measure any more.
+            self.measure_from_s = inf
         self._stopping.set()
 
     def count(self, ending: Ending) -> None:
