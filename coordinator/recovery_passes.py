@@ -269,7 +269,7 @@ class RecoveryPasses:
     async def _keep_house(self) -> None:
         """Have the log drop what it may, which in HOLD is nothing (R14, R15)."""
         for _ in range(PRUNE_ROUNDS_MAX):
-            pruned = await self._log.prune(self._settings.retention_s, PRUNE_LIMIT)
+            pruned = await self._log.prune(self._settings.retention_s, PRUNE_LIMIT, self._clock.unix_ms())
             if pruned < PRUNE_LIMIT:
                 return
 

@@ -282,9 +282,11 @@ class DecisionLog(Protocol):
         """End this incarnation by its own will: fenced at once, adopted by whoever fences or opens next."""
         ...
 
-    async def prune(self, retention_s: float, limit: int) -> int:
+    async def prune(self, retention_s: float, limit: int, now_unix_ms: int) -> int:
         """Raise the horizon, and delete decisions below it; return how many, at most ``limit`` (R14).
 
+        ``now_unix_ms`` is the caller's clock. Now is what it or the log's own clock says, whichever is behind: too
+        low a horizon keeps for longer than need be, and too high a one forgets for good, since it never falls.
         The horizon is the older of now less the retention and the oldest decision that is unfinished or
         has a heuristic end that is not forgotten: everything below it has ended everywhere. It stays where it
         is in HOLD, and for one retention after its end: what could not be decided meanwhile is not forgotten.

@@ -181,9 +181,9 @@ class MemoryLog:
         """End this incarnation by its own will."""
         await self._run("resign", lambda: self._store.resign(incarnation))
 
-    async def prune(self, retention_s: float, limit: int) -> int:
+    async def prune(self, retention_s: float, limit: int, now_unix_ms: int) -> int:
         """Raise the horizon, and delete decisions below it."""
-        return await self._run("prune", lambda: self._store.prune(retention_s, limit))
+        return await self._run("prune", lambda: self._store.prune(retention_s, limit, now_unix_ms))
 
     async def record_heuristics(self, records: Sequence[HeuristicRecord]) -> None:
         """Keep heuristic ends, each once."""

@@ -152,9 +152,9 @@ class MemoryKeeping:
         if own is not None and own.is_live:
             own.fenced_by = NOBODY
 
-    def prune(self, retention_s: float, limit: int) -> int:
+    def prune(self, retention_s: float, limit: int, now_unix_ms: int) -> int:
         """Do ``prune.sql``."""
-        tables, now_ms = self.tables, self._clock.unix_ms()
+        tables, now_ms = self.tables, min(self._clock.unix_ms(), now_unix_ms)
         is_lately_released = tables.released_ms is not None and tables.released_ms > now_ms - round(retention_s * 1000)
         if tables.held or is_lately_released:
             return 0

@@ -130,13 +130,14 @@ class PostgresKeeping(PostgresStatements):
         """End this incarnation by its own will."""
         await self._keep("resign", {"incarnation": Int8(incarnation.number)})
 
-    async def prune(self, retention_s: float, limit: int) -> int:
+    async def prune(self, retention_s: float, limit: int, now_unix_ms: int) -> int:
         """Raise the horizon, and delete decisions below it (R14)."""
+        parameters = {"retention_s": float(retention_s), "limit": Int8(limit), "now_unix_ms": Int8(now_unix_ms)}
         async with self._upkeep.transaction() as run:
             # First, as by all that lock more than their own: those whose rows go may be waited for by appends.
             await run(self._sql["lock_log"], {})
             await run(self._sql["prune_by_index"], {})
-            ((count,),) = await run(self._sql["prune"], {"retention_s": float(retention_s), "limit": Int8(limit)})
+            ((count,),) = await run(self._sql["prune"], parameters)
         return count
 
     async def record_heuristics(self, records: Sequence[HeuristicRecord]) -> None:

@@ -27,6 +27,11 @@ def ago_ms(hours: float) -> int:
     return time.time_ns() // 1_000_000 - round(hours * HOUR_MS)
 
 
+def now_ms() -> int:
+    """Now by the caller's clock, past every time that the log has put down."""
+    return time.time_ns() // 1_000_000 + 1
+
+
 class TestConnections:
     async def test_opening_connects_for_a_whole_life(self, log: DecisionLog) -> None:
         """R15: while the generation stays the same, what was read and written was one log's."""
@@ -169,7 +174,7 @@ class TestPrune:
         old, young = own.record("order-1", unix_ms=ago_ms(3)), own.record("order-2", unix_ms=ago_ms(1))
         await own.append(old, young)
         await log.checkpoint(Checkpoint(own.number, 2))
-        assert await log.prune(2 * HOUR_S, 100) == 1
+        assert await log.prune(2 * HOUR_S, 100, now_ms()) == 1
         snapshot = await log.read([old.xid, young.xid])
         assert list(snapshot.decisions) == [young.xid]
         assert abs(snapshot.pruned_below_unix_ms - ago_ms(2)) < 60_000
@@ -179,16 +184,33 @@ class TestPrune:
         ]
         # Its sequences and its row stay for ever: R7 needs them.
         assert snapshot.incarnations[own.number].last_sequence == 2
-        assert await log.prune(2 * HOUR_S, 100) == 0
+        assert await log.prune(2 * HOUR_S, 100, now_ms()) == 0
 
     async def test_at_most_so_many_go_at_once_the_oldest_first(self, log: DecisionLog) -> None:
         own = await started(log)
         records = [own.record(unix_ms=ago_ms(9 - n)) for n in range(5)]
         await own.append(*records)
         await log.checkpoint(Checkpoint(own.number, 5))
-        assert await log.prune(2 * HOUR_S, 2) == 2
+        assert await log.prune(2 * HOUR_S, 2, now_ms()) == 2
         assert [row.record.xid for row in await log.list_decisions(None, 9)] == [r.xid for r in reversed(records[2:])]
-        assert [await log.prune(2 * HOUR_S, 2) for _ in range(2)] == [2, 1]
+        assert [await log.prune(2 * HOUR_S, 2, now_ms()) for _ in range(2)] == [2, 1]
+
+    @pytest.mark.parametrize("ahead", ["the log's clock", "the caller's clock"])
+    async def test_of_two_clocks_the_one_that_is_behind_is_believed(self, log: DecisionLog, ahead: str) -> None:
+        """R7, R14: set forward, one alone would forget what is undecided, for good."""
+        gone, own = await started(log, "gone", SHORT_LEASE_S), await started(log)
+        undecided, old = gone.record(unix_ms=ago_ms(6)), own.record(unix_ms=ago_ms(9))
+        await own.append(old)
+        await log.checkpoint(Checkpoint(own.number, 1))
+        await log.resign(gone.incarnation)
+        # Four hours apart. The log's horizon is at seven hours ago, or at eight, by the clock that is behind.
+        retention_s, now_unix_ms = (3 * HOUR_S, ago_ms(4)) if ahead == "the log's clock" else (8 * HOUR_S, ago_ms(-4))
+        assert await log.prune(retention_s, 100, now_unix_ms) == 1
+        snapshot = await log.read([undecided.xid])
+        assert old.xid.unix_ms < snapshot.pruned_below_unix_ms <= undecided.xid.unix_ms
+        # Nor does it fall again.
+        await log.prune(retention_s, 100, ago_ms(20))
+        assert (await log.standing()).pruned_below_unix_ms == snapshot.pruned_below_unix_ms
 
     @pytest.mark.parametrize("straggles", [True, False])
     async def test_an_unfinished_decision_holds_the_horizon_back_for_all(
@@ -204,12 +226,12 @@ class TestPrune:
         checkpoint = Checkpoint(gone.number, 2, frozenset({stuck.xid})) if straggles else Checkpoint(gone.number, 1)
         await log.checkpoint(checkpoint)
         await log.resign(gone.incarnation)
-        assert await log.prune(2 * HOUR_S, 100) == 2
+        assert await log.prune(2 * HOUR_S, 100, now_ms()) == 2
         snapshot = await log.read([stuck.xid, newer.xid])
         assert len(snapshot.decisions) == 2
         assert snapshot.pruned_below_unix_ms == stuck.xid.unix_ms
         await log.checkpoint(Checkpoint(gone.number, 2))
-        assert await log.prune(2 * HOUR_S, 100) == 2
+        assert await log.prune(2 * HOUR_S, 100, now_ms()) == 2
 
     async def test_a_heuristic_end_holds_the_horizon_back_until_it_is_forgotten(self, log: DecisionLog) -> None:
         """Invariant 10."""
@@ -219,21 +241,21 @@ class TestPrune:
         await log.checkpoint(Checkpoint(own.number, 3))
         xid = records[1].xid
         await log.record_heuristics([HeuristicRecord(xid, "trading", Heuristic.HAZARD, "no marker")])
-        assert await log.prune(2 * HOUR_S, 100) == 1
+        assert await log.prune(2 * HOUR_S, 100, now_ms()) == 1
         assert (await log.read([])).pruned_below_unix_ms == xid.unix_ms
         await log.forget_heuristics(xid, "looked at")
-        assert await log.prune(2 * HOUR_S, 100) == 2
+        assert await log.prune(2 * HOUR_S, 100, now_ms()) == 2
         assert len(await log.read_heuristics(xid)) == 1
 
     async def test_the_horizon_never_goes_back_and_spares_what_is_decided_late(self, log: DecisionLog) -> None:
         """A coordinator may have waited for the log for longer than the retention."""
         own = await started(log)
-        await log.prune(2 * HOUR_S, 100)
+        await log.prune(2 * HOUR_S, 100, now_ms())
         before = (await log.standing()).pruned_below_unix_ms
         late = own.record(unix_ms=ago_ms(5))
         await own.append(late)
-        assert await log.prune(2 * HOUR_S, 100) == 0
-        assert await log.prune(9 * HOUR_S, 100) == 0
+        assert await log.prune(2 * HOUR_S, 100, now_ms()) == 0
+        assert await log.prune(9 * HOUR_S, 100, now_ms()) == 0
         assert (await log.standing()).pruned_below_unix_ms == before
         assert (await log.read([late.xid])).decisions
 
@@ -241,11 +263,11 @@ class TestPrune:
         """It may still decide what it began before."""
         own = await started(log)
         away = await started(log, "away", -5 * HOUR_S)
-        await log.prune(2 * HOUR_S, 100)
+        await log.prune(2 * HOUR_S, 100, now_ms())
         assert abs((await log.standing()).pruned_below_unix_ms - ago_ms(7)) < 60_000
         await fenced_by(log, own, [])
         assert (await log.read([away.record().xid])).incarnations[away.number].fenced
-        await log.prune(2 * HOUR_S, 100)
+        await log.prune(2 * HOUR_S, 100, now_ms())
         assert abs((await log.standing()).pruned_below_unix_ms - ago_ms(2)) < 60_000
 
     async def test_a_log_in_hold_is_not_pruned(self, log: DecisionLog) -> None:
@@ -254,7 +276,7 @@ class TestPrune:
         await own.append(own.record(unix_ms=ago_ms(9)))
         await log.checkpoint(Checkpoint(own.number, 1))
         await log.hold("restored from a dump")
-        assert await log.prune(2 * HOUR_S, 100) == 0
+        assert await log.prune(2 * HOUR_S, 100, now_ms()) == 0
         assert (await log.standing()).pruned_below_unix_ms == 0
 
     async def test_the_horizon_stays_for_a_retention_after_hold(self, log: DecisionLog) -> None:
@@ -266,10 +288,10 @@ class TestPrune:
         await log.hold("restored from a dump")
         own = await started(log)
         await log.release(own.incarnation, Release((), {}, "polled all of them"))
-        assert await log.prune(2 * HOUR_S, 100) == 0
+        assert await log.prune(2 * HOUR_S, 100, now_ms()) == 0
         assert (await log.standing()).pruned_below_unix_ms <= in_doubt.xid.unix_ms
         # A retention that has passed since the release.
-        assert await log.prune(0.0, 100) == 1
+        assert await log.prune(0.0, 100, now_ms()) == 1
         assert (await log.standing()).pruned_below_unix_ms > in_doubt.xid.unix_ms
 
     async def test_a_straggler_that_is_pruned_is_nobodys_work_any_more(self, log: DecisionLog) -> None:
@@ -280,11 +302,11 @@ class TestPrune:
         await log.checkpoint(Checkpoint(gone.number, 1))
         own = await started(log)
         await log.resign(gone.incarnation)
-        assert await log.prune(2 * HOUR_S, 100) == 1
+        assert await log.prune(2 * HOUR_S, 100, now_ms()) == 1
         await log.checkpoint(Checkpoint(gone.number, 1, frozenset({record.xid})))
         assert not await log.fence_expired(own.incarnation)
         assert not await log.unfinished(gone.number)
-        await log.prune(2 * HOUR_S, 100)
+        await log.prune(2 * HOUR_S, 100, now_ms())
         assert (await log.standing()).pruned_below_unix_ms > record.xid.unix_ms
 
 

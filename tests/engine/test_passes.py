@@ -13,12 +13,14 @@ import pytest
 from coordinator.assembly import Assembly
 from coordinator.errors import InvalidRequestError, UnavailableError, UnknownTransactionError
 from coordinator.log.decision_log import Checkpoint
+from coordinator.log.memory_store import MemoryLogStore
 from coordinator.passes import PassSettings, Scope
 from coordinator.protocol.effects import DecisionRecord
 from coordinator.protocol.phases import Phase
 from coordinator.protocol.timing import Timing
 from coordinator.sweep import PAGE_SIZE
 from participant_sdk.branch import BranchPhase
+from participant_sdk.clock import SystemClock
 from participant_sdk.ids import INCARNATION_MAX, Xid
 from participant_sdk.participant import Branch
 from participant_sdk.xa import Decision
@@ -204,6 +206,25 @@ async def test_what_has_ended_everywhere_is_pruned_after_its_retention(around: W
         async with asyncio.timeout(10):
             while not await pruned():
                 pass
+
+
+class HalfADayAhead(SystemClock):
+    """A wall clock that was set forward."""
+
+    def unix_ms(self) -> int:
+        return super().unix_ms() + 12 * 3_600_000
+
+
+async def test_a_log_whose_clock_is_set_forward_has_nothing_forgotten_early(around: World) -> None:
+    """R7, R14: what was not decided is presumed ROLLBACK, and not FORGOTTEN."""
+    around = replace(around, log=MemoryLogStore(HalfADayAhead(), LOG_ID))
+    xid = await around.leave(decided=False)
+    async with node(around, replace(BY_HAND, retention_s=3_600.0)) as assembly:
+        await assembly.passes.trigger(Scope.GLOBAL)
+        assert 0 < around.log.tables.pruned_below_unix_ms < xid.unix_ms
+        await until(lambda: assembly.commit.lease.unbroken_s(CLOCK.monotonic_s()) > LEASE_S)
+        await assembly.passes.trigger(Scope.GLOBAL)
+        assert around.phase(LEFT, xid) is BranchPhase.ROLLED_BACK
 
 
 async def test_a_participant_that_cannot_be_asked_is_named_and_the_others_are_served(around: World) -> None:

@@ -19,6 +19,7 @@ from coordinator.log.decision_log import (
     ReleaseRefusedError,
 )
 from coordinator.log.postgres import PostgresLog, migrate_log
+from participant_sdk.clock import SystemClock
 from tests.contract.worlds import Coordinator, started
 from tests.integration.log_observer import Observer, observing
 
@@ -185,7 +186,7 @@ async def _round(log: PostgresLog, own: Coordinator, turn: int) -> None:
         await own.append(own.record(f"order-{turn}"), own.record(f"order-{turn + 1}"))
     await log.checkpoint(Checkpoint(own.number, own.sequence, applied={"bookkeeper": own.sequence}))
     await log.fence_expired(own.incarnation)
-    await log.prune(-1.0, 10)
+    await log.prune(-1.0, 10, SystemClock().unix_ms())
     if turn % 5 == 0:
         await log.hold("try")
     if (await log.standing()).is_held:
@@ -214,7 +215,7 @@ class TestPrune:
         await blocker.ask(b"BEGIN")
         await blocker.ask(b"SELECT FROM txlog.decisions FOR UPDATE")
         async with asyncio.TaskGroup() as tasks:
-            prune = tasks.create_task(rival.prune(7200.0, 10))
+            prune = tasks.create_task(rival.prune(7200.0, 10, SystemClock().unix_ms()))
             await observer.backend("rival-upkeep", "Lock")
             snapshot = await log.read([record.xid])
             assert (len(snapshot.decisions), snapshot.pruned_below_unix_ms) == (1, 0)

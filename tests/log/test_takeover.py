@@ -88,7 +88,7 @@ async def test_the_standing_is_told_when_it_changes_and_only_then(bench: Bench) 
     await other.log.resign(other.commit.incarnation)
     await asyncio.sleep(LEASE_S / 2)
     assert [live.coordinator for live in own.standings[-1].live] == ["own"]
-    await own.log.prune(60.0, 1)
+    await own.log.prune(60.0, 1, bench.clock.unix_ms())
     await asyncio.sleep(LEASE_S / 2)
     assert own.standings[-1].pruned_below_unix_ms == bench.store.tables.pruned_below_unix_ms > 0
     assert len(own.standings) == 4

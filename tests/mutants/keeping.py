@@ -114,6 +114,25 @@ MUTANTS: Final = (
         ),
     ),
     single(
+        "PRUNED_BY_THE_LOGS_CLOCK",
+        "R14: a log's clock that was set forward has what is undecided forgotten (in memory)",
+        "coordinator/log/memory_keeping.py",
+        "min(self._clock.unix_ms(), now_unix_ms)\n",
+        "self._clock.unix_ms()\n",
+        Test("tests/engine/test_passes.py::test_a_log_whose_clock_is_set_forward_has_nothing_forgotten_early"),
+    ),
+    single(
+        "PRUNED_BY_THE_LOGS_CLOCK_SQL",
+        "R14: a log's clock that was set forward has what is undecided forgotten",
+        "coordinator/log/sql/prune.sql",
+        "least(clock_timestamp(), to_timestamp(%(now_unix_ms)s / 1000.0))",
+        "greatest(clock_timestamp(), to_timestamp(%(now_unix_ms)s / 1000.0))",
+        Test(
+            "tests/contract/test_decision_log_keeping.py::"
+            "TestPrune::test_of_two_clocks_the_one_that_is_behind_is_believed"
+        ),
+    ),
+    single(
         "PRUNED_IN_HOLD",
         "R15: decisions are forgotten in HOLD (in memory)",
         "coordinator/log/memory_keeping.py",
@@ -146,7 +165,7 @@ MUTANTS: Final = (
         "PRUNED_RIGHT_AFTER_HOLD_SQL",
         "R15: decisions are forgotten right after HOLD, before those who waited for them could ask",
         "coordinator/log/sql/prune.sql",
-        "(released_at IS NULL OR released_at <= clock_timestamp() - make_interval(secs => %(retention_s)s))\n",
+        "(released_at IS NULL OR released_at <= agreed.time - make_interval(secs => %(retention_s)s))\n",
         "true\n",
         Test(
             "tests/contract/test_decision_log_keeping.py::"

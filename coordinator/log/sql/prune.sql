@@ -4,7 +4,13 @@
 --
 -- The horizon is below all that is unfinished, below heuristic ends that are not forgotten, and below what a
 -- coordinator may still decide whose lease ran out while it could not reach the log.
-WITH unfinished AS (
+--
+-- What the time is, two clocks must agree on, this server's and the caller's: of the two the one that is behind. One
+-- that was set forward would have undecided transactions forgotten, for good, as the horizon never falls; one that was
+-- set back only keeps for longer.
+WITH agreed AS (
+    SELECT least(clock_timestamp(), to_timestamp(%(now_unix_ms)s / 1000.0)) AS time
+), unfinished AS (
     SELECT decisions.xid
     FROM txlog.incarnations
     LEFT JOIN txlog.checkpoints USING (incarnation)
@@ -16,14 +22,14 @@ WITH unfinished AS (
 ), bound AS MATERIALIZED (
     SELECT least(
         (extract(epoch FROM least(
-            clock_timestamp(), (SELECT min(lease_until) FROM txlog.incarnations WHERE fenced_at IS NULL)
+            agreed.time, (SELECT min(lease_until) FROM txlog.incarnations WHERE fenced_at IS NULL)
         ) - make_interval(secs => %(retention_s)s)) * 1000)::bigint,
         (SELECT min(txlog.xid_unix_ms(xid)) FROM unfinished),
         (SELECT min(txlog.xid_unix_ms(xid)) FROM txlog.heuristics WHERE forgotten_at IS NULL)
     ) AS unix_ms
-    FROM txlog.log
+    FROM txlog.log CROSS JOIN agreed
     WHERE held_since IS NULL
-      AND (released_at IS NULL OR released_at <= clock_timestamp() - make_interval(secs => %(retention_s)s))
+      AND (released_at IS NULL OR released_at <= agreed.time - make_interval(secs => %(retention_s)s))
 ), raised AS (
     UPDATE txlog.log
     SET pruned_below_unix_ms = bound.unix_ms
