@@ -13,6 +13,8 @@ from typing import Final
 import psycopg
 from rich.table import Table
 
+from coordinator.config import Performance
+from sidecars.main import WORKERS_DEFAULT
 from tests.benchmarks.figures import Summary
 from tests.benchmarks.run import Run, number
 from tests.benchmarks.targets import L3, OWN_LEDGER, Judgement, judge
@@ -41,6 +43,8 @@ def settings(dsn: str) -> dict[str, str]:
         "machine": platform.platform(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _DISTRIBUTIONS},
+        "bookkeeper.workers": str(WORKERS_DEFAULT),
+        "coordinator.batch_size": str(Performance().batch_size),
         **dict(sorted(postgres.items())),
     }
 
@@ -65,6 +69,8 @@ def by_column(cpu_us: Mapping[str, float]) -> dict[str, float]:
 def show(run: Run, environment: Mapping[str, str]) -> None:
     """Print the settings, a table for each part, and the targets."""
     run.console.print(", ".join(f"{name} {value}" for name, value in environment.items()), highlight=False)
+    plan = f"{run.plan.accounts:,} accounts in each ledger, {run.plan.seconds:g} s for each measurement"
+    run.console.print(plan, highlight=False)
     for part, summaries in run.summaries().items():
         run.console.print(_table(part, summaries))
         for summary in summaries:
