@@ -17,46 +17,55 @@ BALANCE_MAX: Final = 10**15
 ACCOUNTS_DEFAULT: Final = 1_000
 
 
+WorkloadName = Annotated[
+    str, typer.Option(help="transfer: one account pays, at each other participant one gets; smallbank; empty.")
+]
+Concurrency = Annotated[
+    int | None, typer.Option(min=1, help="A closed loop: so many callers, each sends on when it was answered. 64.")
+]
+Rate = Annotated[
+    float | None, typer.Option(min=0.01, help="An open loop: so many a second, whatever becomes of the others.")
+]
+InFlightMax = Annotated[
+    int | None, typer.Option(min=1, help="With --rate: past so many under way, none is offered. 10,000.")
+]
+Duration = Annotated[str, typer.Option(metavar="DURATION", help="How long to measure, such as 30s or 5m.")]
+WarmUp = Annotated[str, typer.Option(metavar="DURATION", help="How long before that, unmeasured.")]
+Participants = Annotated[
+    str, typer.Option(help="The bookkeepers, by their configured names, with commas; the first one pays.")
+]
+AccountCount = Annotated[int, typer.Option(help="Accounts at each participant; smallbank: customers over all of them.")]
+HotSpot = Annotated[
+    int | None, typer.Option(min=2, help="smallbank: the first so many customers are picked nine times of ten.")
+]
+Currency = Annotated[str, typer.Option(help="The currency of the accounts.")]
+Decided = Annotated[bool, typer.Option("--decided", help="Count a transaction as ended when its decision is durable.")]
+Prepare = Annotated[bool, typer.Option("--prepare", help="First open the accounts, and put --balance into each.")]
+Balance = Annotated[int, typer.Option(min=1, max=BALANCE_MAX, help="With --prepare: how much goes into each.")]
+Check = Annotated[
+    list[str] | None,
+    typer.Option(metavar="DSN", help="A bookkeeper's database, once for each: its money is checked, too."),
+]
+Seed = Annotated[int, typer.Option(help="The same seed picks the same accounts in the same order.")]
+
+
 def load(
     *,
-    workload: Annotated[
-        str, typer.Option(help="transfer: one account pays, at each other participant one gets; smallbank; empty.")
-    ] = "transfer",
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="A closed loop: so many callers, each sends on when it was answered. 64.")
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option(min=0.01, help="An open loop: so many a second, whatever becomes of the others.")
-    ] = None,
-    in_flight_max: Annotated[
-        int | None, typer.Option(min=1, help="With --rate: past so many under way, none is offered. 10,000.")
-    ] = None,
-    duration: Annotated[str, typer.Option(metavar="DURATION", help="How long to measure, such as 30s or 5m.")] = "30s",
-    warm_up: Annotated[str, typer.Option(metavar="DURATION", help="How long before that, unmeasured.")] = "2s",
-    participants: Annotated[
-        str, typer.Option(help="The bookkeepers, by their configured names, with commas; the first one pays.")
-    ] = "bookkeeper",
-    accounts: Annotated[
-        int, typer.Option(help="Accounts at each participant; smallbank: customers over all of them.")
-    ] = ACCOUNTS_DEFAULT,
-    hot_spot: Annotated[
-        int | None, typer.Option(min=2, help="smallbank: the first so many customers are picked nine times of ten.")
-    ] = None,
-    currency: Annotated[str, typer.Option(help="The currency of the accounts.")] = "USD",
-    decided: Annotated[
-        bool, typer.Option("--decided", help="Count a transaction as ended when its decision is durable.")
-    ] = False,
-    prepare: Annotated[
-        bool, typer.Option("--prepare", help="First open the accounts, and put --balance into each.")
-    ] = False,
-    balance: Annotated[
-        int, typer.Option(min=1, max=BALANCE_MAX, help="With --prepare: how much goes into each.")
-    ] = BALANCE_DEFAULT,
-    check: Annotated[
-        list[str] | None,
-        typer.Option(metavar="DSN", help="A bookkeeper's database, once for each: its money is checked, too."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed picks the same accounts in the same order.")] = 0,
+    workload: WorkloadName = "transfer",
+    concurrency: Concurrency = None,
+    rate: Rate = None,
+    in_flight_max: InFlightMax = None,
+    duration: Duration = "30s",
+    warm_up: WarmUp = "2s",
+    participants: Participants = "bookkeeper",
+    accounts: AccountCount = ACCOUNTS_DEFAULT,
+    hot_spot: HotSpot = None,
+    currency: Currency = "USD",
+    decided: Decided = False,
+    prepare: Prepare = False,
+    balance: Balance = BALANCE_DEFAULT,
+    check: Check = None,
+    seed: Seed = 0,
     address: Address = ADDRESS_DEFAULT,
     as_json: AsJson = False,
 ) -> None:

@@ -36,8 +36,8 @@ class Display:
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[told]}"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[told]}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -66,10 +66,11 @@ class Display:
         last_s, last_ended = self._last
         per_second = (ended - last_ended) / max(progress.elapsed_s - last_s, 0.001)
         self._last = (progress.elapsed_s, ended)
-        told = (
-            f"{per_second:,.0f}/s  p50 {progress.p50_ms:.1f} ms  p99 {progress.p99_ms:.1f} ms  "
-            f"committed {progress.committed:,}  rolled back {progress.rolled_back:,}  unknown {progress.unknown:,}"
-        )
+        told = f"{per_second:,.0f}/s  p50 {progress.p50_ms:.1f} ms  p99 {progress.p99_ms:.1f} ms"
+        if not progress.p99_ms:
+            told = f"{per_second:,.0f}/s  warming up"
+        told += f"\ncommitted {progress.committed:,}  rolled back {progress.rolled_back:,}"
+        told += f"  unknown {progress.unknown:,}"
         if progress.not_offered:
             told += f"  not offered {progress.not_offered:,}"
         self._bars.update(self._task, completed=progress.elapsed_s, told=told)

@@ -139,7 +139,7 @@ async def test_accounts_are_opened_and_funded_and_those_that_are_there_are_funde
 
 async def test_accounts_that_a_participant_refuses_are_named(bank: Bank) -> None:
     with pytest.raises(PreparationError, match="currency is no currency of ours"):
-        await prepare(bank, Transfers(PAYER, PAYEE, 3, currency="XXX"), 5)
+        await prepare(bank, Transfers(PAYER, PAYEE, 3, currency="ABC"), 5)
 
 
 @pytest.mark.parametrize("hot_spot", [0, 3])
@@ -251,7 +251,7 @@ async def test_accounts_that_are_not_there_end_it_with_the_way_out(bank: Bank) -
     assert ran.exit_code == 2
     assert "has no account in USD" in ran.errors
     assert ran.errors.rstrip().endswith("--prepare opens the accounts")
-    ran = await load(bank, "--prepare", "--currency", "XXX")
+    ran = await load(bank, "--prepare", "--currency", "ABC")
     assert ran.exit_code == 2
     assert ran.errors.startswith("pincex: --prepare: ")
     assert "is no currency of ours" in ran.errors
