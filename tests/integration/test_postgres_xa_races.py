@@ -35,6 +35,24 @@ async def test_a_branch_that_somebody_undid_meanwhile_is_not_called_committed(ds
     assert await balance(dsn) == 100
 
 
+async def test_a_branch_that_is_gone_and_there_again_is_to_be_told_again(dsn: str) -> None:
+    """R9: another session is at work on it; it was not this Commit that ended it, nor has anything."""
+    xid = an_xid()
+    async with PostgresXaResource.open("bank", dsn, OPERATIONS, connections=XaConnections(finishing=1)) as resource:
+        assert (await vote(resource, prepare_of(xid, credit()))).kind is VoteKind.PREPARED
+        async with asyncio.TaskGroup() as tasks:
+            committing = tasks.create_task(resource.commit([Commit(LOG, xid, 7, 1)]))
+            # As above; and it must queue behind us again for the one by which it looks once more.
+            await asyncio.sleep(0)
+            async with resource._finishing.session():  # pyright: ignore[reportPrivateUsage] # As above.
+                await run_sql(dsn, f"rollback prepared '{gid(xid)}'")
+            async with resource._finishing.session():  # pyright: ignore[reportPrivateUsage] # As above.
+                await run_sql(dsn, f"begin; select 1; prepare transaction '{gid(xid)}'")
+        assert committing.result()[0].kind is AckKind.RETRY
+        await run_sql(dsn, f"rollback prepared '{gid(xid)}'")
+    assert await balance(dsn) == 100
+
+
 async def test_a_branch_that_has_heard_commit_is_not_forced(dsn: str) -> None:
     """R12: a decision is known, and is to be carried out, though it was not yet."""
     xid = an_xid()

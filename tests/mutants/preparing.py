@@ -191,7 +191,7 @@ MUTANTS: Final = (
         "    if ended is None and branch.phase is BranchPhase.NONE:\n",
         Test(
             "tests/integration/test_postgres_xa_races.py::"
-            "test_a_branch_that_somebody_undid_meanwhile_is_not_called_committed"
+            "test_a_branch_that_is_gone_and_there_again_is_to_be_told_again"
         ),
     ),
     single(
