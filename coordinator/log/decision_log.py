@@ -298,7 +298,10 @@ class DecisionLog(Protocol):
         ...
 
     async def forget_heuristics(self, xid: Xid, reason: str) -> Sequence[HeuristicRecord]:
-        """Mark a transaction's heuristic ends as dealt with, and return those that were not; they are kept for good."""
+        """Mark a transaction's heuristic ends as dealt with, and return those that were not; they are kept for good.
+
+        With the mark, and as durably, an OperatorAction FORGET is kept of each that is returned.
+        """
         ...
 
     async def record_action(self, action: OperatorAction) -> None:

@@ -190,6 +190,7 @@ class MemoryKeeping:
         """Do ``forget_heuristics.sql``."""
         open_ = [row for row in self.read_heuristics(xid) if (xid, row.participant) not in self.tables.forgotten]
         self.tables.forgotten.update({(xid, row.participant): reason for row in open_})
+        self.tables.actions.extend(OperatorAction("FORGET", reason, xid, row.participant) for row in open_)
         return open_
 
     def record_action(self, action: OperatorAction) -> None:

@@ -12,6 +12,7 @@ from coordinator.log.decision_log import (
     Checkpoint,
     DecisionLog,
     LogUnavailableError,
+    OperatorAction,
     Release,
 )
 from coordinator.protocol.effects import HeuristicRecord
@@ -327,12 +328,15 @@ class TestHeuristics:
         assert list(first) == records[:3]
         assert list(await log.list_heuristics(first[-1].xid, 9)) == records[3:]
 
-    async def test_forgotten_ones_are_listed_no_more_and_kept_for_good(self, log: DecisionLog) -> None:
+    async def test_forgotten_ones_are_listed_no_more_and_kept_for_good(self, world: World, log: DecisionLog) -> None:
         """Invariant 10."""
         own = await started(log)
         records = await self.kept(own, 2)
         assert list(await log.forget_heuristics(records[0].xid, "booked\x00 by hand")) == records[:2]
         assert not await log.forget_heuristics(records[0].xid, "again")
+        assert await world.actions() == [
+            OperatorAction("FORGET", "booked\ufffd by hand", record.xid, record.participant) for record in records[:2]
+        ]
         assert list(await log.list_heuristics(None, 9)) == records[2:]
         assert list(await log.read_heuristics(records[0].xid)) == records[:2]
         # Reported once more, it stays forgotten.
