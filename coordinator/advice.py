@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
+from coordinator.log.decision_log import Standing
 from participant_sdk.ids import Xid
 from participant_sdk.xa import Decision, DecisionState, Heuristic
 
@@ -18,8 +19,11 @@ def of_owed(xid: Xid, owed: Iterable[str]) -> str:
     )
 
 
-def of_in_doubt(xid: Xid, participant: str, state: DecisionState | None, *, held: bool = False) -> str:
-    """Of a branch in doubt, by what the log says of its decision; None where it could not be read."""
+def of_in_doubt(xid: Xid, participant: str, state: DecisionState | None, standing: Standing | None = None) -> str:
+    """Of a branch in doubt, by what the log says of its decision; None where it could not be read.
+
+    ``standing``: how the log stood when this coordinator looked last; None if it has not looked.
+    """
     match state:
         case None:
             return (
@@ -31,13 +35,13 @@ def of_in_doubt(xid: Xid, participant: str, state: DecisionState | None, *, held
                 f"{state.name} is decided: nothing is to be forced. "
                 f"`pincex recovery trigger --participant {participant}` tells it now."
             )
-        case DecisionState.PENDING if held:
+        case DecisionState.PENDING if standing is not None and standing.is_held:
             return (
                 "The log is in HOLD, so nothing is presumed: end that first, with `pincex recovery release`. "
                 f"Only where this branch cannot wait for it, {_force(xid, participant)}"
             )
         case DecisionState.PENDING:
-            return "Its coordinator lives and has not decided yet, or others must report first: wait, and look again."
+            return f"{_of_pending(xid, standing)} Wait, and look again."
         case DecisionState.FORGOTTEN:
             return (
                 "The log remembers nothing of it: find out what the transaction's other participants did, "
@@ -79,6 +83,30 @@ def look_at(xid: Xid, participant: str, log_id: str) -> str:
     return (
         f"look with grpcurl -plaintext -d '{request}' "
         f"ADDRESS_OF_{participant.upper()} pincex.tx.v1.ResourceService/GetBranch"
+    )
+
+
+def _of_pending(xid: Xid, standing: Standing | None) -> str:
+    """Who is to decide it, as far as that is known: one that died lives on in the log until it is fenced (R6)."""
+    if standing is None:
+        return "It is not decided, and who lives has not been looked up yet."
+    owner = next((live for live in standing.live if live.number == xid.incarnation), None)
+    who = f"incarnation {xid.incarnation}"
+    if owner is None and xid.incarnation > max((live.number for live in standing.live), default=0):
+        return f"No coordinator that is known here is {who}: it began a moment ago, or nobody gave out this xid."
+    if owner is None:
+        return (
+            f"Its coordinator, {who}, has ended; what that left undecided is presumed rolled back once every "
+            "participant has reported (`pincex recovery status`)."
+        )
+    if owner.lease_left_s < 0:
+        return (
+            f"Its coordinator, {who} at {owner.address}, is dead or cut off from the log: its lease expired "
+            f"{-owner.lease_left_s:.0f} s ago. Another coordinator fences it within seconds, and then this is decided."
+        )
+    return (
+        f"Its coordinator, {who} at {owner.address}, has not decided yet, and has a lease for another "
+        f"{owner.lease_left_s:.0f} s."
     )
 
 

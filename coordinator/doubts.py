@@ -14,7 +14,7 @@ from coordinator.engine import Engine
 from coordinator.errors import InvalidRequestError, UnavailableError
 from coordinator.incarnation import IncarnationLife
 from coordinator.inquiries import Inquiries
-from coordinator.log.decision_log import DecisionLog, LogUnavailableError
+from coordinator.log.decision_log import DecisionLog, LogUnavailableError, Standing
 from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import Xid, check_participant
 from participant_sdk.participant import Branch, RecoverQuery
@@ -170,8 +170,8 @@ class Doubts:
         participants = {branch.xid: branch.participants for _, branch in shown}
         async with asyncio.TaskGroup() as tasks:
             asking = {xid: tasks.create_task(self._state(xid, participants[xid])) for xid in xids}
-        held = self._life.standing is not None and self._life.standing.is_held
-        return tuple(_described(name, branch, asking[branch.xid].result(), held=held) for name, branch in shown)
+        standing = self._life.standing
+        return tuple(_described(name, branch, asking[branch.xid].result(), standing) for name, branch in shown)
 
     async def _state(self, xid: Xid, participants: Sequence[str]) -> DecisionState | None:
         try:
@@ -180,11 +180,11 @@ class Doubts:
             return None
 
 
-def _described(participant: str, branch: Branch, state: DecisionState | None, *, held: bool) -> InDoubt:
+def _described(participant: str, branch: Branch, state: DecisionState | None, standing: Standing | None) -> InDoubt:
     told = (
         advice.of_heuristic(branch.xid, branch.heuristic)
         if branch.phase is BranchPhase.HEURISTIC
-        else advice.of_in_doubt(branch.xid, participant, state, held=held)
+        else advice.of_in_doubt(branch.xid, participant, state, standing)
     )
     return InDoubt(participant, branch, state, told)
 
