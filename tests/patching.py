@@ -1,6 +1,7 @@
 """Patches of the product's text that live in one process and nowhere else: an import hook compiles the patched text.
 
-Mutations and crash points are made so. A patch that does not apply fails loudly: the product moved on.
+Crash points are made so, and what benchmarks withhold; mutants are made in copies of the tree (``tests.mutants``).
+A patch that does not apply fails loudly: the product moved on.
 """
 
 from __future__ import annotations
