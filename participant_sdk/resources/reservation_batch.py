@@ -105,12 +105,13 @@ class Batch:
         rollbacks = [DONE] * len(self.rollbacks)
         prepares = [plan.vote for plan in self.planned]
         busy: list[int] = []
+        order = self._order() if found else []
         for row in found:
             at = row.at - 1
             if row.part == _STALE:
                 raise StaleError(int(row.answer or 0))
             if row.part == _COMMITS:
-                commits[self._order()[at]] = _ack(row, BranchCall.COMMIT)
+                commits[order[at]] = _ack(row, BranchCall.COMMIT)
             elif row.part == _ROLLBACKS:
                 rollbacks[at] = _ack(row, BranchCall.ROLLBACK)
             elif row.phase == BranchPhase.NONE:
