@@ -86,6 +86,7 @@ class Sweep:
         self._heuristics = heuristics
         # Ends by hand that the log was told of: each is reported once, not in every sweep.
         self._told: dict[tuple[Xid, str], None] = {}
+        self._told_generation = log.generation
 
     async def walk(self, link: Link, calls: ResourceCalls, swept: Swept, round_: Round) -> None:
         """Page through a participant's branches in doubt, and tell them what is decided. CallFailedError ends it."""
@@ -181,6 +182,10 @@ class Sweep:
 
     def _keep_heuristics(self, participant: str, branches: Sequence[Branch]) -> None:
         """Have the log know of ends by hand, such as those forced at the participant itself (R12)."""
+        if self._told_generation != self._log.generation:
+            # The log may have been restored from a copy in which they are not (R15).
+            self._told_generation = self._log.generation
+            self._told.clear()
         for branch in branches:
             key = (branch.xid, participant)
             if branch.phase is not BranchPhase.HEURISTIC or key in self._told or not self._is_ours(branch):

@@ -15,6 +15,7 @@ from coordinator.errors import InvalidRequestError, RefusedError, UnavailableErr
 from coordinator.hold import PAGE
 from coordinator.log.ended import FencedError
 from coordinator.metrics import Count
+from coordinator.passes import Scope
 from coordinator.protocol.phases import Phase
 from coordinator.requests import ExecuteCall
 from participant_sdk.branch import BranchPhase
@@ -333,3 +334,22 @@ async def test_a_hold_that_nothing_was_lost_in_is_released_with_nothing_to_resto
         assert (plan.commits, plan.rollbacks_presumed, plan.sequences_raised) == ((), 0, 0)
         await until(lambda: not second.assembly.life.standing or not second.assembly.life.standing.is_held)
         assert (await second.assembly.engine.execute(call("order-1"))).outcome.replayed
+
+
+async def test_an_end_by_hand_comes_to_the_log_again_when_that_was_restored_without_it(around: World) -> None:
+    """R12, R15, invariant 10: one coordinator may live through two restores in HOLD."""
+    gone = await predecessor(around)
+    xid = await gone.prepare("order-1")
+    await around.resource(LEFT).resolve(LOG_ID, xid, Decision.ROLLBACK, "the bank says so")
+    around.log.hold("restored")
+    async with life(around) as node:
+        await looked(node)
+        backup = around.log.copy()
+        await node.assembly.passes.trigger(Scope.ORPHANS)
+        await until(lambda: (xid, LEFT) in around.log.tables.heuristics)
+        around.log.restore(backup, new_timeline=False)
+        assert not around.log.tables.heuristics
+        await until(lambda: node.assembly.passes.held == "restored")
+        await node.assembly.commit.confirm()
+        await node.assembly.passes.trigger(Scope.ORPHANS)
+        await until(lambda: (xid, LEFT) in around.log.tables.heuristics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants.mutant import Mutant, Patch, Seeds, Test, single
+from tests.mutants.mutant import Mutant, Seeds, Test, single
 
 MUTANTS: Final = (
     single(
@@ -270,5 +270,14 @@ MUTANTS: Final = (
             "test_branches_that_contradict_each_other_restore_nothing"
             "[left0-right0-BRANCHES_DISAGREE-right names sequence 8]"
         ),
+    ),
+    single(
+        "TOLD_TO_A_RESTORED_LOG",
+        "R12: an end by hand is told once, though the log was restored from a copy without it since",
+        "coordinator/sweep.py",
+        "            self._told.clear()\n",
+        "            self._told.update()\n",
+        Test("tests/engine/test_hold.py::test_an_end_by_hand_comes_to_the_log_again_when_that_was_restored_without_it"),
+        Seeds(1305, 1305),
     ),
 )
