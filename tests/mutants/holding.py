@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants.mutant import Mutant, Seeds, Test, single
+from tests.mutants.mutant import Mutant, Patch, Seeds, Test, single
 
 MUTANTS: Final = (
     single(
