@@ -84,6 +84,9 @@ def _canonical_number(number: Decimal) -> str:
 
 
 def _read_number(text: str) -> Decimal:
+    if len(text) <= NUMBER_MAX_DIGITS and "e" not in text and "E" not in text:
+        # So short and without an exponent, it is in range.
+        return Decimal(text)
     if len(text) > 2 * NUMBER_MAX_DIGITS:
         raise InvalidJsonError(f"a number of more than {NUMBER_MAX_DIGITS} digits: {text[:NUMBER_MAX_DIGITS]}…")
     try:
