@@ -22,7 +22,7 @@ from participant_sdk.resource_calls import CallFailedError, ResourceCalls
 from participant_sdk.xa import DecisionState
 
 PAGE_MAX: Final = 1_000
-# So many pages of one participant are read to find a branch of it that comes later in the list.
+# So many pages of one participant are read at most to fill one of the list.
 READ_AT_ONCE_MAX: Final = 20
 
 
@@ -58,14 +58,15 @@ class _Place(NamedTuple):
 
 
 class _Listed(NamedTuple):
-    """What one participant lists later than a place: branches, by xid, of its page of ``token``.
+    """What one participant lists later than a place: branches by xid, from one or more of its pages.
 
-    Where the list goes on, with ``next_token``, there is one branch at least.
+    ``pages`` are their tokens, each with the last of these branches on it, None for none. Where the list goes on,
+    with ``next_token``, there is one branch at least.
     """
 
     participant: str
     branches: Sequence[Branch]
-    token: str
+    pages: Sequence[tuple[str, _Place | None]]
     next_token: str
 
     @property
@@ -75,7 +76,10 @@ class _Listed(NamedTuple):
 
     def token_after(self, shown: _Place) -> str:
         """The page to read next, when all up to this place has been shown."""
-        return self.next_token if self.end is not None and self.end <= shown else self.token
+        for token, last in self.pages:
+            if last is not None and last > shown:
+                return token
+        return self.next_token or self.pages[-1][0]
 
 
 class Doubts:
@@ -126,9 +130,11 @@ class Doubts:
         )
 
     async def _list(self, name: str, place: _Place | None, token: str, limit: int) -> _Listed | None:
-        """The participant's page of a token, as far as it comes later; None where it cannot be had."""
+        """What the participant lists from a page on, as many as are wanted; None where that cannot be had."""
         log_id = self._engine.incarnation.log_id
-        for _ in range(READ_AT_ONCE_MAX):
+        found: list[Branch] = []
+        pages: list[tuple[str, _Place | None]] = []
+        while len(pages) < READ_AT_ONCE_MAX:
             try:
                 page, next_token = await self._calls[name].recover(RecoverQuery(log_id, limit=limit), token)
             except CallFailedError:
@@ -136,10 +142,14 @@ class Doubts:
             # What belongs to another log is another's to show (R18).
             ours = [branch for branch in page if branch.log_id == log_id]
             later = [branch for branch in ours if place is None or _Place(branch.xid, name) > place]
-            if later or not next_token:
-                return _Listed(name, later, token, next_token)
+            found += later
+            pages.append((token, _Place(later[-1].xid, name) if later else None))
+            if not next_token or len(found) >= limit:
+                return _Listed(name, found, pages, next_token)
+            if next_token == token:
+                return None
             token = next_token
-        return None
+        return _Listed(name, found, pages, token) if found else None
 
     async def _kept(self, participant: str, place: _Place | None, limit: int) -> list[tuple[str, Branch]]:
         """Ends by hand that the log keeps and nobody has forgotten: a participant may know nothing of its own (R11)."""

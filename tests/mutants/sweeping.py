@@ -153,6 +153,14 @@ MUTANTS: Final = (
         Test("tests/engine/test_redriving.py::test_a_branch_that_its_participant_lost_is_a_hazard_and_no_success"),
     ),
     single(
+        "LISTED_PAGE_LEFT_EARLY",
+        "R12: branches in doubt are shown to nobody where a participant's page is shown in two",
+        "coordinator/doubts.py",
+        "            if last is not None and last > shown:\n",
+        "            if last is not None and last < shown:\n",
+        Test("tests/engine/test_listed.py::test_branches_in_doubt_are_listed_oldest_first_page_by_page"),
+    ),
+    single(
         "END_THAT_THE_LOG_KEEPS_UNLISTED",
         "R12: an end by hand that only the log remembers is shown to nobody",
         "coordinator/doubts.py",
