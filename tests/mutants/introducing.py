@@ -71,7 +71,6 @@ MUTANTS: Final = (
         "            self._events.epoch_ahead(self.name, welcome.epoch)\n",
         "            pass\n",
         Test("tests/engine/test_reports.py::test_a_log_that_forgot_an_epoch_is_held_and_begins_above_it"),
-        Seeds(1, 40),
     ),
     single(
         "EPOCH_BEGINS_BELOW",

@@ -18,7 +18,6 @@ MUTANTS: Final = (
             "tests/contract/test_decision_log_keeping.py::"
             "TestPrune::test_an_unfinished_decision_holds_the_horizon_back_for_all[memory_world-True]"
         ),
-        Seeds(1, 40),
     ),
     single(
         "PRUNED_UNFINISHED_SQL",
@@ -239,7 +238,6 @@ MUTANTS: Final = (
         "_FINISHED: Final = (BranchPhase.COMMITTED, BranchPhase.ROLLED_BACK)\n",
         "_FINISHED: Final = (BranchPhase.COMMITTED, BranchPhase.ROLLED_BACK, BranchPhase.PREPARED)\n",
         Test("tests/contract/test_branch_keeping.py::test_only_what_has_ended_below_the_horizon_is_dropped[memory]"),
-        Seeds(1, 40),
     ),
     single(
         "PREPARED_DROPPED_SQL",

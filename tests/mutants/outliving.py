@@ -64,7 +64,6 @@ MUTANTS: Final = (
             "tests/contract/test_decision_log_fencing.py::"
             "test_among_those_who_are_fenced_is_none_that_lives[memory_world]"
         ),
-        Seeds(1, 40),
     ),
     single(
         "LIVING_ONE_FENCED_SQL",

@@ -59,10 +59,7 @@ MUTANTS: Final = (
                 "    if state is None:\n",
             ),
         ),
-        (
-            Test("tests/engine/test_hold.py::test_in_hold_nothing_is_presumed_and_nothing_begins"),
-            Seeds(1, 40),
-        ),
+        (Test("tests/engine/test_hold.py::test_in_hold_nothing_is_presumed_and_nothing_begins"),),
     ),
     Mutant(
         "WRITTEN_TO_A_RESTORED_LOG",
@@ -135,10 +132,7 @@ MUTANTS: Final = (
                 "    if age_ms > PREPARE_WINDOW_MS * 1_000_000:\n",
             ),
         ),
-        (
-            Test("tests/sdk/test_pruning.py::test_a_horizon_that_is_too_young_or_in_the_future_is_not_believed"),
-            Seeds(1, 40),
-        ),
+        (Test("tests/sdk/test_pruning.py::test_a_horizon_that_is_too_young_or_in_the_future_is_not_believed"),),
     ),
     Mutant(
         "LATE_YES_COUNTS",

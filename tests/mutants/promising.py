@@ -56,7 +56,6 @@ MUTANTS: Final = (
         "            self._store.write(replace(change, accounts={}, effect=None))\n"
         "            self._store.write(Change(accounts=change.accounts, effect=change.effect))\n",
         Test("tests/sdk/test_memory_crashes.py::test_state_and_effect_of_an_end_survive_together"),
-        Seeds(1, 40),
     ),
     Mutant(
         "COMMITTED_TWICE",
