@@ -124,7 +124,6 @@ MUTANTS: Final = (
         "    (_P.COMMITTED, _C.ROLLBACK): Transition(_P.COMMITTED, COMMITTED_BY_HAND),\n",
         "    (_P.COMMITTED, _C.ROLLBACK): Transition(_P.ROLLED_BACK, DONE),\n",
         Test("tests/protocol/test_branch.py::test_an_end_stands_whatever_comes"),
-        Seeds(1, 40),
     ),
     single(
         "PREPARED_EXPIRES",
@@ -165,7 +164,6 @@ MUTANTS: Final = (
         "        return request is not None and self._store.current.requests.get(request) is not None\n",
         "        return False\n",
         Test("tests/contract/test_branch_table.py::test_a_second_branch_of_a_live_request_votes_transient[memory]"),
-        Seeds(1, 40),
     ),
     single(
         "WATERMARK_NOT_WRITTEN",
