@@ -181,7 +181,6 @@ MUTANTS: Final = (
         "        return {mark: max(commit.sequence, self._store.current.watermarks.get(mark, 0))}\n",
         "        return {mark: commit.sequence}\n",
         Test("tests/sdk/test_memory_resource.py::test_watermarks_and_finished_branches_follow_the_commits"),
-        Seeds(1, 40),
     ),
     single(
         "EPOCH_NOT_FLUSHED",

@@ -59,7 +59,6 @@ MUTANTS: Final = (
             "tests/contract/test_decision_log.py::"
             "TestAppend::test_an_incarnation_of_another_timeline_writes_nothing[memory_world]"
         ),
-        Seeds(1, 40),
     ),
     single(
         "NO_TIMELINE_SQL",
@@ -234,7 +233,6 @@ MUTANTS: Final = (
         "                self._uncertain = bool((await self._log.read([record.xid for record in"
         " records])).decisions)\n",
         Test("tests/log/test_unknown_writes.py::test_what_was_found_is_told_only_after_a_later_write"),
-        Seeds(1, 40),
     ),
     single(
         "PRESENCE_TOLD_AT_ONCE",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants.mutant import Mutant, Patch, Seeds, Test, single
+from tests.mutants.mutant import Mutant, Patch, Test, single
 
 MUTANTS: Final = (
     single(
@@ -325,9 +325,6 @@ MUTANTS: Final = (
                 "    if kind is AckKind.UNKNOWN_XID and decision is None:\n",
             ),
         ),
-        (
-            Test("tests/engine/test_redriving.py::test_a_branch_that_its_participant_lost_is_a_hazard_and_no_success"),
-            Seeds(1, 40),
-        ),
+        (Test("tests/engine/test_redriving.py::test_a_branch_that_its_participant_lost_is_a_hazard_and_no_success"),),
     ),
 )
