@@ -30,7 +30,7 @@ from coordinator.measured_events import MeasuredEvents
 from coordinator.open_heuristics import OpenHeuristics
 from coordinator.passes import DEFAULT_PASSES, PassSettings
 from coordinator.peers import Peers
-from coordinator.protocol.effects import DecisionRecord
+from coordinator.protocol.effects import DecisionRecord, HeuristicRecord
 from coordinator.protocol.timing import Timing
 from coordinator.recovery import Recovery
 from coordinator.recovery_passes import RecoveryPasses
@@ -43,7 +43,6 @@ from coordinator.telemetry import Telemetry
 from coordinator.visits import Visits
 from participant_sdk.clock import Clock
 from participant_sdk.hello import Introduction
-from participant_sdk.ids import Xid
 from participant_sdk.link import Link
 from participant_sdk.resource_calls import Access
 
@@ -209,7 +208,7 @@ def _core(
     open_heuristics = OpenHeuristics(log)
     heuristics = _keeper(log, engine, open_heuristics, random)
     awaited = Awaited()
-    lost_tails = LostTails(log, engine, awaited, heuristics, random=random)
+    lost_tails = LostTails(log, commit, engine, awaited, heuristics, random=random)
     reports = Reports(log, reported, engine, lost_tails, random=random, telemetry=telemetry)
     events = MeasuredEvents(engine, reports, awaited, clock, telemetry)
 
@@ -251,9 +250,9 @@ def _commit(
 
 
 def _keeper(log: DecisionLog, engine: Engine, open_heuristics: OpenHeuristics, random: Random) -> HeuristicKeeper:
-    def recorded(xids: Sequence[Xid]) -> None:
+    def recorded(records: Sequence[HeuristicRecord]) -> None:
         open_heuristics.look_soon()
-        engine.heuristics_recorded(xids)
+        engine.heuristics_recorded(records)
 
     return HeuristicKeeper(log, random=random, on_recorded=recorded)
 

@@ -29,7 +29,7 @@ from coordinator.log.group_commit import GroupCommit
 from coordinator.needing_attention import NeedingAttention
 from coordinator.outgoing import Outgoing
 from coordinator.protocol import events
-from coordinator.protocol.effects import DecisionRecord, Refusal, Step, StoredDecision
+from coordinator.protocol.effects import DecisionRecord, HeuristicRecord, Refusal, Step, StoredDecision
 from coordinator.protocol.outcome import Outcome
 from coordinator.protocol.phases import FINISHED, Phase
 from coordinator.protocol.timing import Timing
@@ -228,7 +228,7 @@ class Engine:
         for xid, vote in votes:
             running = self._running.get(xid)
             if running is not None:
-                running.tell(unix_ms, "voted", participant, vote)
+                running.tell(unix_ms, "voted", participant, vote._replace(results=()) if vote.results else vote)
                 self._take(running, events.Voted(participant, vote), now_s)
 
     def acknowledged(self, participant: str, verb: Decision, acks: Sequence[tuple[Xid, Ack]]) -> None:
@@ -252,12 +252,12 @@ class Engine:
         """A session was lost. Its votes have come as transient "no"; what it is owed waits for ``link_up``."""
         _LOG.warning("participant_down", participant=participant, reason=reason)
 
-    def heuristics_recorded(self, xids: Sequence[Xid]) -> None:
-        """The log keeps heuristic ends of these transactions, one entry for each."""
-        for xid in xids:
-            running = self._running.get(xid)
+    def heuristics_recorded(self, records: Sequence[HeuristicRecord]) -> None:
+        """The log keeps these heuristic ends."""
+        for record in records:
+            running = self._running.get(record.xid)
             if running is not None:
-                self._take(running, events.HeuristicsRecorded(), self._clock.monotonic_s())
+                self._take(running, events.HeuristicRecorded(record.participant), self._clock.monotonic_s())
 
     def drive(self, tx: Transaction, story: str, decided_unix_ms: int) -> None:
         """Take over a transaction that was decided before, and bring it to its end; nothing if it is held."""

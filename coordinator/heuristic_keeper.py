@@ -35,7 +35,9 @@ class HeuristicKeeper:
 
     __slots__ = ("_backoff", "_batcher", "_log", "_on_recorded", "_told")
 
-    def __init__(self, log: DecisionLog, *, random: Random, on_recorded: Callable[[Sequence[Xid]], None]) -> None:
+    def __init__(
+        self, log: DecisionLog, *, random: Random, on_recorded: Callable[[Sequence[HeuristicRecord]], None]
+    ) -> None:
         self._log = log
         self._backoff = Backoff(random, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
         self._on_recorded = on_recorded
@@ -44,7 +46,7 @@ class HeuristicKeeper:
         self._batcher: Batcher[HeuristicRecord] = Batcher(self._write, bound=QUEUE_MAX)
 
     def put(self, records: Sequence[HeuristicRecord]) -> None:
-        """Queue records; ``on_recorded`` gets the xid of each once it is durable."""
+        """Queue records; ``on_recorded`` gets each once it is durable."""
         for record in records:
             self._batcher.put(record)
 
@@ -79,5 +81,5 @@ class HeuristicKeeper:
                 await self._backoff.wait()
             else:
                 self._backoff.reset()
-                self._on_recorded([record.xid for record in records])
+                self._on_recorded(records)
                 return

@@ -20,6 +20,7 @@ from coordinator.awaited import Awaited
 from coordinator.engine import Engine
 from coordinator.heuristic_keeper import HeuristicKeeper
 from coordinator.log.decision_log import BACKOFF_CAP_S, BACKOFF_FIRST_S, DecisionLog, LogUnavailableError
+from coordinator.log.group_commit import GroupCommit
 from coordinator.protocol.effects import StoredDecision
 from coordinator.protocol.phases import FINISHED
 from coordinator.running import Running
@@ -39,9 +40,17 @@ class LostTails:
     """Tells them. ``connect`` comes once, before ``run``, which must run for anything to happen."""
 
     def __init__(
-        self, log: DecisionLog, engine: Engine, awaited: Awaited, heuristics: HeuristicKeeper, *, random: Random
+        self,
+        log: DecisionLog,
+        commit: GroupCommit,
+        engine: Engine,
+        awaited: Awaited,
+        heuristics: HeuristicKeeper,
+        *,
+        random: Random,
     ) -> None:
         self._log = log
+        self._commit = commit
         self._engine = engine
         self._awaited = awaited
         self._heuristics = heuristics
@@ -76,13 +85,19 @@ class LostTails:
     async def _tell_all(self, name: str, above: dict[int, int], backoff: Backoff) -> int:
         told = 0
         while True:
+            generation = self._log.generation
             try:
                 rows = await self._log.commits_above(name, above, PAGE)
+                # Another coordinator's row can be seen before it is durable (R7).
+                await self._commit.confirm()
             except LogUnavailableError as error:
                 _LOG.warning("decision_log_read_failed", participant=name, error=str(error))
                 await backoff.wait()
                 continue
             backoff.reset()
+            if generation != self._log.generation:
+                # What confirmed them may be of another log than they are (R15).
+                continue
             await self._tell(name, rows, backoff)
             above |= {stored.incarnation: stored.sequence for stored in rows}
             told += len(rows)

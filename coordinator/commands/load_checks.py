@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from pincex.tx.v1 import common_pb2
+from pincex.tx.v1 import common_pb2, recovery_pb2
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from coordinator.commands.operator_calls import LOOK_AT_MAX, OperatorCalls, asked_in_turn
 from coordinator.commands.servers import SIDECAR_MODULE
+from participant_sdk.client_errors import UnavailableError
 from participant_sdk.load.money import money_in
 
 SETTLED_WITHIN_S: Final = 15.0
@@ -26,10 +27,13 @@ Doubts = frozenset[tuple[str, str]]
 
 
 async def doubts(addresses: Sequence[str], participants: Sequence[str]) -> Doubts:
-    """Branches in doubt now at these participants, each a participant and an xid; those of running ones, too."""
+    """Branches in doubt now at these participants, each a participant and an xid; those of running ones, too.
+
+    UnavailableError where one of them cannot be asked: nobody knows what it holds.
+    """
 
     async def asked(calls: OperatorCalls) -> Doubts:
-        found = [(await calls.in_doubt(name, LOOK_AT_MAX)).branches for name in participants]
+        found = [_answered(await calls.in_doubt(name, LOOK_AT_MAX)).branches for name in participants]
         return frozenset(
             (each.participant, each.branch.xid)
             for branches in found
@@ -43,17 +47,31 @@ async def doubts(addresses: Sequence[str], participants: Sequence[str]) -> Doubt
 async def doubts_left(addresses: Sequence[str], participants: Sequence[str], before: Doubts) -> list[str]:
     """What a load left in doubt, a sentence for each participant; ``before`` it were others, which are not its own.
 
-    What is being finished gets some seconds; what others begin meanwhile does not count.
+    What is being finished gets some seconds; what others begin meanwhile does not count. UnavailableError and
+    TimeoutError where a participant, or every coordinator, could not be asked in that time.
     """
     until_s = time.monotonic() + SETTLED_WITHIN_S
-    left = await doubts(addresses, participants) - before
-    while left and time.monotonic() < until_s:
-        await asyncio.sleep(LOOK_AGAIN_S)
-        left &= await doubts(addresses, participants)
+    left: Doubts | None = None
+    while left is None or (left and time.monotonic() < until_s):
+        try:
+            found = await doubts(addresses, participants) - before
+            left = found if left is None else left & found
+        except (UnavailableError, TimeoutError):
+            if time.monotonic() >= until_s:
+                raise
+        if left is None or left:
+            await asyncio.sleep(LOOK_AGAIN_S)
     return [
         f"{sum(each == name for each, _ in left)} branches are left in doubt at {name}"
         for name in dict.fromkeys(each for each, _ in sorted(left))
     ]
+
+
+def _answered(listed: recovery_pb2.ListInDoubtResponse) -> recovery_pb2.ListInDoubtResponse:
+    if listed.unreachable_participants:
+        names = ", ".join(listed.unreachable_participants)
+        raise UnavailableError(f"{names} could not be asked what is in doubt there")
+    return listed
 
 
 class Ledgers:

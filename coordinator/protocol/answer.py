@@ -8,8 +8,8 @@ from coordinator.protocol.effects import StoredDecision
 class Answer:
     """What stands between a certain outcome and its client.
 
-    ``log_owes`` counts the log's answers that must come first (R3), ``heuristics_owed`` the
-    heuristic ends that must be durable first (R12). With ``wait_applied`` the client hears when
+    ``log_owes`` counts the log's answers that must come first (R3), ``heuristics_owed`` the participants
+    whose heuristic ends must be durable first (R12). With ``wait_applied`` the client hears when
     every branch worth waiting for is done, or ``by_s`` has passed. ``stored`` is what the request_id was
     bound to by another transaction: then that is the answer. Mutable with slots: one for each transaction.
     """
@@ -20,7 +20,7 @@ class Answer:
         self.given = False
         self.stored: StoredDecision | None = None
         self.log_owes = 0
-        self.heuristics_owed = 0
+        self.heuristics_owed: tuple[str, ...] = ()
         self.wait_applied = True
         self.by_s = 0.0
 

@@ -85,8 +85,10 @@ class Acknowledged(NamedTuple):
     ack: Ack
 
 
-class HeuristicsRecorded(NamedTuple):
-    """The log holds the transaction's heuristic outcome durably; it may be told."""
+class HeuristicRecorded(NamedTuple):
+    """The log holds this participant's heuristic end durably. It may come again, and of one that nobody waits for."""
+
+    participant: str
 
 
 class Reachable(NamedTuple):
@@ -114,7 +116,7 @@ Event = (
     | Recorded
     | LookedUp
     | Acknowledged
-    | HeuristicsRecorded
+    | HeuristicRecorded
     | Reachable
     | Woken
 )

@@ -103,8 +103,8 @@ class Transaction:
                 return self._on_close(event, now_s)
             case events.LookedUp():
                 return self._on_looked_up(event, now_s)
-            case events.HeuristicsRecorded():
-                return self._on_heuristics_recorded(now_s)
+            case events.HeuristicRecorded():
+                return self._on_heuristic_recorded(event, now_s)
             case events.Reachable():
                 return self._on_reachable(event)
             case events.Woken():
@@ -313,14 +313,15 @@ class Transaction:
             return Step()
         step = Step()
         if branch.heuristic is not None:
-            self.answer.heuristics_owed += 1
+            self.answer.heuristics_owed += (branch.participant,)
             step.heuristics = (HeuristicRecord(self.xid, branch.participant, branch.heuristic, event.ack.message),)
         return self._settle(now_s, step)
 
-    def _on_heuristics_recorded(self, now_s: float) -> Step:
-        if not self.answer.heuristics_owed:
+    def _on_heuristic_recorded(self, event: events.HeuristicRecorded, now_s: float) -> Step:
+        owed = self.answer.heuristics_owed
+        if event.participant not in owed:
             return Step()
-        self.answer.heuristics_owed -= 1
+        self.answer.heuristics_owed = tuple([name for name in owed if name != event.participant])
         return self._settle(now_s, Step())
 
     def _on_reachable(self, event: events.Reachable) -> Step:

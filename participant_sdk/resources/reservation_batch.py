@@ -65,8 +65,7 @@ class Batch:
 
     def parameters(self, log: int, now_unix_ms: int) -> dict[str, object]:
         """The parameters of ``apply_batch.sql``."""
-        prepares, planned = self.prepares, self.planned
-        commits = [self.commits[at] for at in self._order()]
+        commits, prepares, planned = self.commits, self.prepares, self.planned
         return {
             "log": log,
             "commit_epoch": min([commit.epoch for commit in commits], default=0),
@@ -87,11 +86,6 @@ class Batch:
             + "]",
         }
 
-    def _order(self) -> list[int]:
-        """The places of the Commits by xid, the order in which the database wants them."""
-        xids = [commit.xid for commit in self.commits]
-        return sorted(range(len(xids)), key=xids.__getitem__)
-
     def without_stale(self, epoch: int) -> Batch:
         """The batch without its Commits of epochs below this one."""
         return replace(self, commits=[commit for commit in self.commits if commit.epoch >= epoch])
@@ -105,13 +99,12 @@ class Batch:
         rollbacks = [DONE] * len(self.rollbacks)
         prepares = [plan.vote for plan in self.planned]
         busy: list[int] = []
-        order = self._order() if found else []
         for row in found:
             at = row.at - 1
             if row.part == _STALE:
                 raise StaleError(int(row.answer or 0))
             if row.part == _COMMITS:
-                commits[order[at]] = _ack(row, BranchCall.COMMIT)
+                commits[at] = _ack(row, BranchCall.COMMIT)
             elif row.part == _ROLLBACKS:
                 rollbacks[at] = _ack(row, BranchCall.ROLLBACK)
             elif row.phase == BranchPhase.NONE:

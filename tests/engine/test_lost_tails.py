@@ -147,3 +147,27 @@ async def test_what_is_not_acknowledged_is_told_again_until_it_is(around: World)
         around.taps[LEFT].open()
         await around.hosts[LEFT].start()
         await until(lambda: around.phase(LEFT, xid) is BranchPhase.COMMITTED)
+
+
+async def test_what_is_read_of_the_log_is_told_only_once_it_is_durable(around: World) -> None:
+    """R1, R7: a COMMIT may be seen before a standby has it, and only a later write of our own shows that it is kept."""
+    xid = await finished_and_lost_by_left(around)
+    refused: list[str] = []
+    is_read = is_mended = False
+
+    def look(name: str) -> None:
+        nonlocal is_read
+        is_read = is_read or name == "commits_above"
+
+    def fails(name: str) -> bool:
+        if name == "append" and is_read and not is_mended:
+            refused.append(name)
+            return True
+        return False
+
+    around.log_tap.before, around.log_tap.fails = look, fails
+    async with life(around):
+        await until(lambda: len(refused) > 2)
+        assert around.phase(LEFT, xid) is BranchPhase.PREPARED
+        is_mended = True
+        await until(lambda: around.phase(LEFT, xid) is BranchPhase.COMMITTED)

@@ -34,7 +34,7 @@ async def test_a_commit_of_a_lower_sequence_leaves_the_watermark(database: str) 
 
 
 async def test_commits_in_any_order_get_their_own_answers(database: str) -> None:
-    """R11: the database wants them by xid, and each keeps its own sequence and acknowledgement."""
+    """R11, R15: each keeps its own sequence and acknowledgement."""
     async with participating(database, "trading", connections=1) as trading:
         branches = [trading.branch(ORDER) for _ in range(4)]
         await trading.prepare(*branches[:1], *branches[2:])

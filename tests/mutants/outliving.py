@@ -306,4 +306,21 @@ MUTANTS: Final = (
             "TestTakeover::test_unfinished_are_those_above_the_checkpoint_and_its_stragglers[postgres_world]"
         ),
     ),
+    single(
+        "LOST_TAIL_TOLD_UNCONFIRMED",
+        "R7: what a participant lost is told by a row that was seen and may not be durable",
+        "coordinator/lost_tails.py",
+        "                await self._commit.confirm()\n",
+        "                await asyncio.sleep(0)\n",
+        Test("tests/engine/test_lost_tails.py::test_what_is_read_of_the_log_is_told_only_once_it_is_durable"),
+    ),
+    single(
+        "ONE_HEURISTIC_STANDS_FOR_ANOTHER",
+        "R12: a heuristic end that is kept again counts for another branch's, which is told before it is kept",
+        "coordinator/protocol/transaction.py",
+        "        if event.participant not in owed:\n            return Step()\n"
+        "        self.answer.heuristics_owed = tuple([name for name in owed if name != event.participant])\n",
+        "        if not owed:\n            return Step()\n        self.answer.heuristics_owed = owed[1:]\n",
+        Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[heuristics]"),
+    ),
 )

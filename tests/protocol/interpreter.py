@@ -79,8 +79,8 @@ class Interpreter:
                 return events.Recorded(7, int(options.get("sequence", 1)), stored(options.get("stored")))
             case "looked-up":
                 return events.LookedUp(stored(options.get("stored")))
-            case "heuristics-recorded":
-                return events.HeuristicsRecorded()
+            case "heuristic-recorded":
+                return events.HeuristicRecorded(names[0])
             case "reachable":
                 return events.Reachable(names[0])
             case "woken":

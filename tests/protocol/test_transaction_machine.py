@@ -157,7 +157,7 @@ class TransactionMachine(RuleBasedStateMachine):
         step = self.take(events.Acknowledged(name, Ack(kind)))
         if step.heuristics:
             assert not step.reply, "R12: stored before it is told"
-            self.take(events.HeuristicsRecorded())
+            self.take(events.HeuristicRecorded(name))
 
     @rule(name=st.sampled_from(NAMES))
     def reachable(self, name: str) -> None:

@@ -28,7 +28,7 @@ _UNDECIDED: Final = "nothing is decided, so nothing is owed to anybody"
 
 IMPOSSIBLE: Final[Mapping[Pair, str]] = {
     **{("ACTIVE", event): _BEFORE_PREPARE for event in ("Voted", "Recorded", "LookedUp", "Acknowledged", "Reachable")},
-    ("ACTIVE", "HeuristicsRecorded"): "a branch that can be ended by hand is prepared",
+    ("ACTIVE", "HeuristicRecorded"): "a branch that can be ended by hand is prepared",
     **{("PREPARING", event): _UNDECIDED for event in ("Acknowledged", "Reachable")},
     **{("PREPARING", event): _ONE_QUESTION for event in ("Recorded", "LookedUp")},
     **{("DECIDING", event): _UNDECIDED for event in ("Acknowledged", "Reachable")},

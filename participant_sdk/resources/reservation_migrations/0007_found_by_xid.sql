@@ -1,6 +1,6 @@
 -- Commits are found by their xids alone, whatever the planner believes of the table: joined with their columns, a
 -- table that was analyzed when it was nearly empty was read whole for every batch, until it was analyzed again.
--- ``commit_xids`` comes in ascending order, so a row finds its place in the columns by halving.
+-- The columns are put in the order of the xids, so that a row finds its place in them by halving.
 
 -- As before, but for the claim of Commits.
 create or replace function pincex.apply_batch(
@@ -29,18 +29,27 @@ declare
     numbers bigint[] := '{}';
     inserted bigint[];
     is_found boolean := false;
+    placed_xids uuid[];
+    placed_incarnations bigint[];
+    placed_sequences bigint[];
     refused record;
 begin
     if cardinality(commit_xids) > 0 then
+        select array_agg(c.xid), array_agg(c.incarnation), array_agg(c.sequence)
+        into placed_xids, placed_incarnations, placed_sequences
+        from (
+            select * from unnest(commit_xids, commit_incarnations, commit_sequences) as u (xid, incarnation, sequence)
+            order by u.xid
+        ) as c;
         -- The update of the branch's row is the claim: nobody else ends this branch now. The sum keeps the planner
         -- from the partial index of what is live: it would read all of that for every one of these.
         with claimed as (
             update pincex.branches as b
             set
                 phase = 3,
-                incarnation = commit_incarnations[width_bucket(b.xid, commit_xids)],
-                sequence = commit_sequences[width_bucket(b.xid, commit_xids)]
-            where b.log = log_number and b.xid = any (commit_xids) and b.phase + 0 = 2
+                incarnation = placed_incarnations[width_bucket(b.xid, placed_xids)],
+                sequence = placed_sequences[width_bucket(b.xid, placed_xids)]
+            where b.log = log_number and b.xid = any (placed_xids) and b.phase + 0 = 2
             returning b.branch, b.incarnation, b.sequence
         ), marked as (
             insert into pincex.watermarks as w (log, incarnation, worker, sequence)

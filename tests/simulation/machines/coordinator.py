@@ -230,7 +230,7 @@ class CoordinatorMachine:
         """The log keeps these ends durably."""
         for record in records:
             if record.xid in self.transactions:
-                self._take(self.transactions[record.xid], events.HeuristicsRecorded())
+                self._take(self.transactions[record.xid], events.HeuristicRecorded(record.participant))
 
     # -- Recovery
 
