@@ -21,8 +21,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from typer.testing import CliRunner
 
 from coordinator.cli import make_app
+from coordinator.commands.load_checks import doubts
 from coordinator.log.memory_store import MemoryLogStore
 from participant_sdk.client import TransactionClient
+from participant_sdk.client_errors import UnavailableError
 from participant_sdk.clock import SystemClock
 from participant_sdk.load import ClosedLoop, SmallBank, SplitTransfers, Transfers
 from participant_sdk.load.accounts import BATCH, Accounts, PreparationError
@@ -303,3 +305,15 @@ def test_a_coordinator_that_is_not_there_is_named() -> None:
     ran = CliRunner().invoke(make_app(), ["load", "--address", NOWHERE, "--json"])
     assert ran.exit_code == 4
     assert json.loads(ran.output)["error"] == f"no coordinator answers at {NOWHERE}; nothing was sent"
+
+
+async def test_of_a_participant_that_cannot_be_asked_nobody_says_that_nothing_is_in_doubt(database: str) -> None:
+    async with AsyncExitStack() as stack, AsyncExitStack() as door:
+        opened = ReservationResource.open(PAYER, SERVICE, database, CLOCK, connections=1)
+        served = await door.enter_async_context(serving(await stack.enter_async_context(opened), "127.0.0.1:0"))
+        around = System(MemoryLogStore(CLOCK, LOG_ID), {}, {}, {PAYER: f"127.0.0.1:{served.port}"})
+        running = await stack.enter_async_context(coordinator(around))
+        assert await doubts([running.address], [PAYER]) == frozenset()
+        await door.aclose()
+        with pytest.raises(UnavailableError, match=f"{PAYER} could not be asked"):
+            await doubts([running.address], [PAYER])
