@@ -11,6 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from participant_sdk.branch import BranchPhase
 from participant_sdk.participant import Commit, RecoverQuery, Rollback, Work
+from participant_sdk.resources.postgres_branch import _prepared  # pyright: ignore[reportPrivateUsage] # The tag check.
 from participant_sdk.resources.postgres_embedded import BranchEndedError
 from participant_sdk.resources.postgres_lane import Connection, Lane
 from participant_sdk.xa import DONE, AckKind, Decision, VoteKind, XaCode
@@ -45,6 +46,7 @@ async def test_the_server_answers_rollback_without_an_error_and_that_is_no_yes(d
             await connection.execute("select 1/0")
         cursor = await connection.execute("prepare transaction 'failed'")
         assert cursor.statusmessage == "ROLLBACK"
+        assert not _prepared(cursor).is_yes
         assert await prepared_gids(dsn) == []
 
 
