@@ -142,7 +142,9 @@ MUTANTS: Final = (
         "participant_sdk/resources/reservation.py",
         "                    raise\n                return await self._run_apart(log, batch)\n",
         "                    raise\n                raise\n",
-        Test("tests/integration/test_reservation_failures.py::test_one_bad_branch_fails_nothing_that_travelled_with_it"),
+        Test(
+            "tests/integration/test_reservation_failures.py::test_one_bad_branch_fails_nothing_that_travelled_with_it"
+        ),
     ),
     single(
         "WATERMARK_NOT_WRITTEN_SQL",
