@@ -52,7 +52,7 @@ class Accounts:
                 for _ in range(AT_ONCE):
                     group.create_task(one_after_another())
         except ExceptionGroup as failed:
-            # Those that met an error at the same time met the same one.
+            # The first is what the caller can act on; it carries all of them as its cause.
             raise failed.exceptions[0] from failed
 
     async def _prepare(self, participant: str, users: Sequence[str]) -> None:
