@@ -1,7 +1,7 @@
 """``pincex dev``: everything on this machine, from one command, on the loopback only.
 
-PostgreSQL and Redis (our own, or given ones), the bookkeeper and trading sidecars, and one
-coordinator, each a process of its own, kept running until a Ctrl-C. Data, logs and the
+PostgreSQL and Redis (our own, or given ones), the sidecars, whoever plays the companies that they talk
+to, and one coordinator, each a process of its own, kept running until a Ctrl-C. Data, logs and the
 written configuration live in one folder, ``.pincex``; a second start finds its data there.
 """
 
@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,11 @@ from coordinator.embedded.postgres import EmbeddedPostgres, ensure_database
 from coordinator.embedded.process import EmbeddedServerError, free_port, log_end, port_is_free
 from coordinator.embedded.redis import EmbeddedRedis
 from coordinator.embedded.supervision import Child, await_port, await_up, keep_child, keep_server
+from sidecars.main import SIDECARS
 
-_SIDECARS: Final = ("bookkeeper", "trading")
+# Ports above the gRPC port at which the sidecars begin, and those who play other companies.
+_SIDECARS_FROM: Final = 10
+_SIMULATORS_FROM: Final = 20
 _LOG_DATABASE: Final = "txlog"
 _READY_S: Final = 60.0
 _EXAMPLE: Final = """\
@@ -64,8 +67,8 @@ class DevError(Exception):
 class DevOptions:
     """What ``pincex dev`` can be told. Port 0 takes a free one.
 
-    The sidecars listen ten and eleven ports above ``grpc_port``. A ``postgres`` DSN names a server, by
-    any database on it, where the needed databases exist or may be made.
+    The sidecars listen from ten ports above ``grpc_port`` on, and simulators from twenty. A ``postgres`` DSN
+    names a server, by any database on it, where the needed databases exist or may be made.
     """
 
     folder: Path = Path(".pincex")
@@ -82,6 +85,7 @@ class _Places:
     http: int
     grpc: int
     sidecars: dict[str, int]
+    simulators: dict[str, int]
     databases: dict[str, str]
     redis: str
 
@@ -93,17 +97,17 @@ def run(options: DevOptions) -> None:
     """
     (options.folder / "logs").mkdir(parents=True, exist_ok=True)
     with _sole_owner(options.folder), ExitStack() as stack:
-        http, grpc, *others = _ports(options)
+        http, grpc, sidecars, simulators = _ports(options)
         servers: dict[str, EmbeddedPostgres | EmbeddedRedis] = {}
         try:
             postgres_dsn = options.postgres or _start_postgres(options.folder / "postgres", servers, stack)
             redis_dsn = options.redis or _start_redis(options.folder / "redis", servers, stack)
-            databases = {name: ensure_database(postgres_dsn, name) for name in (_LOG_DATABASE, *_SIDECARS)}
+            databases = {name: ensure_database(postgres_dsn, name) for name in (_LOG_DATABASE, *SIDECARS)}
         except EmbeddedServerError as error:
             raise DevError(str(error)) from error
         except psycopg.Error as error:
             raise DevError(f"PostgreSQL at {_shown(options.postgres)}: {error}") from error
-        places = _Places(http, grpc, dict(zip(_SIDECARS, others, strict=True)), databases, redis_dsn)
+        places = _Places(http, grpc, sidecars, simulators, databases, redis_dsn)
         console = Console()
         _set_logs_aside(options.folder / "logs")
         asyncio.run(_Development(options.folder, places, console).run(servers))
@@ -146,14 +150,26 @@ def _start_redis(folder: Path, servers: dict[str, EmbeddedPostgres | EmbeddedRed
     return redis.dsn
 
 
-def _ports(options: DevOptions) -> list[int]:
-    """The ports of HTTP, gRPC and each sidecar; DevError names one that is taken."""
-    wanted = [options.http_port, options.grpc_port]
-    wanted += [options.grpc_port + 10 + at if options.grpc_port else 0 for at, _ in enumerate(_SIDECARS)]
-    for port in wanted:
-        if port and not port_is_free(port):
-            raise DevError(f"port {port} is in use: stop what listens there, or take others (--http-port, --grpc-port)")
-    return [port or free_port() for port in wanted]
+def _ports(options: DevOptions) -> tuple[int, int, dict[str, int], dict[str, int]]:
+    """The ports of HTTP, gRPC, each sidecar and each simulator; DevError names one that is taken."""
+
+    def port_at(wanted: int) -> int:
+        if wanted and not port_is_free(wanted):
+            message = f"port {wanted} is in use: stop what listens there, or take others (--http-port, --grpc-port)"
+            raise DevError(message)
+        return wanted or free_port()
+
+    def ports_from(above: int, names: Iterable[str]) -> dict[str, int]:
+        first = options.grpc_port + above
+        return {name: port_at(first + at if options.grpc_port else 0) for at, name in enumerate(names)}
+
+    simulated = [name for name, sidecar in SIDECARS.items() if sidecar.simulator is not None]
+    return (
+        port_at(options.http_port),
+        port_at(options.grpc_port),
+        ports_from(_SIDECARS_FROM, SIDECARS),
+        ports_from(_SIMULATORS_FROM, simulated),
+    )
 
 
 class _Development:
@@ -175,8 +191,7 @@ class _Development:
         async with asyncio.TaskGroup() as group:
             watches = [group.create_task(keep_server(name, server, self._tell)) for name, server in servers.items()]
             sidecars = [
-                group.create_task(keep_child(self._sidecar(name), self._stop_sidecars, self._tell))
-                for name in self._places.sidecars
+                group.create_task(keep_child(child, self._stop_sidecars, self._tell)) for child in self._beside()
             ]
             coordinator = group.create_task(keep_child(self._coordinator(), self._stop_coordinator, self._tell))
             stopping = group.create_task(self._stopping.wait())
@@ -202,6 +217,24 @@ class _Development:
     def _log(self, name: str) -> Path:
         return self._folder / "logs" / f"{name}.log"
 
+    def _beside(self) -> Iterator[Child]:
+        """Everything that runs beside the coordinator."""
+        for name in self._places.simulators:
+            yield from self._simulator(name)
+        for name in self._places.sidecars:
+            yield self._sidecar(name)
+
+    def _simulator(self, name: str) -> Iterator[Child]:
+        """Who plays the company that a sidecar talks to; nobody for most."""
+        simulator = SIDECARS[name].simulator
+        if simulator is not None:
+            played = simulator.module.rpartition(".")[2]
+            command = (
+                *(sys.executable, "-m", simulator.module),
+                *("--listen", f"127.0.0.1:{self._places.simulators[name]}", "--folder", str(self._folder / played)),
+            )
+            yield Child(played, command, self._log(played))
+
     def _sidecar(self, name: str) -> Child:
         parameters = conninfo_to_dict(self._places.databases[name])
         # Not on the command line, which every user of the machine can read.
@@ -212,7 +245,11 @@ class _Development:
             *("--listen", f"127.0.0.1:{self._places.sidecars[name]}"),
             *("--coordinators", f"127.0.0.1:{self._places.grpc}"),
         )
-        return Child(name, command, self._log(name), {"PGPASSWORD": password} if password else {})
+        environment = {"PGPASSWORD": password} if password else {}
+        simulator = SIDECARS[name].simulator
+        if simulator is not None:
+            environment[simulator.variable] = f"http://127.0.0.1:{self._places.simulators[name]}"
+        return Child(name, command, self._log(name), environment)
 
     def _coordinator(self) -> Child:
         file = self._folder / "coordinator.yaml"
@@ -242,7 +279,7 @@ class _Development:
         waiting_for = ""
         try:
             async with asyncio.timeout(_READY_S):
-                for name, port in self._places.sidecars.items():
+                for name, port in (*self._places.simulators.items(), *self._places.sidecars.items()):
                     waiting_for = name
                     await await_port(port)
                 waiting_for = "coordinator"
@@ -263,6 +300,8 @@ class _Development:
         table.add_row("gRPC, with reflection", f"127.0.0.1:{places.grpc}")
         for name, port in places.sidecars.items():
             table.add_row(f"{name}, gRPC", f"127.0.0.1:{port}")
+        for name, port in places.simulators.items():
+            table.add_row(f"whom {name} talks to, simulated", f"http://127.0.0.1:{port}")
         for name, dsn in places.databases.items():
             table.add_row(f"database {name}", _shown(dsn))
         table.add_row("Redis", _shown(places.redis))

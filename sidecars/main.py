@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +25,17 @@ from participant_sdk.clock import SystemClock
 from participant_sdk.ids import InvalidIdentifierError, check_participant
 from participant_sdk.migrations import MigrationError
 from participant_sdk.resources.invariants import violations
-from participant_sdk.resources.reservation import ReservationResource, ReservationService
+from participant_sdk.resources.reservation import ReservationResource
 from participant_sdk.server import serving
 from participant_sdk.worker import WORKERS_MAX
 from sidecars.bookkeeper import operations as bookkeeper
+from sidecars.sidecar import Sidecar, Surroundings, attend
 from sidecars.trading import operations as trading
 
-SERVICES: Final[Mapping[str, ReservationService]] = {"bookkeeper": bookkeeper.SERVICE, "trading": trading.SERVICE}
+SIDECARS: Final[Mapping[str, Sidecar]] = {
+    "bookkeeper": Sidecar(bookkeeper.SERVICE),
+    "trading": Sidecar(trading.SERVICE),
+}
 # With two, each batch is cut in half, and every half pays for a flush and two messages of its own.
 WORKERS_DEFAULT: Final = 1
 
@@ -57,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _check(options: argparse.Namespace) -> int:
-    broken = await violations(options.dsn, SERVICES[options.service].invariants)
+    broken = await violations(options.dsn, SIDECARS[options.service].service.invariants)
     for violation in broken:
         _log.error("invariant_broken", participant=options.name or options.service, violation=violation)
     _log.info("invariants_checked", participant=options.name or options.service, broken=len(broken))
@@ -70,10 +75,10 @@ async def _serve(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     name = options.name or options.service
+    sidecar, clock = SIDECARS[options.service], SystemClock()
+    surroundings = Surroundings(name, options.dsn, clock, os.environ)
     # One connection for each worker's batch, and one for the questions that come beside them.
-    opened = ReservationResource.open(
-        name, SERVICES[options.service], options.dsn, SystemClock(), connections=options.workers + 1
-    )
+    opened = ReservationResource.open(name, sidecar.service, options.dsn, clock, connections=options.workers + 1)
     async with (
         opened as participant,
         serving(
@@ -83,10 +88,16 @@ async def _serve(options: argparse.Namespace) -> int:
             worker_count=options.workers,
             batch_size=options.batch_size,
         ),
+        asyncio.TaskGroup() as attending,
     ):
+        tasks = [
+            attending.create_task(attend(attendant, run, surroundings)) for attendant, run in sidecar.attendants.items()
+        ]
         collector.settle()
         await stopping.wait()
         _log.info("participant_stopping", participant=name)
+        for task in tasks:
+            task.cancel()
     return EXIT_OK
 
 
@@ -100,7 +111,7 @@ def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sidecars.main", description="Serve a participant.")
-    parser.add_argument("service", choices=SERVICES, help="what to serve")
+    parser.add_argument("service", choices=SIDECARS, help="what to serve")
     parser.add_argument(
         "--name", type=_participant, help="the participant's configured name; the service's, if not given"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from participant_sdk.conformance import Means, Report, example, read_exercise, run
 from participant_sdk.resources.invariants import violations
-from sidecars.main import SERVICES
+from sidecars.main import SIDECARS
 from tests.conformance.hosts import BANK, NAME, Bank, judged
 from tests.conformance.processes import ROOT, supervised
 from tests.conftest import MakeDatabase
@@ -65,7 +65,7 @@ async def _bank(dsn: str, folder: Path) -> Report:
 async def _trading(dsn: str, folder: Path) -> Report:
     async with supervised("trading", dsn, folder) as process:
         report = await run(process.address, read_exercise(example("trading")), Means(process.restart))
-    assert await violations(dsn, SERVICES["trading"].invariants) == []
+    assert await violations(dsn, SIDECARS["trading"].service.invariants) == []
     return report
 
 
@@ -85,4 +85,4 @@ async def _bookkeeper(dsn: str, folder: Path) -> None:
     assert command.returncode == 0
     assert (report["conforms"], report["participant"], report["address"]) == (True, "bookkeeper", process.address)
     assert {it["check"] for it in report["findings"] if it["verdict"] == "skipped"} == NOT_THERE
-    assert await violations(dsn, SERVICES["bookkeeper"].invariants) == []
+    assert await violations(dsn, SIDECARS["bookkeeper"].service.invariants) == []
