@@ -53,7 +53,8 @@ from bookkeeper.accounts as a
 left join (
     select
         e.debit_account as account,
-        sum(e.draw) filter (where e.kind <> 5) as reserved, sum(e.draw) filter (where e.kind = 5) as releasing
+        sum(e.draw) filter (where e.kind not in (5, 7)) as reserved,
+        sum(e.draw) filter (where e.kind in (5, 7)) as releasing
     from bookkeeper.entries as e where e.posted_at is null group by e.debit_account
 ) as p on p.account = a.account
 where a.reserved <> coalesce(p.reserved, 0) or a.releasing <> coalesce(p.releasing, 0)

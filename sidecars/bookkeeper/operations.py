@@ -32,20 +32,27 @@ from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned
 from participant_sdk.xa import business_no
 from sidecars.currencies import Currency, check_scale
+from sidecars.reads import check_reads_alone
 
 OUTSIDE: Final = ""
 _NOTHING: Final = Decimal(0)
 
 
 class EntryKind(IntEnum):
-    """What an entry records. The numbers are the entries table's."""
+    """What an entry records, or asks. The numbers are the SQL's; what takes money stands together."""
 
+    OPEN_IF_ABSENT = 0
     OPEN = 1
     CREDIT = 2
     DEBIT = 3
     LOCK = 4
     RELEASE = 5
     TRANSFER = 6
+    CAPTURE = 7
+    BALANCE = 8
+
+
+_FROM_LOCKED: Final = (EntryKind.RELEASE, EntryKind.CAPTURE)
 
 
 class Account(Parameters):
@@ -53,6 +60,12 @@ class Account(Parameters):
 
     user_id: UserId
     currency: Currency
+
+
+class Opening(Account):
+    """An account to be. ``if_absent`` is content with one that is open already."""
+
+    if_absent: bool = False
 
 
 class Money(Parameters):
@@ -85,8 +98,9 @@ class Entry(NamedTuple):
 
 
 def _open_account(operation: Operation, index: int) -> Entry:
-    account = read(Account, operation, index)
-    return Entry(EntryKind.OPEN, account.user_id, account.user_id, account.currency, _NOTHING)
+    opening = read(Opening, operation, index)
+    kind = EntryKind.OPEN_IF_ABSENT if opening.if_absent else EntryKind.OPEN
+    return Entry(kind, opening.user_id, opening.user_id, opening.currency, _NOTHING)
 
 
 def _credit_account(operation: Operation, index: int) -> Entry:
@@ -109,13 +123,26 @@ def _release_funds(operation: Operation, index: int) -> Entry:
     return Entry(EntryKind.RELEASE, money.user_id, money.user_id, money.currency, money.amount)
 
 
+def _account_balance(operation: Operation, index: int) -> Entry:
+    account = read(Account, operation, index)
+    return Entry(EntryKind.BALANCE, account.user_id, account.user_id, account.currency, _NOTHING)
+
+
 def _transfer_funds(operation: Operation, index: int) -> Entry:
+    return _transfer(EntryKind.TRANSFER, operation, index)
+
+
+def _capture_funds(operation: Operation, index: int) -> Entry:
+    return _transfer(EntryKind.CAPTURE, operation, index)
+
+
+def _transfer(kind: EntryKind, operation: Operation, index: int) -> Entry:
     transfer = read(Transfer, operation, index)
     check_scale(transfer.amount, transfer.currency, index, "amount")
     if transfer.from_user_id == transfer.to_user_id:
         raise refuse(index, "to_user_id", "is the user whom the money comes from")
     return Entry(
-        EntryKind.TRANSFER,
+        kind,
         transfer.from_user_id,
         transfer.to_user_id,
         transfer.currency,
@@ -137,8 +164,11 @@ _OPERATIONS: Final[Mapping[str, Callable[[Operation, int], Entry]]] = {
     "lock_funds": _lock_funds,
     "release_funds": _release_funds,
     "transfer_funds": _transfer_funds,
+    "capture_funds": _capture_funds,
+    "account_balance": _account_balance,
 }
 OPERATION_NAMES: Final = tuple(_OPERATIONS)
+_READS: Final = ("account_balance",)
 
 
 def plan(_log_id: str, _xid: Xid, operations: Sequence[Operation]) -> Planned:
@@ -149,10 +179,12 @@ def plan(_log_id: str, _xid: Xid, operations: Sequence[Operation]) -> Planned:
             # Nearly every branch: nothing comes before it that could pay for it.
             entry = entries[0]
             return Planned((_row(entry, 0, entry.amount if _takes_money(entry) else _NOTHING),))
-        _check_openings(entries)
+        check_reads_alone(operations, _READS)
+        needed = _needed(entries)
     except RefusedError as error:
         return Planned((), error.vote)
-    return Planned(tuple(map(_row, entries, range(len(entries)), _draws(entries))))
+    draws = _draws([entry for _, entry in needed])
+    return Planned(tuple([_row(entry, index, draw) for (index, entry), draw in zip(needed, draws, strict=True)]))
 
 
 def _entry(operation: Operation, index: int) -> Entry:
@@ -162,11 +194,17 @@ def _entry(operation: Operation, index: int) -> Entry:
     return read_entry(operation, index)
 
 
-def _check_openings(entries: Sequence[Entry]) -> None:
-    """Refuse an account that the branch uses before it opens it, or opens twice: operations act in order."""
+def _needed(entries: Sequence[Entry]) -> list[tuple[int, Entry]]:
+    """Number the entries, without openings of what the branch itself has used before: operations act in order.
+
+    RefusedError for an account that the branch uses before it opens it, or opens twice, unless if absent.
+    """
     used: dict[tuple[str, str], None] = {}
+    needed: list[tuple[int, Entry]] = []
     for index, entry in enumerate(entries):
-        if entry.kind is EntryKind.OPEN and (entry.credited, entry.currency) in used:
+        if entry.kind <= EntryKind.OPEN and (entry.credited, entry.currency) in used:
+            if entry.kind is EntryKind.OPEN_IF_ABSENT:
+                continue
             raise RefusedError(
                 business_no(
                     "ACCOUNT_EXISTS",
@@ -176,10 +214,12 @@ def _check_openings(entries: Sequence[Entry]) -> None:
             )
         used[entry.debited, entry.currency] = None
         used[entry.credited, entry.currency] = None
+        needed.append((index, entry))
+    return needed
 
 
 def _takes_money(entry: Entry) -> bool:
-    return entry.kind not in (EntryKind.OPEN, EntryKind.CREDIT)
+    return EntryKind.DEBIT <= entry.kind <= EntryKind.CAPTURE
 
 
 def _draws(entries: Sequence[Entry]) -> list[Decimal]:
@@ -193,11 +233,11 @@ def _draws(entries: Sequence[Entry]) -> list[Decimal]:
     for entry in entries:
         draw = _NOTHING
         if _takes_money(entry):
-            source = (entry.debited, entry.currency, entry.kind is EntryKind.RELEASE)
+            source = (entry.debited, entry.currency, entry.kind in _FROM_LOCKED)
             left = EXACT.subtract(brought.get(source, _NOTHING), entry.amount)
             draw = max(_NOTHING, EXACT.minus(left))
             brought[source] = max(_NOTHING, left)
-        if entry.kind not in (EntryKind.OPEN, EntryKind.DEBIT):
+        if entry.kind > EntryKind.OPEN and entry.kind is not EntryKind.DEBIT:
             target = (entry.credited, entry.currency, entry.kind is EntryKind.LOCK)
             brought[target] = EXACT.add(brought.get(target, _NOTHING), entry.amount)
         draws.append(draw)
@@ -205,7 +245,7 @@ def _draws(entries: Sequence[Entry]) -> list[Decimal]:
 
 
 def _row(entry: Entry, index: int, draw: Decimal) -> str:
-    """Write the row as the ledger's SQL reads it; see ``migrations/0002_reservation.sql``."""
+    """Write the row as the ledger's SQL reads it; see ``migrations/0002_reservation.sql`` and what follows it."""
     said = "" if entry.description is None else f',"s":{quoted(entry.description)}'
     return (
         f'"o":{index},"k":{entry.kind:d},"f":{quoted(entry.debited)},"t":{quoted(entry.credited)},'

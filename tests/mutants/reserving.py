@@ -10,7 +10,7 @@ MUTANTS: Final = (
     single(
         "LOCKED_WHILE_CHECKED_SQL",
         "Reservation: lock and check are one statement",
-        "sidecars/bookkeeper/migrations/0002_reservation.sql",
+        "sidecars/bookkeeper/migrations/0003_capture.sql",
         "    perform\n"
         "    from bookkeeper.accounts as a\n"
         "    where a.account = any (array(\n"
@@ -30,7 +30,7 @@ MUTANTS: Final = (
         "Reservation: two branches of one batch take the same money",
         (
             Patch(
-                "sidecars/bookkeeper/migrations/0002_reservation.sql",
+                "sidecars/bookkeeper/migrations/0003_capture.sql",
                 "                when w.draw > 0 and w.running > w.free then 'AGAIN'\n",
                 "",
             ),
@@ -43,7 +43,7 @@ MUTANTS: Final = (
     single(
         "REFUSED_TOO_MUCH_SQL",
         "Reservation: what a running sum refused because of one large no is not tried again",
-        "sidecars/bookkeeper/migrations/0002_reservation.sql",
+        "sidecars/bookkeeper/migrations/0003_capture.sql",
         "        exit when again = '{}';\n",
         "        exit;\n",
         Test("tests/integration/test_bookkeeper.py::test_a_batch_takes_no_more_than_there_is_and_no_less_than_fits"),
@@ -51,7 +51,7 @@ MUTANTS: Final = (
     single(
         "COMMITS_AFTER_CHECKS_SQL",
         "Reservation: the commits of a batch are applied after its checks",
-        "sidecars/bookkeeper/migrations/0002_reservation.sql",
+        "sidecars/bookkeeper/migrations/0003_capture.sql",
         "    if cardinality(committed) > 0 then\n"
         "        perform bookkeeper.commit_branches(committed);\n"
         "    end if;\n"
@@ -240,7 +240,7 @@ MUTANTS: Final = (
         "Reservation: two branches of one batch take the same money, and no constraint keeps them",
         (
             Patch(
-                "sidecars/bookkeeper/migrations/0002_reservation.sql",
+                "sidecars/bookkeeper/migrations/0003_capture.sql",
                 "                when w.draw > 0 and w.running > w.free then 'AGAIN'\n",
                 "",
             ),
