@@ -21,6 +21,7 @@ from participant_sdk.xa import Vote, invalid
 AMOUNT_LIMIT: Final = Decimal(10) ** 20
 SCALE_MAX: Final = 18
 USER_ID_MAX_CHARS: Final = 64
+NAME_MAX_CHARS: Final = 64
 
 BAD_PARAMETERS: Final = "BAD_PARAMETERS"
 UNKNOWN_OPERATION: Final = "UNKNOWN_OPERATION"
@@ -95,14 +96,26 @@ def places(amount: Decimal) -> int:
 
 
 def _check_amount(value: object) -> Decimal:
+    amount = _check_decimal(value)
+    if amount <= 0:
+        raise PydanticCustomError(BAD_PARAMETERS, "must be above zero")
+    return amount
+
+
+def _check_fee(value: object) -> Decimal:
+    amount = _check_decimal(value)
+    if amount < 0:
+        raise PydanticCustomError(BAD_PARAMETERS, "must not be below zero")
+    return amount
+
+
+def _check_decimal(value: object) -> Decimal:
     if isinstance(value, str):
         if not _AMOUNT_TEXT.fullmatch(value):
             raise PydanticCustomError(BAD_PARAMETERS, _why_no_amount(value))
         value = Decimal(value)
     if not isinstance(value, Decimal):
         raise PydanticCustomError(BAD_PARAMETERS, "must be a decimal number, such as 12.5")
-    if value <= 0:
-        raise PydanticCustomError(BAD_PARAMETERS, "must be above zero")
     if value >= AMOUNT_LIMIT:
         raise PydanticCustomError(BAD_PARAMETERS, "must be below 10^20")
     # The common amount has few places as it stands; only a longer one is looked at closely.
@@ -126,15 +139,33 @@ def _check_user_id(value: str) -> str:
     return value
 
 
+def _check_name(value: str) -> str:
+    if not 1 <= len(value) <= NAME_MAX_CHARS or not value.isascii() or not value.isprintable() or " " in value:
+        raise PydanticCustomError(BAD_PARAMETERS, "must be 1 to 64 printable ASCII characters, without spaces")
+    return value
+
+
 def _check_note(value: str) -> str:
     if len(value) > 256 or not value.isprintable():
         raise PydanticCustomError(BAD_PARAMETERS, "must be at most 256 printable characters")
     return value
 
 
+def _check_reason(value: str) -> str:
+    if not value.strip():
+        raise PydanticCustomError(BAD_PARAMETERS, "must say something")
+    return _check_note(value)
+
+
 Amount = Annotated[Decimal, PlainValidator(_check_amount)]
+# As an amount, but it may be nothing.
+Fee = Annotated[Decimal, PlainValidator(_check_fee)]
 UserId = Annotated[str, AfterValidator(_check_user_id)]
+# What other systems name things by: orders, trades, symbols.
+Name = Annotated[str, AfterValidator(_check_name)]
 Note = Annotated[str, AfterValidator(_check_note)]
+# Why, for whoever reads the record of it.
+Reason = Annotated[str, AfterValidator(_check_reason)]
 
 
 def _printable(text: str) -> str:

@@ -29,12 +29,14 @@ from participant_sdk.resources.reservation import ReservationResource
 from participant_sdk.server import serving
 from participant_sdk.worker import WORKERS_MAX
 from sidecars.bookkeeper import operations as bookkeeper
+from sidecars.settlement import operations as settlement
 from sidecars.sidecar import Sidecar, Surroundings, attend
 from sidecars.trading import operations as trading
 
 SIDECARS: Final[Mapping[str, Sidecar]] = {
     "bookkeeper": Sidecar(bookkeeper.SERVICE),
     "trading": Sidecar(trading.SERVICE),
+    "settlement": Sidecar(settlement.SERVICE),
 }
 # With two, each batch is cut in half, and every half pays for a flush and two messages of its own.
 WORKERS_DEFAULT: Final = 1
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with asyncio.Runner(loop_factory=_event_loop()) as runner:
             return runner.run(_check(options) if options.check else _serve(options))
-    except (psycopg.OperationalError, MigrationError, OSError) as error:
+    except (psycopg.Error, MigrationError, OSError) as error:
         _log.error("participant_failed", participant=options.name or options.service, error=str(error))
         return EXIT_FAILED
 

@@ -16,13 +16,14 @@ from participant_sdk.resources.invariants import violations
 from participant_sdk.resources.reservation import ReservationResource, ReservationService
 from participant_sdk.xa import Ack, Vote
 from sidecars.bookkeeper.operations import SERVICE as BOOKKEEPER
+from sidecars.settlement.operations import SERVICE as SETTLEMENT
 from sidecars.trading.operations import SERVICE as TRADING
 
 LOG_ID = "00000000000000aa"
 OTHER_LOG_ID = "00000000000000bb"
 INCARNATION = 1_700_000_000
 EPOCH = 1
-SERVICES = {"bookkeeper": BOOKKEEPER, "trading": TRADING}
+SERVICES = {"bookkeeper": BOOKKEEPER, "settlement": SETTLEMENT, "trading": TRADING}
 
 
 class Participation:

@@ -118,7 +118,9 @@ async def load(bank: Bank, *arguments: str, environment: Mapping[str, str] = Map
 
 async def balances(bank: Bank, name: str) -> dict[str, Decimal]:
     async with await psycopg.AsyncConnection.connect(bank.dsns[name]) as connection:
-        cursor = await connection.execute("select user_id, balance from bookkeeper.accounts where user_id <> 'house:fees'")
+        cursor = await connection.execute(
+            "select user_id, balance from bookkeeper.accounts where user_id <> 'house:fees'"
+        )
         return dict(await cursor.fetchall())
 
 

@@ -19,7 +19,9 @@ async def test_a_commit_that_comes_again_moves_no_money(database: str) -> None:
         commit = books.decided(credit)
         acks = [(await books.resource.commit([commit]))[0].kind for _ in range(2)]
         assert acks == [AckKind.DONE, AckKind.ALREADY_DONE]
-        assert await books.rows("select balance::integer from bookkeeper.accounts where user_id <> 'house:fees'") == [(7,)]
+        assert await books.rows("select balance::integer from bookkeeper.accounts where user_id <> 'house:fees'") == [
+            (7,)
+        ]
         assert await books.violations() == []
 
 

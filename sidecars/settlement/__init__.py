@@ -1,0 +1,1 @@
+"""Settlement: delivery versus payment."""
