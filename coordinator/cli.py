@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from coordinator.commands import clients, conformance, load, recovery, resolving, servers
+from coordinator.commands import clients, conformance, load, participants, recovery, resolving, servers
 
 
 def make_app() -> typer.Typer:
@@ -35,6 +35,7 @@ def make_app() -> typer.Typer:
     transactions.command("resolve")(resolving.resolve)
     transactions.command("forget")(resolving.forget)
     app.add_typer(transactions, name="tx")
+    app.add_typer(_participants(), name="participant")
     app.add_typer(_recovery(), name="recovery")
     return app
 
@@ -46,6 +47,12 @@ def _recovery() -> typer.Typer:
     commands.command("in-doubt")(recovery.in_doubt)
     commands.command("hold")(recovery.hold)
     commands.command("release")(recovery.release)
+    return commands
+
+
+def _participants() -> typer.Typer:
+    commands = typer.Typer(help="Participants: whether what they keep is sound.", no_args_is_help=True)
+    commands.command("check")(participants.check)
     return commands
 
 

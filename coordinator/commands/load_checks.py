@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from pincex.tx.v1 import common_pb2, recovery_pb2
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from coordinator.commands.invariants import UncheckedError, broken_invariants
 from coordinator.commands.operator_calls import LOOK_AT_MAX, OperatorCalls, asked_in_turn
-from coordinator.commands.servers import SIDECAR_MODULE
 from participant_sdk.client_errors import UnavailableError
 from participant_sdk.load.money import money_in
 
@@ -104,21 +99,7 @@ class Ledgers:
 
 
 async def _broken_invariants(dsn: str) -> list[str]:
-    """What the bookkeeper's own invariants find wrong in its database, as its own command tells it."""
-    parameters = conninfo_to_dict(dsn)
-    # Not on the command line, which every user of the machine can read.
-    password = parameters.pop("password", None)
-    shown = make_conninfo("", **parameters)
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", SIDECAR_MODULE, "bookkeeper", "--dsn", shown, "--check"),
-        stdin=DEVNULL,
-        stdout=DEVNULL,
-        stderr=PIPE,
-        env={**os.environ, **({"PGPASSWORD": str(password)} if password else {})},
-    )
-    _, errors = await child.communicate()
-    if child.returncode == 0:
-        return []
-    lines: list[dict[str, Any]] = [json.loads(line) for line in errors.splitlines() if line.startswith(b"{")]
-    told = [str(line.get("violation") or line.get("error")) for line in lines if line.get("level") == "error"]
-    return told or [f"the invariants of {shown} could not be checked: {errors.decode(errors='replace')[-500:]}"]
+    try:
+        return await broken_invariants("bookkeeper", dsn)
+    except UncheckedError as error:
+        return [str(error)]
