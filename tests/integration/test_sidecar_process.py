@@ -22,7 +22,7 @@ async def events(process: Process) -> list[dict[str, Any]]:
     return [json.loads(line) for line in errors.splitlines()]
 
 
-@pytest.mark.parametrize("service", ["bookkeeper", "trading"])
+@pytest.mark.parametrize("service", ["bookkeeper", "trading", "settlement"])
 async def test_a_sidecar_serves_until_it_is_told_to_stop(database: str, service: str) -> None:
     process = await start(service, "--name", "books-2", "--dsn", database, "--listen", "127.0.0.1:0")
     assert process.stderr is not None
