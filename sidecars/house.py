@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-# No user of ours: the bookkeeper's migrations open its accounts, one in each currency.
+# The participants' SQL says it too: the bookkeeper's migrations open its accounts, one in each currency, and
+# settlement nets fees for it.
 FEES: Final = "house:fees"

@@ -34,6 +34,7 @@ from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned
 from participant_sdk.xa import PREPARED, business_no
 from sidecars.currencies import SCALES, Currency, check_scale
+from sidecars.house import FEES
 from sidecars.reads import check_reads_alone
 
 UNKNOWN_SYMBOL: Final = "UNKNOWN_SYMBOL"
@@ -101,6 +102,9 @@ class _Row(NamedTuple):
 def _settle_trade(operation: Operation, index: int) -> _Row:
     trade = read(Trade, operation, index)
     base, quote = _currencies(trade.symbol, index)
+    for name, user_id in (("buyer_id", trade.buyer_id), ("seller_id", trade.seller_id)):
+        if user_id == FEES:
+            raise refuse(index, name, "is the house, which takes fees and does not trade")
     if trade.buyer_id == trade.seller_id:
         raise refuse(index, "seller_id", "is the buyer")
     check_scale(trade.amount, base, index, "amount")

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from decimal import Decimal
 from typing import Any
 
+import psycopg
 import pytest
 
 from participant_sdk.ids import Xid
@@ -178,6 +179,20 @@ async def test_rivals_from_several_workers_get_one_yes(settlement: Participation
     votes = [vote for batch in answers for vote in batch]
     assert sum(vote.is_yes for vote in votes) == len(trades)
     assert {vote.reason for vote in votes if not vote.is_yes} <= {"TRADE_BEING_SETTLED", "TRADE_BEING_REVERSED"}
+
+
+async def test_rivals_that_waited_for_one_trade_get_one_yes(settlement: Participation) -> None:
+    """What is checked is read in a later statement than the lock's, so after the wait."""
+    await settlement.do(settle("t1"))
+    waiting = "select count(*) from pg_locks where not granted"
+    async with await psycopg.AsyncConnection.connect(settlement.dsn) as blocker:
+        await blocker.execute("select from settlement.trades for no key update")
+        rivals = [asyncio.create_task(settlement.vote(reverse("t1"))) for _ in range(2)]
+        while await settlement.rows(waiting) != [(2,)]:
+            await asyncio.sleep(0)
+        await blocker.rollback()
+        votes = await asyncio.gather(*rivals)
+    assert sorted(vote.reason for vote in votes) == ["", "TRADE_BEING_REVERSED"]
 
 
 async def test_one_transaction_changes_a_trade_once(settlement: Participation) -> None:

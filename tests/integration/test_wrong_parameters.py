@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from participant_sdk.xa import VoteKind, XaCode
+from sidecars.house import FEES
 from tests.integration.participations import SERVICES, Participation, participating
 
 PATH: Final = "operations[0].parameters"
@@ -49,9 +50,8 @@ SYMBOL: Final = kind('"BTC/USD"', "5", "null", '""', '"BTC USD"', **dict.fromkey
 AMOUNT: Final = kind("0.5", *_NO_NUMBER, "0", "-1", "0.000000001")
 PRICE: Final = kind("2.51", *_NO_NUMBER, "0", "-1", "0.0000000000000000001")
 # 0.5 at 2.51 is 1.255, rounded down to 1.25.
-PAID: Final = Kind(
-    "1.25", dict.fromkeys((*_NO_NUMBER, "0", "1.255"), BAD) | dict.fromkeys(("1.26", "1.24", "1"), "LEGS_DISAGREE")
-)
+_NO_PAYMENT: Final = dict.fromkeys([*_NO_NUMBER, "0", "1.255"], BAD)
+PAID: Final = Kind("1.25", {**_NO_PAYMENT, "1.26": "LEGS_DISAGREE", "1.24": "LEGS_DISAGREE", "1": "LEGS_DISAGREE"})
 FEE: Final = kind("0.01", *_NO_NUMBER, "-0.01", "0.001", optional=True)
 FEE_SELLER: Final = kind("0", *_NO_NUMBER, "-0.01", "0.001", "1.26", optional=True)
 TRUTH: Final = kind("true", "5", "null", '"true"', "[]", optional=True)
@@ -79,8 +79,8 @@ OPERATIONS: Final[Mapping[str, Mapping[str, Mapping[str, Kind]]]] = {
         "settle_trade": {
             "trade_id": NAME,
             "symbol": SYMBOL,
-            "buyer_id": USER,
-            "seller_id": OTHER,
+            "buyer_id": USER._replace(wrong={**USER.wrong, f'"{FEES}"': BAD}),
+            "seller_id": OTHER._replace(wrong={**OTHER.wrong, f'"{FEES}"': BAD}),
             "amount": AMOUNT,
             "price": PRICE,
             "quote_amount": PAID,
