@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 from participant_sdk.participant import Prepare, Work
@@ -178,7 +178,13 @@ def modelled(ledger: Ledger) -> dict[str, tuple[int, ...]]:
     return {user: (*account.has.values(), *account.promised.values()) for user, account in ledger.accounts.items()}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Not shrunk: every try is a story on a real database, and a story is short enough to be read as it is.
+@settings(
+    max_examples=60,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(funds=st.lists(st.integers(2, 30), min_size=2, max_size=2), story=st.lists(batches, min_size=1, max_size=5))
 async def test_the_ledger_does_what_the_model_does(
     books: Participation, funds: Sequence[int], story: Sequence[tuple[list[Branch], list[tuple[int, bool]]]]

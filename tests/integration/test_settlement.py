@@ -189,7 +189,7 @@ async def test_rivals_that_waited_for_one_trade_get_one_yes(settlement: Particip
         await blocker.execute("select from settlement.trades for no key update")
         rivals = [asyncio.create_task(settlement.vote(reverse("t1"))) for _ in range(2)]
         while await settlement.rows(waiting) != [(2,)]:
-            await asyncio.sleep(0)
+            pass
         await blocker.rollback()
         votes = await asyncio.gather(*rivals)
     assert sorted(vote.reason for vote in votes) == ["", "TRADE_BEING_REVERSED"]
