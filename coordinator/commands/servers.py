@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -26,19 +27,45 @@ SIDECAR_MODULE: Final = "sidecars.main"
 
 
 def run_dev(
+    *,
     data: Annotated[Path, typer.Option(help="Where data, logs and the configuration are kept.")] = Path(".pincex"),
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
     grpc_port: Annotated[int, typer.Option(min=0, max=65000, help="0 takes a free one.")] = 50051,
     postgres: Annotated[str, typer.Option(help="A PostgreSQL server by DSN; else one of our own is started.")] = "",
     redis: Annotated[str, typer.Option(help="A Redis server by DSN; else one of our own is started.")] = "",
+    participant: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:PORT", help="A participant of your own, which gets a database; may be repeated."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Once ready, tell where everything is as one line, with passwords.")
+    ] = False,
 ) -> None:
     """Run everything on this machine: databases, sidecars, a coordinator; on the loopback only."""
     from coordinator import dev
 
     try:
-        dev.run(dev.DevOptions(data, http_port, grpc_port, postgres, redis))
+        dev.run(dev.DevOptions(data, http_port, grpc_port, postgres, redis, _named_ports(participant or ()), as_json))
     except dev.DevError as error:
         fail(str(error), ExitCode.UNAVAILABLE)
+
+
+def _named_ports(written: Sequence[str]) -> dict[str, int]:
+    """Read NAME:PORT, where the port may be left out for a free one. typer.BadParameter."""
+    from participant_sdk.ids import InvalidIdentifierError, check_participant
+
+    named: dict[str, int] = {}
+    for each in written:
+        name, _, port = each.partition(":")
+        try:
+            known = check_participant(name)
+        except InvalidIdentifierError as error:
+            raise typer.BadParameter(str(error), param_hint="--participant") from error
+        if known in named or not (port or "0").isdecimal() or not port.isascii() or int(port or "0") >= 2**16:
+            message = f"{each!r} is no NAME:PORT, or names a participant twice"
+            raise typer.BadParameter(message, param_hint="--participant")
+        named[known] = int(port or "0")
+    return named
 
 
 def run_coordinator(config_path: ConfigPath = None) -> None:
