@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 ConfigPath = Annotated[
     Path | None, typer.Option("--config", help="The configuration, YAML or JSON; else TRANSACTION_CONFIG_PATH.")
 ]
+PORT_MAX: Final = 65535
 SIDECAR_MODULE: Final = "sidecars.main"
 
 
 def run_dev(
     *,
     data: Annotated[Path, typer.Option(help="Where data, logs and the configuration are kept.")] = Path(".pincex"),
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    http_port: Annotated[int, typer.Option(min=0, max=PORT_MAX, help="0 takes a free one.")] = 8080,
     grpc_port: Annotated[int, typer.Option(min=0, max=65000, help="0 takes a free one.")] = 50051,
     postgres: Annotated[str, typer.Option(help="A PostgreSQL server by DSN; else one of our own is started.")] = "",
     redis: Annotated[str, typer.Option(help="A Redis server by DSN; else one of our own is started.")] = "",
@@ -51,7 +52,7 @@ def run_dev(
 
 
 def _named_ports(written: Sequence[str]) -> dict[str, int]:
-    """Read NAME:PORT, where the port may be left out for a free one. typer.BadParameter."""
+    """Read NAME:PORT, where the port may be left out for a free one; end the command where one is wrong."""
     from participant_sdk.ids import InvalidIdentifierError, check_participant
 
     named: dict[str, int] = {}
@@ -60,10 +61,11 @@ def _named_ports(written: Sequence[str]) -> dict[str, int]:
         try:
             known = check_participant(name)
         except InvalidIdentifierError as error:
-            raise typer.BadParameter(str(error), param_hint="--participant") from error
-        if known in named or not (port or "0").isdecimal() or not port.isascii() or int(port or "0") >= 2**16:
-            message = f"{each!r} is no NAME:PORT, or names a participant twice"
-            raise typer.BadParameter(message, param_hint="--participant")
+            fail(f"--participant {each}: {error}", ExitCode.BAD_REQUEST)
+        if port and not (port.isascii() and port.isdecimal() and int(port) <= PORT_MAX):
+            fail(f"--participant {each}: a port is a number from 0 to {PORT_MAX}", ExitCode.BAD_REQUEST)
+        if known in named:
+            fail(f"--participant {each}: {known} stands twice", ExitCode.BAD_REQUEST)
         named[known] = int(port or "0")
     return named
 

@@ -94,15 +94,14 @@ class Planner(Generic[Item]):
 
     def plan(self, log_id: str, xid: Xid, operations: Sequence[Operation]) -> Planned:
         """Work out a branch's rows, or the "no" to what is wrong in itself."""
+        # Called for every branch, so without a call for each operation more than its own.
+        items: list[Item] = []
         try:
-            return self._combine(
-                [self._item(operation, Place(log_id, xid, at)) for at, operation in enumerate(operations)]
-            )
+            for number, operation in enumerate(operations):
+                read_item = self._operations.get(operation.name)
+                if read_item is None:
+                    raise unknown_operation(operation, number, self.names)
+                items.append(read_item(operation, Place(log_id, xid, number)))
+            return self._combine(items)
         except RefusedError as error:
             return Planned((), error.vote)
-
-    def _item(self, operation: Operation, at: Place) -> Item:
-        read_item = self._operations.get(operation.name)
-        if read_item is None:
-            raise unknown_operation(operation, at.number, self.names)
-        return read_item(operation, at)
