@@ -11,7 +11,7 @@ from participant_sdk.participant import Prepare
 from participant_sdk.xa import Vote
 from sidecars.trading.book_store import BookStore
 from sidecars.trading.matcher import BookMatcher, Round
-from sidecars.trading.orders import Cancellation, Entry, Fill, Order, Side, TimeInForce
+from sidecars.trading.orders import Cancellation, Entry, Order, Side, TimeInForce
 from tests.integration.participations import Participation, participating
 from tests.sidecars.naive_book import NaiveBook
 
