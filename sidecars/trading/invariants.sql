@@ -121,13 +121,13 @@ where o.closure is not null and o.status <> 3 or o.closure = 1 and o.cancel_sequ
 union all
 -- The outbox tells of each trade, and of each order that left unfilled, once; that no trade and no order is told
 -- twice its own indexes make sure.
-select 'OUTBOX_WITHOUT_FILL', format('trade %s', f.trade_id)
+select 'OUTBOX_NOT_FILLS', format('trade %s', coalesce(f.trade_id, x.trade_id))
 from trading.fills as f
-left join trading.outbox as x on x.trade_id = f.trade_id
-where x.position is null or x.symbol <> f.symbol
+full join (select n.* from trading.outbox as n where n.trade_id is not null) as x on x.trade_id = f.trade_id
+where f.trade_id is null or x.trade_id is null or x.symbol <> f.symbol
 
 union all
-select 'OUTBOX_WITHOUT_CLOSURE', format('order %s', coalesce(o.order_id, x.order_id))
+select 'OUTBOX_NOT_CLOSURES', format('order %s', coalesce(o.order_id, x.order_id))
 from (select c.* from trading.orders as c where c.closure is not null) as o
 full join (select n.* from trading.outbox as n where n.order_id is not null) as x on x.order_id = o.order_id
 where o.order_id is null or x.order_id is null or x.symbol <> o.symbol

@@ -120,7 +120,8 @@ class _Matching:
         matcher = BookMatcher(symbol, self._store)
         while True:
             wake.clear()
-            match await matcher.round():
+            came_to = await matcher.round()
+            match came_to:
                 case Round.MATCHED:
                     pass
                 case Round.IDLE:
@@ -128,8 +129,8 @@ class _Matching:
                 case Round.OVERTAKEN:
                     _log.info("book_matched_elsewhere", symbol=symbol)
                     await matcher.stand_by()
-                case _ as never:
-                    assert_never(never)
+                case _:
+                    assert_never(came_to)
 
 
 async def _woken(wake: asyncio.Event) -> None:

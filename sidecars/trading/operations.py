@@ -117,15 +117,15 @@ class _Row(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where an operation stands: its branch's name, its index in it, and how many of the branch only read."""
+    """Where an operation stands: its branch's name, its place there, from 0, and how many of the branch only read."""
 
     branch: str
-    index: int
+    number: int
     reads: int
 
     @property
     def order_id(self) -> str:
-        return f"{self.branch}-{self.index}"
+        return f"{self.branch}-{self.number}"
 
 
 def _place_order(operation: Operation, place: _Place) -> _Row:
@@ -138,31 +138,31 @@ def _validate_order(operation: Operation, place: _Place) -> _Row:
 
 
 def _cancel_order(operation: Operation, place: _Place) -> _Row:
-    cancel = read(Cancel, operation, place.index)
+    cancel = read(Cancel, operation, place.number)
     return _Row(OperationKind.CANCEL, f'"i":{quoted(cancel.order_id)}')
 
 
 def _order_status(operation: Operation, place: _Place) -> _Row:
-    query = read(StatusQuery, operation, place.index)
+    query = read(StatusQuery, operation, place.number)
     shown = FILLS_MAX // place.reads
     return _Row(OperationKind.STATUS, f'"i":{quoted(query.order_id)},"f":{query.fills_from},"m":{shown}')
 
 
 def _order_book(operation: Operation, place: _Place) -> _Row:
-    query = read(BookQuery, operation, place.index)
+    query = read(BookQuery, operation, place.number)
     if not 1 <= query.depth <= DEPTH_MAX:
-        raise refuse(place.index, "depth", f"must be from 1 to {DEPTH_MAX}")
+        raise refuse(place.number, "depth", f"must be from 1 to {DEPTH_MAX}")
     return _Row(OperationKind.BOOK, f'"y":{quoted(query.symbol)},"m":{query.depth}')
 
 
 def _order(operation: Operation, place: _Place) -> str:
-    order = read(Placing, operation, place.index)
+    order = read(Placing, operation, place.number)
     order_type = OrderType[order.type.upper()]
-    time_in_force = _time_in_force(order, order_type, place.index)
+    time_in_force = _time_in_force(order, order_type, place.number)
     if order_type is OrderType.LIMIT and order.price is None:
-        raise refuse(place.index, "price", "is missing: a limit order needs one")
+        raise refuse(place.number, "price", "is missing: a limit order needs one")
     if order_type is OrderType.MARKET and order.price is not None:
-        raise refuse(place.index, "price", "must not be given: a market order has none")
+        raise refuse(place.number, "price", "must not be given: a market order has none")
     price = "null" if order.price is None else f"{order.price:f}"
     named = "" if order.client_order_id is None else f',"n":{quoted(order.client_order_id)}'
     return (
@@ -211,7 +211,7 @@ def plan(log_id: str, xid: Xid, operations: Sequence[Operation]) -> Planned:
 def _row(operation: Operation, place: _Place) -> _Row:
     read_row = _OPERATIONS.get(operation.name)
     if read_row is None:
-        raise unknown_operation(operation, place.index, OPERATION_NAMES)
+        raise unknown_operation(operation, place.number, OPERATION_NAMES)
     return read_row(operation, place)
 
 
