@@ -360,3 +360,14 @@ async def test_a_repeated_read_tells_what_the_first_one_told(trading: Participat
     assert await trading.prepare(query) == first
     await trading.rows("update trading.symbols set status = 2 where symbol = 'BTC/USD'")
     assert (await trading.vote(("order_book", '{"symbol":"BTC/USD"}'))).is_yes
+
+
+async def test_orders_of_an_older_sidecar_are_placed_as_they_were(trading: Participation) -> None:
+    """Old code must run on the new schema: what it sends has no time in force."""
+    order_id, members = "old-0", '"e":1,"p":1,"a":1,"r":100'
+    await trading.rows(
+        "select * from trading.reserve(array[1], %s::jsonb)",
+        f'[{{"b":1,"o":0,"k":1,"i":"{order_id}","u":"123","y":"BTC/USD",{members}}}]',
+    )
+    assert await trading.rows("select time_in_force, status from trading.orders") == [(1, 1)]
+    await trading.rows("delete from trading.orders")

@@ -323,6 +323,7 @@ begin
     ), good as materialized (
         select w.* from wanted as w where w.b not in (select n.b from objected as n)
     ), placed as (
+        -- What an older sidecar sends has no time in force: its limit orders wait, 1, its market orders do not, 2.
         insert into trading.orders
             (branch, operation, side, type, time_in_force, status, amount, price, order_id, user_id, symbol)
         select g.branch, g.o, g.e, g.p, coalesce(g.t, g.p), 1, g.a, g.r, g.i, g.u, g.y from good as g where g.k = 1
