@@ -31,10 +31,11 @@ from participant_sdk.worker import WORKERS_MAX
 from sidecars.bookkeeper import operations as bookkeeper
 from sidecars.sidecar import Sidecar, Surroundings, attend
 from sidecars.trading import operations as trading
+from sidecars.trading.matcher import match_orders
 
 SIDECARS: Final[Mapping[str, Sidecar]] = {
     "bookkeeper": Sidecar(bookkeeper.SERVICE),
-    "trading": Sidecar(trading.SERVICE),
+    "trading": Sidecar(trading.SERVICE, {"matching": match_orders}),
 }
 # With two, each batch is cut in half, and every half pays for a flush and two messages of its own.
 WORKERS_DEFAULT: Final = 1
