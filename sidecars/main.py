@@ -29,12 +29,14 @@ from participant_sdk.resources.reservation import ReservationResource
 from participant_sdk.server import serving
 from participant_sdk.worker import WORKERS_MAX
 from sidecars.bookkeeper import operations as bookkeeper
+from sidecars.fiat import operations as fiat
 from sidecars.sidecar import Sidecar, Surroundings, attend
 from sidecars.trading import operations as trading
 
 SIDECARS: Final[Mapping[str, Sidecar]] = {
     "bookkeeper": Sidecar(bookkeeper.SERVICE),
     "trading": Sidecar(trading.SERVICE),
+    "fiat": Sidecar(fiat.SERVICE),
 }
 # With two, each batch is cut in half, and every half pays for a flush and two messages of its own.
 WORKERS_DEFAULT: Final = 1

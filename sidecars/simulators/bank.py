@@ -61,6 +61,10 @@ class Money(BaseModel):
             raise ValueError(f"amount {self.amount} {self.currency} is no amount that the bank can hold")
         return self
 
+    def is_same(self, other: Money) -> bool:
+        """Whether both are one payment; 12.5 is 12.50."""
+        return self.minor == other.minor and self.model_copy(update={"amount": other.amount}) == other
+
     @property
     def minor(self) -> int:
         """The amount in its currency's smallest unit."""
@@ -104,7 +108,7 @@ class Bank:
             if known is None:
                 _execute(connection, key, asked)
         found = self._payment(key)
-        if known is not None and _money(known) != asked:
+        if known is not None and not _money(known).is_same(asked):
             raise RefusedError(422, "KEY_REUSED", f"the key {key} belongs to another payment")
         return JSONResponse(found, 200 if known is not None else 201)
 
@@ -131,7 +135,7 @@ class Bank:
             known = connection.execute("select * from transfers where reference = ?", (paid.reference,)).fetchone()
             if known is None:
                 _receive(connection, paid)
-        if known is not None and _money(known) != paid:
+        if known is not None and not _money(known).is_same(paid):
             raise RefusedError(409, "REFERENCE_USED", f"the reference {paid.reference} belongs to another transfer")
         async with self._arrival:
             self._arrival.notify_all()
