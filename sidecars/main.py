@@ -30,13 +30,20 @@ from participant_sdk.server import serving
 from participant_sdk.worker import WORKERS_MAX
 from sidecars.bookkeeper import operations as bookkeeper
 from sidecars.fiat import operations as fiat
-from sidecars.sidecar import Sidecar, Surroundings, attend
+from sidecars.fiat.notifications import notify
+from sidecars.fiat.payments import pay
+from sidecars.fiat.transfers import read_transfers
+from sidecars.sidecar import Sidecar, Simulator, Surroundings, attend
 from sidecars.trading import operations as trading
 
 SIDECARS: Final[Mapping[str, Sidecar]] = {
     "bookkeeper": Sidecar(bookkeeper.SERVICE),
     "trading": Sidecar(trading.SERVICE),
-    "fiat": Sidecar(fiat.SERVICE),
+    "fiat": Sidecar(
+        fiat.SERVICE,
+        {"payments": pay, "transfers": read_transfers, "notifications": notify},
+        Simulator("sidecars.simulators.bank", "PINCEX_FIAT_BANK_URL"),
+    ),
 }
 # With two, each batch is cut in half, and every half pays for a flush and two messages of its own.
 WORKERS_DEFAULT: Final = 1

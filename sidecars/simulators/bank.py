@@ -1,7 +1,7 @@
 """A bank for development: ``python -m sidecars.simulators.bank --listen host:port --folder path``.
 
 It keeps one customer's account, the exchange's. ``docs/participants.md`` lists its calls: those of the bank itself
-are ``POST /payments``, ``GET /payments/{key}`` and ``GET /transfers``; what is below ``/development`` a bank has not.
+are ``POST /payments``, ``GET /payments?key=`` and ``GET /transfers``; what is below ``/development`` a bank has not.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Bank:
 
     async def payment(self, request: Request) -> Response:
         """What came of the payment with this key."""
-        return JSONResponse(self._payment(request.path_params["key"]))
+        return JSONResponse(self._payment(request.query_params.get("key", "")))
 
     async def transfers(self, request: Request) -> Response:
         """What came in after a cursor, in order; ``next`` is the cursor to go on from."""
@@ -226,7 +226,7 @@ def routes(books: Books, behaviour: Behaviour) -> Iterable[Route]:
     bank = Bank(books, behaviour)
     for method, path, endpoint in (
         ("POST", "/payments", bank.pay),
-        ("GET", "/payments/{key}", bank.payment),
+        ("GET", "/payments", bank.payment),
         ("GET", "/transfers", bank.transfers),
     ):
         yield Route(path, misbehaving(behaviour, f"{method} {path}", endpoint), methods=[method])

@@ -41,7 +41,15 @@ CURRENCIES: Final = ("XYZ", "", "eur", "BTC", "USDT")
 # Wrong check digits, an unknown country, too short, too long, letters where digits belong, other writing.
 IBANS: Final = (
     *("DE88370400440532013000", "DE8937040044053201300", "DE893704004405320130000", "XX89370400440532013000"),
-    *("GB29NWBK6016133192681X", "", "not an IBAN", "DE89", "ＤＥ89370400440532013000", "DE89370400440532013001", "1" * 500),
+    *(
+        "GB29NWBK6016133192681X",
+        "",
+        "not an IBAN",
+        "DE89",
+        "ＤＥ89370400440532013000",
+        "DE89370400440532013001",
+        "1" * 500,
+    ),
 )
 
 

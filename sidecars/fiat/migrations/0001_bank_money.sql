@@ -159,7 +159,7 @@ from fiat.payments as p where p.state in (4, 5)
 union all
 select 'NOTIFICATION_DEAD', n.notification_id::text, n.detail from fiat.notifications as n where n.state = 3
 union all
-select 'BANK_DOUBTED', left(d.told, 64), d.why from fiat.bank_doubts as d;
+select 'BANK_DOUBTED', d.told, d.why from fiat.bank_doubts as d;
 
 -- What came in and went out, by currency.
 create view fiat.totals as
@@ -180,3 +180,59 @@ select
         where w.currency = l.currency
     ) as paid
 from fiat.limits as l;
+
+-- What people did by hand, and why.
+create table fiat.operator_actions (
+    number bigint generated always as identity primary key,
+    done_at timestamptz not null default now(),
+    who text not null default session_user,
+    what text not null,
+    id text not null,
+    reason text not null check (reason <> '')
+);
+
+-- Have a payment that is stuck tried again: the bank is asked about its key first, and if it knows none, the payment
+-- is sent. So make sure with the bank, before, that it was not paid. True if there was one.
+create function fiat.retry_payment(withdrawal text, reason text) returns boolean
+language plpgsql as $$
+begin
+    update fiat.payments as p
+    set state = 2, attempts = 1, first_sent_at = now(), due_at = now()
+    where p.withdrawal_id = withdrawal and p.state = 5;
+    if not found then
+        return false;
+    end if;
+    insert into fiat.operator_actions (what, id, reason) values ('RETRY_PAYMENT', withdrawal, reason);
+    perform pg_notify('fiat_outbox', '');
+    return true;
+end
+$$;
+
+-- Have a notification that was given up sent again, as if for the first time. True if there was one.
+create function fiat.retry_notification(notification uuid, reason text) returns boolean
+language plpgsql as $$
+begin
+    update fiat.notifications as n
+    set state = 1, attempts = 0, due_at = now()
+    where n.notification_id = notification and n.state = 3;
+    if not found then
+        return false;
+    end if;
+    insert into fiat.operator_actions (what, id, reason) values ('RETRY_NOTIFICATION', notification::text, reason);
+    perform pg_notify('fiat_outbox', '');
+    return true;
+end
+$$;
+
+-- Put aside what the bank told and somebody has cleared up. True if there was such a doubt.
+create function fiat.clear_doubt(doubt text, reason text) returns boolean
+language plpgsql as $$
+begin
+    delete from fiat.bank_doubts as d where d.told = doubt;
+    if not found then
+        return false;
+    end if;
+    insert into fiat.operator_actions (what, id, reason) values ('CLEAR_DOUBT', doubt, reason);
+    return true;
+end
+$$;
