@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from participant_sdk.xa import VoteKind, XaCode
+from sidecars.fiat.operations import OPERATION_NAMES
 from tests.integration.participations import participating
 
 IBAN = "DE89370400440532013000"
@@ -13,8 +15,12 @@ RIGHT: Final[dict[str, dict[str, object]]] = {
     "validate_transfer": {"bank_reference": "R-1", "currency": "EUR", "amount": "1.50", "iban": IBAN},
     "record_deposit": {"bank_reference": "R-1", "currency": "EUR", "amount": "1.50", "iban": IBAN, "user_id": "ada"},
     "reserve_withdrawal": {
-        **{"withdrawal_id": "W-1", "user_id": "ada", "currency": "EUR", "amount": "1.50"},
-        **{"iban": IBAN, "account_holder": "Ada L."},
+        "withdrawal_id": "W-1",
+        "user_id": "ada",
+        "currency": "EUR",
+        "amount": "1.50",
+        "iban": IBAN,
+        "account_holder": "Ada L.",
     },
     "complete_withdrawal": {"withdrawal_id": "W-1"},
     "cancel_withdrawal": {"withdrawal_id": "W-1"},
@@ -46,50 +52,63 @@ IBANS: Final = (
         "",
         "not an IBAN",
         "DE89",
-        "ＤＥ89370400440532013000",
+        "\uff24\uff2589370400440532013000",
         "DE89370400440532013001",
         "1" * 500,
     ),
 )
 
 
+# Without an amount a check asks for the state alone, and a withdrawal gets an id without being given one.
+ENOUGH: Final = {"reserve_withdrawal": ("withdrawal_id",), "check_compliance": ("direction",)}
+UNREADABLE: Final = ("[]", "", "{", '{"user_id":"a","user_id":"b"}', '{"amount":NaN}')
+
+
+class Case(NamedTuple):
+    """An operation, its parameters as they are sent, and what must be said against them."""
+
+    operation: str
+    body: str
+    reason: str
+    field: str
+
+
+def changed(operation: str, field: str, value: object, reason: str = "BAD_PARAMETERS") -> Case:
+    return Case(operation, json.dumps({**RIGHT[operation], field: value}), reason, field)
+
+
+def cases(operation: str) -> Iterator[Case]:
+    right = RIGHT[operation]
+    yield changed(operation, "more", 1)
+    for body in UNREADABLE:
+        yield Case(operation, body, "BAD_PARAMETERS", "")
+    for name in right:
+        for wrong in WRONG[name]:
+            yield changed(operation, name, wrong)
+        if name not in OPTIONAL or (name == "withdrawal_id" and operation not in ENOUGH):
+            left = {key: value for key, value in right.items() if key != name}
+            yield Case(operation, json.dumps(left), "BAD_PARAMETERS", name)
+    if "iban" in right:
+        yield from (changed(operation, "iban", iban, "BAD_IBAN") for iban in IBANS)
+    if "currency" in right:
+        yield from (changed(operation, "currency", currency, "UNKNOWN_CURRENCY") for currency in CURRENCIES)
+        # The yen has no places.
+        yield Case(operation, json.dumps({**right, "currency": "JPY"}), "BAD_PARAMETERS", "amount")
+
+
 async def test_every_wrong_parameter_of_every_operation_is_named(database: str) -> None:
-    cases: list[tuple[str, str, str, str]] = []
-    for operation, right in RIGHT.items():
-
-        def case(field: str, reason: str = "BAD_PARAMETERS", *, of: str = operation, **changed: object) -> None:
-            cases.append((of, json.dumps({**RIGHT[of], **changed}), reason, field))
-
-        case("more", more=1)
-        for name in right:
-            for wrong in WRONG[name]:
-                case(name, **{name: wrong})
-            if name not in OPTIONAL:
-                left = {key: value for key, value in right.items() if key != name}
-                cases.append((operation, json.dumps(left), "BAD_PARAMETERS", name))
-        for currency in CURRENCIES if "currency" in right else ():
-            case("currency", "UNKNOWN_CURRENCY", currency=currency)
-        for iban in IBANS if "iban" in right else ():
-            case("iban", "BAD_IBAN", iban=iban)
-        if "amount" in right:
-            case("amount", currency="JPY")
-        for body in ("[]", "", "{", '{"user_id":"a","user_id":"b"}', '{"amount":NaN}'):
-            cases.append((operation, body, "BAD_PARAMETERS", ""))
-    # Without an amount a check asks for the state alone, and a withdrawal has an id without being given one.
-    alone = '{"user_id":"ada"}'
-    cases = [each for each in cases if not (each[0] == "check_compliance" and each[1] == alone)]
-    for operation in ("complete_withdrawal", "cancel_withdrawal", "withdrawal_status"):
-        cases.append((operation, "{}", "BAD_PARAMETERS", "withdrawal_id"))
+    found = [case for operation in RIGHT for case in cases(operation)]
+    assert {case.operation for case in found} == set(OPERATION_NAMES)
+    assert len(found) > 200
     async with participating(database, "fiat") as fiat:
-        votes = await fiat.prepare(*[fiat.branch((operation, body)) for operation, body, _, _ in cases])
-        for (operation, body, reason, field), vote in zip(cases, votes, strict=True):
-            path = "operations[0].parameters" + (f".{field}" if field else "")
+        votes = await fiat.prepare(*[fiat.branch((case.operation, case.body)) for case in found])
+        for case, vote in zip(found, votes, strict=True):
+            path = "operations[0].parameters" + (f".{case.field}" if case.field else "")
             assert (vote.kind, vote.xa_code, vote.transient) == (VoteKind.ROLLED_BACK, XaCode.XAER_INVAL, False)
-            assert (vote.reason, vote.field) == (reason, path), (operation, body, vote)
+            assert (vote.reason, vote.field) == (case.reason, path), (case, vote)
             assert vote.message.startswith(path)
         for table in ("users", "deposits", "withdrawals", "compliance_changes"):
             assert await fiat.rows(f"select * from fiat.{table}") == []
-    assert len(cases) > 200
 
 
 async def test_a_limit_that_is_passed_is_named(database: str) -> None:
@@ -99,13 +118,13 @@ async def test_a_limit_that_is_passed_is_named(database: str) -> None:
         await fiat.do(("set_compliance", '{"user_id":"ada","state":"CLEARED"}'))
         await fiat.rows("update fiat.limits set withdrawal_min = 5, deposit_day = 600000 where currency = 'EUR'")
         await fiat.rows("delete from fiat.limits where currency = 'AUD'")
-        for changed, reason, field in (
+        for other, reason, field in (
             ({"amount": "500000.01"}, "LIMIT_EXCEEDED", "amount"),
             ({"amount": "4.99", "direction": "withdrawal"}, "LIMIT_EXCEEDED", "amount"),
             ({"amount": "100000.01", "direction": "withdrawal"}, "LIMIT_EXCEEDED", "amount"),
             ({"currency": "AUD"}, "CURRENCY_CLOSED", "currency"),
         ):
-            vote = await fiat.vote(("check_compliance", json.dumps({**money, **changed})))
+            vote = await fiat.vote(("check_compliance", json.dumps({**money, **other})))
             assert (vote.reason, vote.field) == (reason, f"operations[0].parameters.{field}")
             assert vote.is_business_no
             assert vote.xa_code == XaCode.RBROLLBACK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,13 @@ async def attended(fiat: Participation, bank: Company, *attendants: Attendant, *
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def completed(fiat: Participation, *names: str, amount: str = "10", **more: object) -> None:
+async def completed(fiat: Participation, *names: str, amount: str = "10", **more: str) -> None:
     for name in names:
         await fiat.do(withdraw(amount, withdrawal_id=name, **more), complete(name))
 
 
 async def states(fiat: Participation) -> dict[str, int]:
-    return dict((row[0], row[1]) for row in await fiat.rows("select withdrawal_id, state from fiat.payments"))
+    return {row[0]: row[1] for row in await fiat.rows("select withdrawal_id, state from fiat.payments")}
 
 
 async def came_to(fiat: Participation, state: int, count: int = 1) -> None:
@@ -110,7 +110,7 @@ async def test_whatever_the_bank_does_the_first_time_it_pays_once(
 
 async def test_two_senders_at_once_pay_once(fiat: Participation, bank: Company) -> None:
     """For a moment there may be two: a claimed payment is one's alone until its lease ends."""
-    await bank.misbehave(*[{**fault, "share": 0.2} for fault in FAULTS])
+    await bank.misbehave(*[{**fault, "share": 0.07} for fault in FAULTS])
     names = [f"W-{at}" for at in range(24)]
     await completed(fiat, *names)
     async with attended(fiat, bank, pay, pay):
@@ -204,32 +204,42 @@ async def odd_bank(answer: Answer) -> AsyncGenerator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"key": "W-2"},
-        {"amount": "9.99"},
-        {"amount": 10},
-        {"amount": "1e1"},
-        {"currency": "USD"},
-        {"iban": OTHER_IBAN},
-        {"status": "perhaps"},
-        {"payment_id": ""},
-    ],
-    ids=str,
-)
-async def test_an_answer_about_something_else_proves_nothing(fiat: Participation, changed: dict[str, Any]) -> None:
+ODD: list[tuple[int, dict[str, Any] | bytes]] = [
+    (200, {"key": "W-2"}),
+    (200, {"amount": "9.99"}),
+    (200, {"amount": 10}),
+    (200, {"amount": "1e1"}),
+    (200, {"currency": "USD"}),
+    (200, {"iban": OTHER_IBAN}),
+    (200, {"status": "perhaps"}),
+    (200, {"payment_id": ""}),
+    (200, b"<html>busy</html>"),
+    (204, {}),
+    (302, {}),
+    (401, {}),
+    (429, {}),
+    (500, {}),
+]
+
+
+async def test_an_answer_about_something_else_proves_nothing(fiat: Participation) -> None:
     """Neither paid nor rejected: it is asked again, until the answer is the payment's own."""
-    right = {"payment_id": "P9", "key": "W-1", "status": "executed", "reason": ""}
-    right |= {"currency": "EUR", "amount": "10.00", "iban": IBAN}
-    answers = iter([(200, {**right, **changed}), (200, b"<html>busy</html>"), (429, {}), (401, {}), (302, {})])
-    await completed(fiat, "W-1")
-    async with odd_bank(lambda *_: next(answers, (200, right))) as url:
+    odd = {f"W-{at}": answer for at, answer in enumerate(ODD, 10)}
+
+    def answer(_method: str, path: str, headers: Mapping[str, str], _body: bytes) -> tuple[int, object]:
+        key = headers.get("idempotency-key") or path.partition("key=")[2]
+        right = {"payment_id": f"P-{key}", "key": key, "status": "executed", "reason": ""}
+        right |= {"currency": "EUR", "amount": "10.00", "iban": IBAN}
+        status, changed = odd.pop(key, (200, {}))
+        return status, changed if isinstance(changed, bytes) else {**right, **changed}
+
+    await completed(fiat, *odd)
+    async with odd_bank(answer) as url:
         bank = Company("bank", Path())
         bank.url = url
         async with attended(fiat, bank, pay):
-            await came_to(fiat, 3)
-    assert await fiat.rows("select attempts, payment_id from fiat.payments") == [(6, "P9")]
+            await came_to(fiat, 3, len(ODD))
+    assert await fiat.rows("select attempts, count(*) from fiat.payments group by 1") == [(2, len(ODD))]
 
 
 async def test_one_line_of_the_list_that_is_wrong_does_not_keep_the_others_back(fiat: Participation) -> None:
@@ -239,7 +249,9 @@ async def test_one_line_of_the_list_that_is_wrong_does_not_keep_the_others_back(
     wrong = [{**right, "amount": amount} for amount in ("5.001", "0", "-5", 5.0, "NaN", "1" + "0" * 20)]
     wrong += [{**right, "currency": "BTC"}, {**right, "reference": "a b"}, {**right, "received_at": "today"}, "nothing"]
     lines = [*wrong, right, {**right, "amount": "6.00"}, {**right, "transfer_id": "2", "reference": "R-2"}]
-    pages = iter([(200, {"transfers": lines, "next": "n1"}), (200, {"transfers": "?"}), (200, {"transfers": []})])
+    pages: Iterator[tuple[int, object]] = iter(
+        [(200, {"transfers": lines, "next": "n1"}), (200, {"transfers": "?"}), (200, {"next": "n3"})]
+    )
     asked_after: list[str] = []
 
     def answer(_method: str, path: str, *_: object) -> tuple[int, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ async def test_what_it_did_survives_a_kill(bank: Company) -> None:
         ("late", True, True),
     ],
 )
-async def test_a_fault_does_what_its_name_says(bank: Company, kind: str, is_done: bool, is_answered: bool) -> None:  # noqa: FBT001 - a table
+async def test_a_fault_does_what_its_name_says(bank: Company, kind: str, is_done: bool, is_answered: bool) -> None:
     await bank.misbehave({"kind": kind, "calls": "POST /payments", "times": 1, "delay_ms": 50})
     if kind == "lost":
         with pytest.raises(httpx.RemoteProtocolError):
@@ -136,8 +137,6 @@ async def test_what_it_cannot_be_told_is_named_and_it_stops_when_told_to(bank: C
 
 async def test_its_invariants_notice_a_payment_made_twice(bank: Company, tmp_path: Path) -> None:
     """By the hand of somebody who writes into its books."""
-    import sqlite3
-
     await pay(bank, "k")
     books = sqlite3.connect(tmp_path / "books.sqlite", isolation_level=None)
     books.execute("insert into postings (idempotency_key, currency, minor) values ('k', 'EUR', -1250)")
