@@ -24,6 +24,8 @@ from sidecars.fiat.settings import WebhookSettings, webhook_settings
 from sidecars.fiat.statements import statement
 from sidecars.sidecar import Surroundings
 
+PAUSE_LONGEST_S: Final = 3_600.0
+
 _QUEUED: Final = 1
 _DELIVERED: Final = 2
 _DEAD: Final = 3
@@ -74,7 +76,7 @@ class Sender:
         elif problem:
             state = _QUEUED
             self._told.warning("notification_failed", notification_id=notification_id, attempts=attempts, error=problem)
-        pause_s = pause_after_s(attempts) if problem else 0.0
+        pause_s = pause_after_s(attempts, PAUSE_LONGEST_S) if problem else 0.0
         found = {"notification_id": notification_id, "state": state, "detail": problem[:500], "pause_s": pause_s}
         await self._outbox.write(_SETTLE, found)
 

@@ -32,11 +32,11 @@ from participant_sdk.parameters import (
 from participant_sdk.participant import Operation
 from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned
-from participant_sdk.xa import PREPARED
+from participant_sdk.xa import PREPARED, invalid
 from sidecars.currencies import FiatCurrency, check_scale
 
 BAD_IBAN: Final = "BAD_IBAN"
-READ_WITH_WORK: Final = "READ_WITH_WORK"
+READS_ALONE: Final = "READS_ALONE"
 
 _REFERENCE_MAX_CHARS: Final = 64
 # SEPA's bound for names.
@@ -267,8 +267,9 @@ def _check_reads(rows: Sequence[_Row], operations: Sequence[Operation]) -> None:
         return
     for index, row in enumerate(rows):
         if row.kind in _READS:
-            message = f"{operations[index].name} stands in a transaction that changes nothing"
-            raise refuse(index, "", message, reason=READ_WITH_WORK)
+            field = f"operations[{index}].operation"
+            message = f"{field}: {operations[index].name} only reads; ask in a transaction that does nothing else here"
+            raise RefusedError(invalid(READS_ALONE, message, field))
 
 
 def _row(branch: str, operation: Operation, index: int) -> _Row:

@@ -21,7 +21,6 @@ CONNECT_TIMEOUT_S: Final = 10
 # Nobody has to tell of what is due: it is looked for at least so often.
 LOOK_AGAIN_S: Final = 30.0
 PAUSE_FIRST_S: Final = 0.2
-PAUSE_LONGEST_S: Final = 60.0
 # Past this the longest pause has long been reached, and the power would only grow.
 _DOUBLINGS_MAX: Final = 16
 
@@ -78,7 +77,7 @@ async def idle() -> None:
     await asyncio.Event().wait()
 
 
-def pause_after_s(attempts: int) -> float:
+def pause_after_s(attempts: int, longest_s: float) -> float:
     """How long to wait after so many attempts: doubling, jittered, capped. The count is the table's, not ours."""
-    full_s = min(PAUSE_LONGEST_S, PAUSE_FIRST_S * 2.0 ** min(attempts - 1, _DOUBLINGS_MAX))
+    full_s = min(longest_s, PAUSE_FIRST_S * 2.0 ** min(attempts - 1, _DOUBLINGS_MAX))
     return full_s * (0.5 + random.random() / 2)  # noqa: S311 - it spreads retries

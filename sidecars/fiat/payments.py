@@ -21,6 +21,7 @@ from sidecars.fiat.settings import BankSettings, bank_settings
 from sidecars.fiat.statements import statement
 from sidecars.sidecar import Surroundings
 
+PAUSE_LONGEST_S: Final = 60.0
 # From then on every attempt that learns nothing is an error in the log, not a warning.
 ATTEMPTS_ALARMING: Final = 10
 
@@ -107,7 +108,6 @@ class Payer:
     async def _postpone(self, order: PaymentOrder, attempts: int, detail: str) -> None:
         tell = self._told.error if attempts >= ATTEMPTS_ALARMING else self._told.warning
         tell("payment_unclear", withdrawal_id=order.key, attempts=attempts, error=detail)
-        pause_s = pause_after_s(attempts)
+        pause_s = pause_after_s(attempts, PAUSE_LONGEST_S)
         found = {"withdrawal_id": order.key, "attempts": attempts, "pause_s": pause_s, "detail": detail[:500]}
         await self._outbox.write(_POSTPONE, found)
-

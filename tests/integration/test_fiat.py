@@ -282,4 +282,4 @@ async def test_reads_tell_of_what_is_not_there_and_stand_alone(fiat: Participati
     assert await read(fiat, "deposit_status", bank_reference="R-9") == nothing
     assert (await read(fiat, "withdrawal_status", withdrawal_id="W-9"))["state"] == "UNKNOWN"
     vote = await fiat.vote(withdraw("1"), asked("deposit_status", bank_reference="R-9"))
-    assert (vote.reason, vote.field) == ("READ_WITH_WORK", "operations[1].parameters")
+    assert (vote.reason, vote.field) == ("READS_ALONE", "operations[1].operation")
