@@ -89,7 +89,7 @@ def _check_iban(value: str) -> str:
     try:
         return ibans.validate(value)
     except InvalidNumberError as error:
-        raise PydanticCustomError(BAD_IBAN, "is no IBAN: {why}", {"why": str(error)}) from error
+        raise PydanticCustomError(BAD_IBAN, "is no IBAN: {why}", {"why": str(error).rstrip(".")}) from error
 
 
 Reference = Annotated[str, AfterValidator(_check_reference)]
