@@ -87,7 +87,6 @@ async def _serve(options: argparse.Namespace) -> int:
         loop.add_signal_handler(number, stopping.set)
     name = options.name or options.service
     surroundings = Surroundings(name, options.dsn, SystemClock(), os.environ)
-    attendants: Mapping[str, Attendant] = {} if options.service == HTTP else SIDECARS[options.service].attendants
     workers = options.workers or (HTTP_WORKERS_DEFAULT if options.service == HTTP else WORKERS_DEFAULT)
     async with (
         _open(options, surroundings, workers) as participant,
@@ -100,6 +99,7 @@ async def _serve(options: argparse.Namespace) -> int:
         ),
         asyncio.TaskGroup() as attending,
     ):
+        attendants = _attendants(options, participant)
         tasks = [attending.create_task(attend(attendant, run, surroundings)) for attendant, run in attendants.items()]
         collector.settle()
         await stopping.wait()
@@ -119,6 +119,12 @@ def _open(
     if options.service == HTTP:
         return HttpParticipant.open(name, target_of(options, os.environ), dsn, clock, connections=connections)
     return ReservationResource.open(name, SIDECARS[options.service].service, dsn, clock, connections=connections)
+
+
+def _attendants(options: argparse.Namespace, participant: Participant) -> Mapping[str, Attendant]:
+    if isinstance(participant, HttpParticipant):
+        return {"courier": participant.attend}
+    return SIDECARS[options.service].attendants
 
 
 def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

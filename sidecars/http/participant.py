@@ -29,6 +29,7 @@ from participant_sdk.ids import Xid
 from participant_sdk.participant import Answers, Branch, Commit, Participant, Prepare, RecoverQuery, Rollback, Work
 from participant_sdk.resources.postgres_lane import Lane
 from participant_sdk.resources.reservation import ReservationResource
+from participant_sdk.settled import settled
 from participant_sdk.xa import RETRY, Ack, AckKind, Decision, Vote, XaCode, transient_no
 from sidecars.http.answers import Tried
 from sidecars.http.courier import Courier
@@ -36,12 +37,13 @@ from sidecars.http.journal import Held, HeldState, Journal, Owed
 from sidecars.http.planning import Admitted, service_of
 from sidecars.http.service import Service
 from sidecars.http.target import Target
+from sidecars.sidecar import Surroundings
 
 # Of the journal, beside the resource's own: the courier's, and the workers' statements in turn.
 CONNECTIONS: Final = 3
 
 _SETTINGS: Final = {
-    "lock_timeout": "5s",
+    "lock_timeout": "2s",
     "statement_timeout": "30s",
     "idle_in_transaction_session_timeout": "30s",
     "default_transaction_isolation": "read committed",
@@ -68,7 +70,7 @@ class HttpParticipant(Participant):
     async def open(
         cls, name: str, target: Target, dsn: str, clock: Clock, *, connections: int
     ) -> AsyncGenerator[HttpParticipant]:
-        """Bring the database up to date, and bring the service what it is owed until the block ends.
+        """Bring the database up to date, and serve it until the block ends; ``attend`` is to run meanwhile.
 
         MigrationError, or psycopg.OperationalError when the database cannot be reached.
         """
@@ -76,14 +78,14 @@ class HttpParticipant(Participant):
         lane = Lane(dsn, CONNECTIONS, _SETTINGS, cursor_factory=psycopg.AsyncCursor)
         async with opened as branches, Service.open(name, target, clock) as service:
             journal = Journal(lane)
-            courier = Courier(name, journal, service)
             try:
-                async with asyncio.TaskGroup() as group:
-                    bringing = group.create_task(courier.run())
-                    yield cls(branches, journal, service, courier)
-                    bringing.cancel()
+                yield cls(branches, journal, service, Courier(name, journal, service))
             finally:
                 await lane.close()
+
+    async def attend(self, _: Surroundings) -> None:
+        """Bring the service what it is owed, whether or not anybody asks, until cancelled."""
+        await self._courier.run()
 
     async def apply(self, work: Work) -> Answers:
         """Do a whole batch: journal it with one flush, call the service, record what it answered."""
@@ -93,10 +95,10 @@ class HttpParticipant(Participant):
             *zip(work.rollbacks, answers.rollbacks, strict=True),
         ]
         async with asyncio.TaskGroup() as group:
-            voting = group.create_task(self._votes(work.prepares, answers.prepares))
-            ending = group.create_task(self._acknowledgements(endings))
-        acks = ending.result()
-        return Answers(acks[: len(work.commits)], acks[len(work.commits) :], voting.result())
+            voting = group.create_task(settled(self._votes(work.prepares, answers.prepares)))
+            ending = group.create_task(settled(self._acknowledgements(endings)))
+        acks = ending.result().get()
+        return Answers(acks[: len(work.commits)], acks[len(work.commits) :], voting.result().get())
 
     async def prepare(self, branches: Sequence[Prepare]) -> Sequence[Vote]:
         """Have the service try, and vote."""

@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import httpx
 
@@ -22,6 +22,16 @@ from sidecars.http.answers import ANSWER_MAX_BYTES, Tried, is_done, read_try, un
 from sidecars.http.journal import HeldState, Owed
 from sidecars.http.requests import SIGNATURE, ending_body, signature, try_body
 from sidecars.http.target import Target
+
+# One connection carries one call. Whatever a service sends beyond its answer, a second one above all, would otherwise
+# be read as the answer to the next call, which is of another branch.
+_HEADERS: Final = {
+    "connection": "close",
+    "user-agent": "pincex-http-sidecar",
+    "accept": "application/json",
+    "accept-encoding": "identity",
+    "content-type": "application/json",
+}
 
 
 class _FailedError(Exception):
@@ -58,8 +68,8 @@ class Service:
             trust_env=False,
             verify=ssl.create_default_context(),
             timeout=target.timeout_s,
-            limits=httpx.Limits(max_connections=2 * target.calls_at_once),
-            headers={"user-agent": "pincex-http-sidecar", "accept": "application/json", "accept-encoding": "identity"},
+            limits=httpx.Limits(max_connections=2 * target.calls_at_once, max_keepalive_connections=0),
+            headers=_HEADERS,
         ) as client:
             yield cls(name, target, client, clock)
 
@@ -91,9 +101,8 @@ class Service:
 
     async def _post(self, url: str, body: bytes, within_s: float, places: asyncio.Semaphore) -> _Answer:
         """Make one call, the wait for its turn included. _FailedError for whatever is no answer."""
-        headers = {"content-type": "application/json"}
-        if self._target.secret:
-            headers[SIGNATURE] = signature(self._target.secret, self._clock.unix_ms() // 1000, body)
+        signed = self._target.secret and signature(self._target.secret, self._clock.unix_ms() // 1000, body)
+        headers = {SIGNATURE: signed} if signed else {}
         try:
             async with (
                 asyncio.timeout(within_s),
