@@ -33,10 +33,10 @@ def command(dsn: str, listen: str, service: str) -> tuple[str, ...]:
 class RunningSidecar:
     """One sidecar's process. Mutable: it is killed and started again. ``lives`` counts its starts."""
 
-    def __init__(self, dsn: str, service: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, dsn: str, service: str, environment: Mapping[str, str], module: str) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.lives = 0
-        self._command = command(dsn, self.address, service)
+        self._command = (sys.executable, "-m", module, *command(dsn, self.address, service))
         self._environment = environment
         self._process: Process | None = None
         self._started = asyncio.Event()
@@ -45,7 +45,7 @@ class RunningSidecar:
         """Keep it running."""
         while True:
             self._process = await asyncio.create_subprocess_exec(
-                *leashed((sys.executable, "-m", "sidecars.main", *self._command), death_signal=signal.SIGKILL),
+                *leashed(self._command, death_signal=signal.SIGKILL),
                 stdin=DEVNULL,
                 stdout=DEVNULL,
                 stderr=DEVNULL,
@@ -77,10 +77,13 @@ class RunningSidecar:
 
 @asynccontextmanager
 async def running_sidecar(
-    dsn: str, service: str, environment: Mapping[str, str] = _NO_ENVIRONMENT
+    dsn: str,
+    service: str,
+    environment: Mapping[str, str] = _NO_ENVIRONMENT,
+    module: str = "sidecars.main",
 ) -> AsyncGenerator[RunningSidecar]:
     """Keep the sidecar of a service running for the time of the block."""
-    running = RunningSidecar(dsn, service, environment)
+    running = RunningSidecar(dsn, service, environment, module)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(running.supervise())
         try:

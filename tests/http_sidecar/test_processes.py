@@ -48,10 +48,10 @@ async def test_the_example_conforms(database: str, tmp_path: Path) -> None:
     environment = {SECRET_VARIABLE: SECRET}
     async with (
         inventory(tmp_path, environment) as service,
-        running_sidecar(database, service.address, environment) as sidecar,
+        running_sidecar(database, service.address, environment, "tests.http_sidecar.impatient") as sidecar,
     ):
         exercise = read_exercise((SOURCE / "exercise.json").read_text())
-        report = await run(sidecar.address, exercise, Means(sidecar.restart))
+        report = await run(sidecar.address, exercise, Means(sidecar.restart, asked_within_s=20.0))
         assert report.passed, report.text()
         assert {finding.check for finding in report.skipped} == NOT_THERE, report.text()
         await until(_nothing_held(database))

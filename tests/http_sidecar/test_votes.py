@@ -307,6 +307,42 @@ async def _never(_: Call) -> bytes:
     return CUT
 
 
+async def test_a_yes_after_its_try_was_given_up_is_none(database: str) -> None:
+    """Rolled back through another process while the service was at work: the vote is the one in the journal."""
+    answering = asyncio.Event()
+
+    async def trying(_: Call) -> bytes:
+        await answering.wait()
+        return answer(200)
+
+    async with (
+        scripted(**{"try": trying}) as service,
+        opened(database, service, timeout_s=60.0) as first,
+        opened(database, service) as second,
+    ):
+        prepare = a_prepare()
+        voting = asyncio.create_task(first.vote(prepare))
+        await service.until("try")
+        assert (await second.rollback(prepare.xid)).kind is AckKind.ALREADY_DONE
+        await service.until("cancel")
+        answering.set()
+        assert (await voting).reason == "TRY_UNFINISHED"
+        assert await first.phase(prepare.xid) is BranchPhase.ROLLED_BACK
+        assert await first.number("select count(*) from http.held") == 0
+
+
+async def test_what_is_sent_beyond_an_answer_is_nobodys(database: str) -> None:
+    """R17: a service that answers twice has not answered for the branch that is asked next."""
+    sent = [answer(409, NO) + answer(200), answer(409, NO)]
+
+    async def trying(_: Call) -> bytes:
+        return sent.pop(0)
+
+    async with scripted(**{"try": trying}) as service, opened(database, service, calls_at_once=1) as working:
+        votes = [await working.vote(a_prepare()) for _ in range(2)]
+        assert [vote.reason for vote in votes] == ["OUT_OF_STOCK"] * 2
+
+
 def test_the_cases_are_json() -> None:
     """A case that was written wrong would be unreadable for another reason than it says."""
     assert json.loads(answer(409, NO).partition(b"\r\n\r\n")[2]) == NO
