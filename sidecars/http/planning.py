@@ -15,7 +15,7 @@ from participant_sdk.resources.reservation_batch import Planned
 from participant_sdk.xa import Vote, VoteKind, XaCode
 from sidecars.http.target import Target
 
-# Past its time-out a call has ended here; what it was answered takes a moment to be stored.
+# Past its turn and its time-out a call has ended here; what it was answered takes a moment to be stored.
 MARGIN_S: Final = 2.0
 _FOLDER: Final = files("sidecars.http")
 INVARIANTS: Final = _FOLDER / "invariants.sql"
@@ -41,7 +41,7 @@ _ADMITTED: Final = Admitted(
 
 def service_of(target: Target) -> ReservationService:
     """Make the service of the SDK's branches: its operations are the target's own, and any are let through."""
-    window_s = target.timeout_s + MARGIN_S
+    window_s = target.turn_s + target.timeout_s + MARGIN_S
 
     def plan(log_id: str, xid: Xid, operations: Sequence[Operation]) -> Planned:
         for index, operation in enumerate(operations):

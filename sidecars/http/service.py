@@ -7,6 +7,7 @@ An answer is read as it came, uncompressed, and no further than 64 KiB.
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ import httpx
 from participant_sdk.clock import Clock
 from participant_sdk.ids import BranchId
 from participant_sdk.participant import Prepare
-from participant_sdk.xa import XaCode
+from participant_sdk.xa import XaCode, transient_no
 from sidecars.http.answers import ANSWER_MAX_BYTES, Tried, is_done, read_try, unknown
 from sidecars.http.journal import HeldState, Owed
 from sidecars.http.requests import SIGNATURE, ending_body, signature, try_body
@@ -32,6 +33,10 @@ _HEADERS: Final = {
     "accept-encoding": "identity",
     "content-type": "application/json",
 }
+
+
+class _BusyError(Exception):
+    """The service was not called: too many calls were under way."""
 
 
 class _FailedError(Exception):
@@ -74,11 +79,18 @@ class Service:
             yield cls(name, target, client, clock)
 
     async def attempt(self, prepare: Prepare) -> Tried:
-        """Ask the service to try a branch; what it does not answer in time is unknown."""
-        remaining_s = min(self._target.timeout_s, prepare.deadline_s - self._clock.monotonic_s())
-        body = try_body(self._branch(prepare.log_id, prepare), prepare, max(0, int(remaining_s * 1000)))
+        """Ask the service to try a branch; what it does not answer in time is unknown.
+
+        One whose turn does not come was not asked, so nothing is owed of it.
+        """
+        branch = BranchId(prepare.log_id, prepare.xid, self._name)
         try:
-            answer = await self._post(self._target.try_url, body, remaining_s, self._trying)
+            async with self._turn(self._trying, within_s=self._left_s(prepare)):
+                left_s = min(self._target.timeout_s, self._left_s(prepare))
+                body = try_body(branch, prepare, max(0, int(left_s * 1000)))
+                answer = await self._post(self._target.try_url, body, left_s)
+        except _BusyError as error:
+            return Tried(transient_no("SERVICE_BUSY", f"{self._name}: try: {error}"))
         except _FailedError as error:
             xa_code = XaCode.RBTIMEOUT if error.reason == "SERVICE_TIMED_OUT" else XaCode.RBCOMMFAIL
             return unknown(error.reason, f"{self._name}: try: {error}", xa_code=xa_code)
@@ -91,22 +103,38 @@ class Service:
         url = self._target.confirm_url if is_confirm else self._target.cancel_url
         body = ending_body(call, BranchId(owed.log_id, owed.xid, self._name))
         try:
-            answer = await self._post(url, body, self._target.timeout_s, self._ending)
-        except _FailedError as error:
+            async with self._turn(self._ending):
+                answer = await self._post(url, body, self._target.timeout_s)
+        except (_BusyError, _FailedError) as error:
             return f"{call}: {error}"
         return "" if is_done(answer.status) else f"{call} was answered {answer.status}"
 
-    def _branch(self, log_id: str, prepare: Prepare) -> BranchId:
-        return BranchId(log_id, prepare.xid, self._name)
+    def _left_s(self, prepare: Prepare) -> float:
+        return prepare.deadline_s - self._clock.monotonic_s()
 
-    async def _post(self, url: str, body: bytes, within_s: float, places: asyncio.Semaphore) -> _Answer:
-        """Make one call, the wait for its turn included. _FailedError for whatever is no answer."""
+    @asynccontextmanager
+    async def _turn(self, places: asyncio.Semaphore, *, within_s: float = math.inf) -> AsyncGenerator[None]:
+        """Hold one of the places for the time of the block. _BusyError where none is free in time."""
+        within_s = min(within_s, self._target.turn_s)
+        try:
+            async with asyncio.timeout(within_s):
+                await places.acquire()
+        except TimeoutError as error:
+            raise _BusyError(
+                f"{self._target.calls_at_once} calls are under way, and were for {within_s:.3g} s"
+            ) from error
+        try:
+            yield
+        finally:
+            places.release()
+
+    async def _post(self, url: str, body: bytes, within_s: float) -> _Answer:
+        """Make one call. _FailedError for whatever is no answer."""
         signed = self._target.secret and signature(self._target.secret, self._clock.unix_ms() // 1000, body)
         headers = {SIGNATURE: signed} if signed else {}
         try:
             async with (
                 asyncio.timeout(within_s),
-                places,
                 self._client.stream("POST", url, content=body, headers=headers) as response,
             ):
                 return _Answer(response.status_code, await _read(response))

@@ -11,6 +11,8 @@ TIMEOUT_S: Final = 3.0
 TIMEOUT_MAX_S: Final = 60.0
 CALLS_AT_ONCE: Final = 32
 CALLS_AT_ONCE_MAX: Final = 1_000
+# So many calls' time-outs long a call waits for its turn. Then it is not made, so a batch has an end.
+TURN_CALLS: Final = 2
 SECRET_MIN_BYTES: Final = 32
 
 
@@ -20,8 +22,10 @@ class InvalidTargetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A service. ``timeout_s`` bounds one call as a whole; ``calls_at_once`` bounds tries, and other calls apart.
+    """A service.
 
+    ``timeout_s`` bounds one call as a whole, once its turn has come; ``calls_at_once`` bounds tries, and other calls
+    apart.
     Plain HTTP goes to this machine only, unless ``allow_http``. An empty secret signs nothing.
     InvalidTargetError names what is wrong.
     """
@@ -33,6 +37,11 @@ class Target:
     calls_at_once: int = CALLS_AT_ONCE
     secret: bytes = b""
     allow_http: bool = False
+
+    @property
+    def turn_s(self) -> float:
+        """How long a call waits for its turn, at most."""
+        return TURN_CALLS * self.timeout_s
 
     def __post_init__(self) -> None:
         for setting, url in (

@@ -10,7 +10,7 @@ from participant_sdk.clock import SystemClock
 from participant_sdk.server import serving
 from sidecars.http.options import target_of
 from sidecars.http.participant import HttpParticipant
-from sidecars.main import _parser
+from sidecars.main import _parser  # pyright: ignore[reportPrivateUsage]  The same command, in more of a hurry.
 from sidecars.sidecar import Surroundings, attend
 from tests.conformance.hosts import PATIENCE_S
 

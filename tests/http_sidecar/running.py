@@ -27,7 +27,7 @@ _NO_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType({})
 def command(dsn: str, listen: str, service: str) -> tuple[str, ...]:
     """The arguments that serve the service at this address."""
     urls = (f"--{call}-url=http://{service}/{call}" for call in ("try", "confirm", "cancel"))
-    return ("http", "--name", NAME, "--dsn", dsn, "--listen", listen, "--timeout", "2", *urls)
+    return ("http", "--name", NAME, "--dsn", dsn, "--listen", listen, "--timeout", "8", *urls)
 
 
 class RunningSidecar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
@@ -267,6 +268,21 @@ async def test_one_batch_is_called_side_by_side_and_bounded(database: str) -> No
         answers = await working.participant.apply(Work(prepares=prepares))
         assert all(vote.is_yes for vote in answers.prepares)
         assert 1 < service.most_at_once <= 4
+
+
+async def test_a_try_whose_turn_does_not_come_is_not_made(database: str) -> None:
+    """It votes transient, and nothing is owed: the service never heard of it. A batch has an end, whoever hangs."""
+    async with (
+        scripted(**{"try": _never}) as service,
+        opened(database, service, calls_at_once=1, timeout_s=0.2) as working,
+    ):
+        prepares = [a_prepare() for _ in range(8)]
+        reasons = Counter(vote.reason for vote in await working.participant.prepare(prepares))
+        assert set(reasons) == {"SERVICE_TIMED_OUT", "SERVICE_BUSY"}
+        assert reasons["SERVICE_TIMED_OUT"] == len(service.named("try"))
+        await service.until("cancel", reasons["SERVICE_TIMED_OUT"])
+        await working.until_nothing_is_held()
+        assert len(service.named("cancel")) == reasons["SERVICE_TIMED_OUT"]
 
 
 async def test_a_rollback_before_its_prepare_never_reaches_the_service(database: str) -> None:
