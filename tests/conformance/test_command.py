@@ -130,8 +130,11 @@ def test_bad_usage_ends_with_2(tmp_path: Path) -> None:
 
 
 def test_an_exercise_is_read_from_json() -> None:
-    exercise = read_exercise(json.dumps({**WRITTEN, "slow": CREDIT, "setup": [CREDIT]}))
-    assert exercise.yes[0] == do("credit", account="alice", amount="1")
+    numbers = {"operation": "credit", "parameters": {"account": "alice", "amount": 1}}
+    exercise = read_exercise(json.dumps({**WRITTEN, "slow": CREDIT, "setup": [CREDIT], "read": numbers}))
+    assert exercise.yes[0] == do("credit")._replace(parameters='{"account":"alice","amount":"1"}')
+    # A service that wants a number is sent one.
+    assert exercise.read == do("credit")._replace(parameters='{"account":"alice","amount":1}')
     assert (exercise.observe, exercise.slow, exercise.setup) == (None, exercise.yes[0], exercise.yes[:1])
 
 
