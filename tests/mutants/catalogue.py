@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.mutants import (
     acknowledging,
+    calling,
     deciding,
     forwarding,
     holding,
@@ -26,6 +27,7 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     *acknowledging.MUTANTS,
+    *calling.MUTANTS,
     *deciding.MUTANTS,
     *forwarding.MUTANTS,
     *holding.MUTANTS,
