@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from coordinator.admission import Limits
@@ -41,6 +41,8 @@ from coordinator.running import Finished
 from coordinator.sweep import Sweep
 from coordinator.telemetry import Telemetry
 from coordinator.visits import Visits
+from coordinator.workflows import builtin
+from coordinator.workflows.workflows import Workflows, WorkflowSettings
 from participant_sdk.clock import Clock
 from participant_sdk.hello import Introduction
 from participant_sdk.link import Link
@@ -56,6 +58,7 @@ class Settings:
     batch_size: int
     passes: PassSettings = DEFAULT_PASSES
     breaker_enabled: bool = True
+    workflows: WorkflowSettings = field(default_factory=lambda: WorkflowSettings(builtin.definitions()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Assembly:
     passes: RecoveryPasses
     resolution: Resolution
     open_heuristics: OpenHeuristics
+    workflows: Workflows
 
     async def run(self) -> None:
         """Work until cancelled. An exception group of IncarnationEndedError when the incarnation may write no more."""
@@ -90,6 +94,7 @@ class Assembly:
                 tasks.create_task(self.recovery.run())
                 tasks.create_task(self.passes.run())
                 tasks.create_task(self.open_heuristics.run())
+                tasks.create_task(self.workflows.run())
                 for link in self.links.values():
                     tasks.create_task(link.run())
         finally:
@@ -132,11 +137,15 @@ def assemble(
     within_s = settings.passes.acknowledged_within_s
     visits = Visits(engine, core.links, calls, sweep, core.heuristics, core.awaited, within_s)
     redriving = Redriving(engine, commit, visits, calls)
+    workflows = Workflows(
+        engine, log, commit, inquiries, settings.workflows, clock=clock, random=random, telemetry=telemetry
+    )
     passes = RecoveryPasses(
         engine,
         log,
         life,
         core.recovery,
+        workflows=workflows,
         links=core.links,
         visits=visits,
         redriving=redriving,
@@ -171,6 +180,7 @@ def assemble(
             on_forced=telemetry.forced,
         ),
         core.open_heuristics,
+        workflows,
     )
 
 
