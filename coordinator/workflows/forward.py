@@ -32,7 +32,7 @@ from coordinator.workflows.results import (
     texts_of,
     values_of,
 )
-from coordinator.workflows.transactions import RETRY_CAP_S, Attempted, Settled, changes_something
+from coordinator.workflows.transactions import Attempted, Settled, changes_something
 from participant_sdk.backoff import Backoff
 from participant_sdk.client_errors import ClientError
 from participant_sdk.exact_json import PARAMETERS_MAX_BYTES
@@ -41,6 +41,8 @@ from participant_sdk.operations import Parameter, json_text
 from participant_sdk.xa import Decision
 
 STEPS_MAX: Final = 1000
+# What is waited for is looked at this often at least.
+READ_CAP_S: Final = 5.0
 CANCEL_WITHIN_S: Final = 1.0
 MESSAGE_MAX_CHARS: Final = 1000
 TIMED_OUT: Final = "TIMED_OUT"
@@ -199,7 +201,7 @@ class Forward:
             return StepResult(kept_values(asked.results))
         if asked.phase is StepPhase.REFUSED:
             raise StepRefused(asked.name, asked.reason, asked.message)
-        backoff = Backoff(self._random, first_s=work.every_s, cap_s=max(work.every_s, RETRY_CAP_S))
+        backoff = Backoff(self._random, first_s=work.every_s, cap_s=max(work.every_s, READ_CAP_S))
         while not held.nudge.is_ending:
             read = await held.transactions.read(work.operations, work.timeout_s)
             match read:
