@@ -41,6 +41,7 @@ from coordinator.running import Finished
 from coordinator.sweep import Sweep
 from coordinator.telemetry import Telemetry
 from coordinator.visits import Visits
+from coordinator.workflow_peers import WorkflowPeers
 from coordinator.workflows import builtin
 from coordinator.workflows.workflows import Workflows, WorkflowSettings
 from participant_sdk.clock import Clock
@@ -80,6 +81,7 @@ class Assembly:
     resolution: Resolution
     open_heuristics: OpenHeuristics
     workflows: Workflows
+    workflow_peers: WorkflowPeers
 
     async def run(self) -> None:
         """Work until cancelled. An exception group of IncarnationEndedError when the incarnation may write no more."""
@@ -154,6 +156,7 @@ def assemble(
         clock=clock,
         on_ended=telemetry.passed,
     )
+    peers = Peers(engine, commit, life)
     expose(engine, commit, core.links, passes, core.open_heuristics, telemetry)
     return Assembly(
         engine,
@@ -162,7 +165,7 @@ def assemble(
         life,
         core.heuristics,
         core.links,
-        Peers(engine, commit, life),
+        peers,
         Aftermath(engine, inquiries),
         core.reports,
         Holding(log, incarnation, calls, lambda: _introduction(incarnation, life.standing), clock=clock),
@@ -181,6 +184,7 @@ def assemble(
         ),
         core.open_heuristics,
         workflows,
+        WorkflowPeers(peers, workflows),
     )
 
 

@@ -24,6 +24,7 @@ from coordinator.api.gate import Gate
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
+from coordinator.api.grpc_workflow import WorkflowService
 from coordinator.api.http_app import HttpRoutes, make_app
 from coordinator.api.http_server import IDLE_S, HttpDoor
 from coordinator.assembly import Assembly, Settings, assemble
@@ -112,7 +113,7 @@ async def doors(
     telemetry = Telemetry("info", lines)
     gate = Gate()
     service = TransactionService(gate, telemetry, timedelta(seconds=TIMEOUT_DEFAULT_S))
-    door = GrpcDoor(service, RecoveryService(gate, telemetry), telemetry)
+    door = GrpcDoor(service, RecoveryService(gate, telemetry), WorkflowService(gate, telemetry), telemetry)
     door.listen("127.0.0.1:0")
     async with system() as around, asyncio.TaskGroup() as tasks:
         wire, ended = LogWire(), asyncio.Event()

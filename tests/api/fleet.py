@@ -19,6 +19,7 @@ from coordinator.api.gate import Gate
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
+from coordinator.api.grpc_workflow import WorkflowService
 from coordinator.api.http_app import HttpRoutes, make_app
 from coordinator.api.http_server import HttpDoor
 from coordinator.assembly import Assembly, Settings, assemble
@@ -136,7 +137,7 @@ class Fleet:
         telemetry = Telemetry("error", io.StringIO())
         gate = Gate()
         service = TransactionService(gate, telemetry, timedelta(seconds=TIMEOUT_DEFAULT_S))
-        door = GrpcDoor(service, RecoveryService(gate, telemetry), telemetry)
+        door = GrpcDoor(service, RecoveryService(gate, telemetry), WorkflowService(gate, telemetry), telemetry)
         door.listen(at)
         log = log or self.memory()
         self._stack.push_async_callback(log.close)
