@@ -149,8 +149,6 @@ class WorkflowService(WorkflowServiceServicer):
         if is_forwarded_here(self._gate, context):
             return None
         try:
-            return await self._gate.assembly.workflow_peers.ask(
-                workflow_id, call_of, request, context.time_remaining()
-            )
+            return await self._gate.assembly.workflow_peers.ask(workflow_id, call_of, request, context.time_remaining())
         except PeerRefusedError as refused:
             return await pass_back(refused, context)

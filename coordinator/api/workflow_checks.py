@@ -56,9 +56,7 @@ def check_step(name: str) -> str:
 async def read_page(workflows: Workflows, wanted: WorkflowFilter, size: int, token: str) -> WorkflowPage:
     """Read a page; ``size`` 0 is the default. InvalidRequestError."""
     if not 0 <= size <= PAGE_SIZE_MAX:
-        raise InvalidRequestError(
-            f"0 to {PAGE_SIZE_MAX}, not {size}", field="page_size", code="PAGE_SIZE_OUT_OF_RANGE"
-        )
+        raise InvalidRequestError(f"0 to {PAGE_SIZE_MAX}, not {size}", field="page_size", code="PAGE_SIZE_OUT_OF_RANGE")
     before = checks.check_xid(token, "page_token") if token else None
     limit = size or PAGE_SIZE_DEFAULT
     found = await workflows.list(wanted, before, limit + 1)

@@ -72,9 +72,7 @@ class Over:
 Todo = Settle | Undo | Over
 
 
-def fold(
-    record: WorkflowRecord, steps: Sequence[StepRecord], bound: Mapping[str, Bound]
-) -> tuple[StepRecord, ...]:
+def fold(record: WorkflowRecord, steps: Sequence[StepRecord], bound: Mapping[str, Bound]) -> tuple[StepRecord, ...]:
     """The steps as the log tells them; ``bound`` is what it has bound to their request names."""
     return tuple(_folded(record, step, bound) for step in sorted(steps, key=lambda each: each.position))
 
@@ -88,9 +86,7 @@ def _folded(record: WorkflowRecord, step: StepRecord, bound: Mapping[str, Bound]
     if forward is None:
         return replace(step, phase=StepPhase.ASKED, xid=None)
     if forward.decision is Decision.ROLLBACK:
-        return replace(
-            step, phase=StepPhase.REFUSED, xid=forward.xid, reason=forward.reason, message=forward.message
-        )
+        return replace(step, phase=StepPhase.REFUSED, xid=forward.xid, reason=forward.reason, message=forward.message)
     undo = bound.get(undo_name(record.workflow_id, step))
     if undo is not None and undo.decision is Decision.COMMIT:
         return replace(step, phase=StepPhase.UNDONE, xid=forward.xid, undo_xid=undo.xid)

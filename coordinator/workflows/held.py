@@ -33,9 +33,7 @@ class Skipping:
 class Held:
     """Mutable: one for each workflow, owned by its run. ``is_stopping``: nothing new is begun here any more."""
 
-    def __init__(
-        self, journal: Journal, keeper: WorkflowKeeper, transactions: StepTransactions, clock: Clock
-    ) -> None:
+    def __init__(self, journal: Journal, keeper: WorkflowKeeper, transactions: StepTransactions, clock: Clock) -> None:
         self.journal = journal
         self.transactions = transactions
         self.clock = clock
@@ -68,9 +66,7 @@ class Held:
     async def note(self, position: int, attempted: Attempted) -> None:
         """Keep that an attempt came to nothing, for people to see."""
         step = self.journal.step(position)
-        self.journal.put(
-            replace(step, attempts=step.attempts + 1, reason=attempted.reason, message=attempted.message)
-        )
+        self.journal.put(replace(step, attempts=step.attempts + 1, reason=attempted.reason, message=attempted.message))
         await self.save()
 
     def settled(self, position: int, settled: Settled) -> StepRecord:

@@ -107,9 +107,7 @@ def member_of(values: Sequence[Exact], index: int, key: str) -> Exact:
 
 def texts_of(services: Sequence[str], branches: Sequence[BranchOutcome]) -> tuple[str, ...]:
     """Each operation's result as its participant wrote it, empty where there is none; ``services`` are theirs."""
-    told = {
-        branch.participant: list(branch.vote.results) for branch in branches if branch.vote and branch.vote.results
-    }
+    told = {branch.participant: list(branch.vote.results) for branch in branches if branch.vote and branch.vote.results}
     texts: list[str] = []
     for service in services:
         left = told.get(service)

@@ -115,7 +115,7 @@ async def test_a_function_may_take_a_refusal_and_go_on(world: World) -> None:
 async def test_any_error_of_the_function_undoes_what_it_did(world: World) -> None:
     async def function(wf: Workflow, _: Nothing) -> Parameter:
         await wf.step("take", [debit(LEFT, "a", "3")], compensate=[credit(LEFT, "a", "3")])
-        return {}["missing"]
+        return {"there": "it is"}["missing"]
 
     async with node(world, workflows=settings(defined(function))) as here:
         stored = await run(here)
@@ -163,9 +163,7 @@ async def test_a_time_out_around_a_step_fails_the_workflow_once_the_outcome_is_k
     asked = asyncio.Event()
 
     async def function(wf: Workflow, _: Nothing) -> Parameter:
-        step = asyncio.ensure_future(
-            wf.step("take", [debit(LEFT, "a", "4")], compensate=[credit(LEFT, "a", "4")])
-        )
+        step = asyncio.ensure_future(wf.step("take", [debit(LEFT, "a", "4")], compensate=[credit(LEFT, "a", "4")]))
         await asked.wait()
         step.cancel()
         raise WorkflowFailed("IMPATIENT", "it would not wait")

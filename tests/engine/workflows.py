@@ -47,9 +47,7 @@ def read(participant: str, account: str) -> OperationLike:
 
 async def three_steps(wf: Workflow, amount: str, *, last: OperationLike | None = None, pivot: str = "") -> None:
     """Take from the left, give to the right, and something last."""
-    await wf.step(
-        "take", [debit(LEFT, "a", amount)], compensate=[credit(LEFT, "a", amount)], pivot=pivot == "take"
-    )
+    await wf.step("take", [debit(LEFT, "a", amount)], compensate=[credit(LEFT, "a", amount)], pivot=pivot == "take")
     await wf.step("give", [credit(RIGHT, "a", amount)], compensate=[debit(RIGHT, "a", amount)], pivot=pivot == "give")
     await wf.step("last", [last or credit(RIGHT, "b", "1")], compensate=[debit(RIGHT, "b", "1")])
 
@@ -100,7 +98,9 @@ async def ended(node: Assembly, workflow_id: Xid) -> StoredWorkflow:
         return await node.workflows.wait(workflow_id)
 
 
-async def run(node: Assembly, kind: str = "tried", parameters: str = "{}", *, timeout_s: float = 60.0) -> StoredWorkflow:
+async def run(
+    node: Assembly, kind: str = "tried", parameters: str = "{}", *, timeout_s: float = 60.0
+) -> StoredWorkflow:
     return await ended(node, await begun(node, kind, parameters, timeout_s=timeout_s))
 
 
