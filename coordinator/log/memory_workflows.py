@@ -56,7 +56,7 @@ class MemoryWorkflows:
         def effect() -> Sequence[StoredWorkflow]:
             tables = self._tables()
             if not tables.is_live(incarnation):
-                return ()
+                return []
             left_behind = [
                 stored
                 for _, stored in sorted(tables.workflows.items())
