@@ -20,6 +20,7 @@ from tests.mutants import (
     request_ids,
     reserving,
     resolving,
+    running_workflows,
     sweeping,
 )
 from tests.mutants.mutant import Mutant
@@ -40,5 +41,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *request_ids.MUTANTS,
     *reserving.MUTANTS,
     *resolving.MUTANTS,
+    *running_workflows.MUTANTS,
     *sweeping.MUTANTS,
 )

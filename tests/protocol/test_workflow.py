@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -193,7 +194,11 @@ def test_another_step_in_a_recorded_one_s_place_is_told(other: Intention) -> Non
 
 
 def test_a_function_that_leaves_recorded_steps_out_is_told() -> None:
-    for end in (lambda j: j.returned("", 1), lambda j: j.failed(FAILED, by_function=True)):
+    ends: list[Callable[[Journal], Failure | None]] = [
+        lambda journal: journal.returned("", 1),
+        lambda journal: journal.failed(FAILED, by_function=True),
+    ]
+    for end in ends:
         journal = Journal(RECORD, (step(1, StepPhase.COMMITTED),))
         journal.begin_run()
         told = end(journal)
