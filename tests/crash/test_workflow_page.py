@@ -14,8 +14,6 @@ from tests.crash.processes import ROOT, Cluster, cluster
 
 PAGE: Final = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")
 BLOCKS: Final = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    r"^```python\n(.*?)^```$", (ROOT / "docs" / "workflows.md").read_text(), re.MULTILINE | re.DOTALL
-)
 
 pytestmark = pytest.mark.timeout(180)
 

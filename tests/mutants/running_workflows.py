@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants.mutant import Test, single
+from tests.mutants.mutant import Mutant, Patch, Test, single
 
 _JOURNAL: Final = "tests/protocol/test_workflow.py"
 _RUNS: Final = "tests/engine/test_workflows.py"
@@ -60,13 +60,22 @@ MUTANTS: Final = (
         "            elif record.phase in (WorkflowPhase.RUNNING, WorkflowPhase.COMPENSATING):\n",
         Test(f"{_RUNS}::test_a_refusal_undoes_what_was_done_and_nothing_is_left"),
     ),
-    single(
+    Mutant(
         "COMPENSATING_NOT_DURABLE",
         "the first undo begins before COMPENSATING is durable",
-        "coordinator/workflows/run.py",
-        "        # COMPENSATING is durable before the first undo.\n        return await self._held.save()\n",
-        "        return None\n",
-        Test(f"{_TAKEN_OVER}::test_compensations_are_not_run_twice_nor_forward_after_compensating"),
+        (
+            Patch(
+                "coordinator/workflows/run.py",
+                "        # COMPENSATING is durable before the first undo.\n        return await self._held.save()\n",
+                "        return None\n",
+            ),
+            Patch(
+                "coordinator/workflows/backward.py",
+                "move_step(position, StepPhase.UNDOING)\n            await held.save()\n",
+                "move_step(position, StepPhase.UNDOING)\n",
+            ),
+        ),
+        (Test(f"{_TAKEN_OVER}::test_compensations_are_not_run_twice_nor_forward_after_compensating"),),
     ),
     single(
         "PIVOT_COMPENSATED_PAST",

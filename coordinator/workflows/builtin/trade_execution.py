@@ -120,10 +120,11 @@ async def _settle(wf: Workflow, order: TradeExecution, fills: Sequence[Mapping[s
     """Settle the fills that this order took, several in one transaction."""
     for at in range(0, len(fills), FILLS_PER_STEP):
         together = fills[at : at + FILLS_PER_STEP]
-        await wf.step(f"settle-{at // FILLS_PER_STEP + 1}", _settlement(order.symbol, together))
+        await wf.step(f"settle-{at // FILLS_PER_STEP + 1}", settlement_of(order.symbol, together))
 
 
-def _settlement(symbol: str, fills: Sequence[Mapping[str, Exact]]) -> list[OperationLike]:
+def settlement_of(symbol: str, fills: Sequence[Mapping[str, Exact]]) -> list[OperationLike]:
+    """What settles these fills: the trades, the accounts that they need, and both legs of each. WorkflowFailed."""
     base, _, quote = symbol.partition("/")
     trades: list[OperationLike] = []
     accounts: dict[tuple[str, str], None] = {}
