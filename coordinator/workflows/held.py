@@ -40,6 +40,8 @@ class Held:
         self.nudge = Nudge()
         self.skipping: Skipping | None = None
         self.is_stopping = False
+        # What is durable of it: its end is told only then.
+        self.durable = journal.record
         self._keeper = keeper
 
     @property
@@ -51,7 +53,9 @@ class Held:
         """Return once the journal, as it is now, is durable. NotOurs."""
         changed = [self.journal.step(position) for position in sorted(self.journal.changed)]
         self.journal.changed.clear()
-        await self._keeper.keep(WorkflowChange(self.journal.record, tuple(changed), action))
+        record = self.journal.record
+        await self._keeper.keep(WorkflowChange(record, tuple(changed), action))
+        self.durable = record
 
     async def stick(self, failure: Failure) -> None:
         """Have the workflow wait for an operator."""

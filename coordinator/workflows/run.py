@@ -67,13 +67,13 @@ class Run:
 
     @property
     def stored(self) -> StoredWorkflow:
-        """The workflow as it stands now."""
-        return StoredWorkflow(self._held.journal.record, self._held.journal.steps)
+        """The workflow as it durably stands, with its steps as far as they are known."""
+        return StoredWorkflow(self._held.durable, self._held.journal.steps)
 
     @property
     def is_settled(self) -> bool:
         """Nothing happens by itself any more: it is finished, or stuck."""
-        record = self._held.journal.record
+        record = self._held.durable
         return record.is_finished or record.stuck is not None
 
     def stop(self) -> None:

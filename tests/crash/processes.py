@@ -193,13 +193,14 @@ async def cluster(
     bank: bool = False,
     others: Mapping[str, str] | None = None,
     workflows: Sequence[str] = (),
+    services: Sequence[str] = SERVICES,
 ) -> AsyncGenerator[Cluster]:
     """Start all, ready for work, for the time of the block; kill what is left at its end.
 
     ``bank`` adds the participant on XA; ``others`` are further participants, by name, and where they serve;
-    ``workflows`` are modules of workflows.
+    ``workflows`` are modules of workflows; ``services`` are the sidecars.
     """
-    names = (*SERVICES, BANK) if bank else SERVICES
+    names = (*services, BANK) if bank else services
     dsns = {name: await databases(name) for name in ("txlog", *names)}
     doors = [(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}") for _ in range(coordinators)]
     async with AsyncExitStack() as stack:

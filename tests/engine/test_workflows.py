@@ -54,6 +54,28 @@ async def test_steps_commit_in_order_and_the_result_is_told(world: World) -> Non
     assert moved(world) == (-7.5, 7.5, 1)
 
 
+async def test_an_end_is_told_once_it_is_durable(world: World) -> None:
+    async with node(world, workflows=settings()) as here:
+        key = await begun(here, "moves")
+        held_up: list[asyncio.Future[None]] = []
+
+        def hold_up_the_end(statement: str) -> asyncio.Future[None] | None:
+            if statement != "workflow_save" or world.effects(RIGHT) < 2:
+                return None
+            held_up.append(asyncio.get_running_loop().create_future())
+            return held_up[-1]
+
+        world.log_tap.before = hold_up_the_end
+        await until(lambda: bool(held_up))
+        waiting = asyncio.ensure_future(here.workflows.wait(key))
+        await here.commit.confirm()
+        assert not (await here.workflows.find(key)).record.is_finished
+        assert not waiting.done()
+        world.log_tap.before = lambda _: None
+        held_up[0].set_result(None)
+        assert (await waiting).record.phase is WorkflowPhase.COMPLETED
+
+
 async def test_a_refusal_undoes_what_was_done_and_nothing_is_left(world: World) -> None:
     async with node(world, workflows=settings()) as here:
         stored = await run(here, "refused")

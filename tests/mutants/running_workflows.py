@@ -102,6 +102,14 @@ MUTANTS: Final = (
         Test(f"{_TAKEN_OVER}::test_compensations_are_not_run_twice_nor_forward_after_compensating"),
     ),
     single(
+        "END_TOLD_EARLY",
+        "a workflow's end is told before it is durable",
+        "coordinator/workflows/held.py",
+        "        record = self.journal.record\n        await self._keeper.keep(",
+        "        record = self.durable = self.journal.record\n        await self._keeper.keep(",
+        Test(f"{_RUNS}::test_an_end_is_told_once_it_is_durable"),
+    ),
+    single(
         "FENCED_OWNER_SAVES",
         "invariant 7: a fenced coordinator changes a workflow",
         "coordinator/log/sql/workflow_save.sql",
