@@ -47,7 +47,7 @@ from coordinator.workflows.workflows import Workflows, WorkflowSettings
 from participant_sdk.clock import Clock
 from participant_sdk.hello import Introduction
 from participant_sdk.link import Link
-from participant_sdk.resource_calls import Access
+from participant_sdk.resource_calls import Access, ResourceCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,20 +171,31 @@ def assemble(
         Holding(log, incarnation, calls, lambda: _introduction(incarnation, life.standing), clock=clock),
         core.recovery,
         passes,
-        Resolution(
-            engine,
-            inquiries,
-            log,
-            calls,
-            redriving,
-            Doubts(engine, inquiries, log, calls, life),
-            heuristics=core.heuristics,
-            open_heuristics=core.open_heuristics,
-            on_forced=telemetry.forced,
-        ),
+        _resolution(core, inquiries, log, calls, redriving, telemetry),
         core.open_heuristics,
         workflows,
         WorkflowPeers(peers, workflows),
+    )
+
+
+def _resolution(
+    core: _Core,
+    inquiries: Inquiries,
+    log: DecisionLog,
+    calls: Mapping[str, ResourceCalls],
+    redriving: Redriving,
+    telemetry: Telemetry,
+) -> Resolution:
+    return Resolution(
+        core.engine,
+        inquiries,
+        log,
+        calls,
+        redriving,
+        Doubts(core.engine, inquiries, log, calls, core.life),
+        heuristics=core.heuristics,
+        open_heuristics=core.open_heuristics,
+        on_forced=telemetry.forced,
     )
 
 

@@ -4,8 +4,9 @@ Steps, and what they ask of participants; the withdrawal's id is the workflow's:
 
     validate_withdrawal   wallet.validate_withdrawal   {withdrawal_id, user_id, currency, amount, address}
     check_security        fiat.check_compliance        {user_id}
-    lock_funds            bookkeeper.lock_funds        {user_id, currency, amount}        undone by release_funds
-                          wallet.reserve_withdrawal    as validate_withdrawal             undone by cancel_withdrawal
+    lock_funds            bookkeeper.lock_funds        {user_id, currency, amount}
+                          wallet.reserve_withdrawal    as validate_withdrawal
+                          undone by bookkeeper.release_funds as locked, and wallet.cancel_withdrawal {withdrawal_id}
     broadcast_withdrawal  wallet.broadcast_withdrawal  {withdrawal_id}                    the pivot
     confirmed             wallet.withdrawal_status     {withdrawal_id}; returns {confirmations, confirmations_needed,
                                                        tx_hash}
