@@ -21,6 +21,7 @@ from tests.mutants import (
     request_ids,
     reserving,
     resolving,
+    running_workflows,
     sweeping,
 )
 from tests.mutants.mutant import Mutant
@@ -42,5 +43,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *request_ids.MUTANTS,
     *reserving.MUTANTS,
     *resolving.MUTANTS,
+    *running_workflows.MUTANTS,
     *sweeping.MUTANTS,
 )
