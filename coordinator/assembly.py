@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from coordinator.admission import Limits
@@ -41,10 +41,13 @@ from coordinator.running import Finished
 from coordinator.sweep import Sweep
 from coordinator.telemetry import Telemetry
 from coordinator.visits import Visits
+from coordinator.workflow_peers import WorkflowPeers
+from coordinator.workflows import builtin
+from coordinator.workflows.workflows import Workflows, WorkflowSettings
 from participant_sdk.clock import Clock
 from participant_sdk.hello import Introduction
 from participant_sdk.link import Link
-from participant_sdk.resource_calls import Access
+from participant_sdk.resource_calls import Access, ResourceCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Settings:
     batch_size: int
     passes: PassSettings = DEFAULT_PASSES
     breaker_enabled: bool = True
+    workflows: WorkflowSettings = field(default_factory=lambda: WorkflowSettings(builtin.definitions()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,8 @@ class Assembly:
     passes: RecoveryPasses
     resolution: Resolution
     open_heuristics: OpenHeuristics
+    workflows: Workflows
+    workflow_peers: WorkflowPeers
 
     async def run(self) -> None:
         """Work until cancelled. An exception group of IncarnationEndedError when the incarnation may write no more."""
@@ -90,6 +96,7 @@ class Assembly:
                 tasks.create_task(self.recovery.run())
                 tasks.create_task(self.passes.run())
                 tasks.create_task(self.open_heuristics.run())
+                tasks.create_task(self.workflows.run())
                 for link in self.links.values():
                     tasks.create_task(link.run())
         finally:
@@ -132,11 +139,15 @@ def assemble(
     within_s = settings.passes.acknowledged_within_s
     visits = Visits(engine, core.links, calls, sweep, core.heuristics, core.awaited, within_s)
     redriving = Redriving(engine, commit, visits, calls)
+    workflows = Workflows(
+        engine, log, commit, inquiries, settings.workflows, clock=clock, random=random, telemetry=telemetry
+    )
     passes = RecoveryPasses(
         engine,
         log,
         life,
         core.recovery,
+        workflows=workflows,
         links=core.links,
         visits=visits,
         redriving=redriving,
@@ -145,6 +156,7 @@ def assemble(
         clock=clock,
         on_ended=telemetry.passed,
     )
+    peers = Peers(engine, commit, life)
     expose(engine, commit, core.links, passes, core.open_heuristics, telemetry)
     return Assembly(
         engine,
@@ -153,24 +165,37 @@ def assemble(
         life,
         core.heuristics,
         core.links,
-        Peers(engine, commit, life),
+        peers,
         Aftermath(engine, inquiries),
         core.reports,
         Holding(log, incarnation, calls, lambda: _introduction(incarnation, life.standing), clock=clock),
         core.recovery,
         passes,
-        Resolution(
-            engine,
-            inquiries,
-            log,
-            calls,
-            redriving,
-            Doubts(engine, inquiries, log, calls, life),
-            heuristics=core.heuristics,
-            open_heuristics=core.open_heuristics,
-            on_forced=telemetry.forced,
-        ),
+        _resolution(core, inquiries, log, calls, redriving, telemetry),
         core.open_heuristics,
+        workflows,
+        WorkflowPeers(peers, workflows),
+    )
+
+
+def _resolution(
+    core: _Core,
+    inquiries: Inquiries,
+    log: DecisionLog,
+    calls: Mapping[str, ResourceCalls],
+    redriving: Redriving,
+    telemetry: Telemetry,
+) -> Resolution:
+    return Resolution(
+        core.engine,
+        inquiries,
+        log,
+        calls,
+        redriving,
+        Doubts(core.engine, inquiries, log, calls, core.life),
+        heuristics=core.heuristics,
+        open_heuristics=core.open_heuristics,
+        on_forced=telemetry.forced,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from coordinator.commands import clients, conformance, load, participants, recovery, resolving, servers
+from coordinator.commands import clients, conformance, load, participants, recovery, resolving, servers, workflow
 
 
 def make_app() -> typer.Typer:
@@ -37,6 +37,7 @@ def make_app() -> typer.Typer:
     app.add_typer(transactions, name="tx")
     app.add_typer(_participants(), name="participant")
     app.add_typer(_recovery(), name="recovery")
+    app.add_typer(_workflow(), name="workflow")
     return app
 
 
@@ -53,6 +54,19 @@ def _recovery() -> typer.Typer:
 def _participants() -> typer.Typer:
     commands = typer.Typer(help="Participants: whether what they keep is sound.", no_args_is_help=True)
     commands.command("check")(participants.check)
+    return commands
+
+
+def _workflow() -> typer.Typer:
+    commands = typer.Typer(
+        help="Workflows: run them, watch them, and the operator's hand on one.", no_args_is_help=True
+    )
+    commands.command("run")(workflow.run)
+    commands.command("list")(workflow.list_)
+    commands.command("show")(workflow.show)
+    commands.command("cancel")(workflow.cancel)
+    commands.command("retry")(workflow.retry)
+    commands.command("skip")(workflow.skip)
     return commands
 
 

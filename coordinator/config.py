@@ -166,6 +166,13 @@ class LogDatabase(_Section):
     retention: Annotated[timedelta, span("2h", "3650d")] = timedelta(days=7)
 
 
+class Workflows(_Section):
+    """Workflows. ``modules`` are Python modules whose workflows are run; ``timeout`` is for those that say nothing."""
+
+    modules: tuple[Annotated[str, text(longest=256)], ...] = ()
+    timeout: Annotated[timedelta, span("1s", "30d")] = timedelta(minutes=10)
+
+
 class Server(_Section):
     """Where the doors listen; port 0 takes a free one."""
 
@@ -194,6 +201,7 @@ class Config(_Section):
     coordinator: Coordinator = Coordinator()
     xa_manager: XaManager = XaManager()
     recovery: Recovery = Recovery()
+    workflows: Workflows = Workflows()
     monitoring: Monitoring = Monitoring()
     logging: Logging = Logging()
     performance: Performance = Performance()

@@ -181,6 +181,10 @@ class Engine:
         """The transaction, running or finished lately."""
         return self._running.get(xid) or self.history.get(xid)
 
+    def new_id(self) -> Xid:
+        """An identifier that no transaction has: for what transactions are parts of."""
+        return self._xids.next(self._clock.unix_ms())
+
     def gave(self, xid: Xid) -> bool:
         """Whether this incarnation gave the xid out."""
         return self._xids.gave(xid)

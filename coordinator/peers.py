@@ -17,6 +17,7 @@ import grpc
 from pincex.tx.v1 import common_pb2, recovery_pb2, transaction_pb2
 from pincex.tx.v1.recovery_pb2_grpc import RecoveryServiceStub
 from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
+from pincex.tx.v1.workflow_pb2_grpc import WorkflowServiceStub
 
 from coordinator.engine import Engine
 from coordinator.errors import UnavailableError, UnknownTransactionError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     # The asynchronous stubs are names for type checkers; what makes one is the plain stub.
     from pincex.tx.v1.recovery_pb2_grpc import RecoveryServiceAsyncStub
     from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub
+    from pincex.tx.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 FORWARDED_KEY: Final = "pincex-forwarded-to"
@@ -74,6 +76,7 @@ class Stubs(NamedTuple):
 
     transactions: TransactionServiceAsyncStub
     recovery: RecoveryServiceAsyncStub
+    workflows: WorkflowServiceAsyncStub
 
 
 class _Owner(NamedTuple):
@@ -308,7 +311,8 @@ class Peers:
         entry = self._channels.pop(address, None)
         if entry is None:
             channel = grpc.aio.insecure_channel(address, options=tuple(_CHANNEL_OPTIONS.items()))
-            entry = (channel, Stubs(TransactionServiceStub(channel), RecoveryServiceStub(channel)))
+            services = (TransactionServiceStub(channel), RecoveryServiceStub(channel), WorkflowServiceStub(channel))
+            entry = (channel, Stubs(*services))
         self._channels[address] = entry
         if len(self._channels) > CHANNELS_MAX:
             oldest, _ = self._channels.pop(next(iter(self._channels)))

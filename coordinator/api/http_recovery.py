@@ -58,7 +58,7 @@ class RecoveryRoutes:
 
     async def in_doubt(self, request: Request) -> Response:
         """List branches in doubt, a page at a time."""
-        query = _query(request)
+        query = http_json.read_query(request, _PAGE_KEYS)
         participant = query.get("participant", "")
         page = await self.gate.assembly.resolution.list_in_doubt(
             checks.check_participant(participant) if participant else "",
@@ -150,15 +150,6 @@ def add_recovery_routes(router: APIRouter, routes: RecoveryRoutes, prefix: str) 
             responses=PROBLEMS,
             tags=["recovery"],
         )
-
-
-def _query(request: Request) -> dict[str, str]:
-    for name in request.query_params:
-        if name not in _PAGE_KEYS:
-            raise http_json.invalid(f"unknown; known here: {', '.join(_PAGE_KEYS)}", name[:64], "FIELD_UNKNOWN")
-        if len(request.query_params.getlist(name)) > 1:
-            raise http_json.invalid("the parameter stands twice", name, "FIELD_TWICE")
-    return dict(request.query_params)
 
 
 def _page_size(written: str) -> int:

@@ -8,28 +8,17 @@ database has only to add up draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from enum import IntEnum
 from importlib.resources import files
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Final, NamedTuple
 
-from participant_sdk.ids import Xid
-from participant_sdk.parameters import (
-    EXACT,
-    Amount,
-    Note,
-    Parameters,
-    RefusedError,
-    UserId,
-    read,
-    refuse,
-    unknown_operation,
-)
-from participant_sdk.participant import Operation
+from participant_sdk.parameters import EXACT, Amount, Note, Parameters, RefusedError, UserId
 from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned
+from participant_sdk.resources.reservation_planning import Place, Planner
 from participant_sdk.xa import business_no
 from sidecars.currencies import Currency, check_scale
 from sidecars.reads import check_reads_alone
@@ -97,50 +86,66 @@ class Entry(NamedTuple):
     description: str | None = None
 
 
-def _open_account(operation: Operation, index: int) -> Entry:
-    opening = read(Opening, operation, index)
+def _planned(entries: Sequence[Entry]) -> Planned:
+    """Work out what each of a branch's entries draws."""
+    if len(entries) == 1:
+        # Nearly every branch: nothing comes before it that could pay for it.
+        entry = entries[0]
+        return Planned((_row(entry, 0, entry.amount if _takes_money(entry) else _NOTHING),))
+    check_reads_alone([entry.kind is EntryKind.BALANCE for entry in entries])
+    needed = _needed(entries)
+    draws = _draws([entry for _, entry in needed])
+    return Planned(tuple([_row(entry, index, draw) for (index, entry), draw in zip(needed, draws, strict=True)]))
+
+
+_planner: Final = Planner(_planned)
+
+
+@_planner.operation("open_account")
+def _open_account(opening: Opening, _: Place) -> Entry:
     kind = EntryKind.OPEN_IF_ABSENT if opening.if_absent else EntryKind.OPEN
     return Entry(kind, opening.user_id, opening.user_id, opening.currency, _NOTHING)
 
 
-def _credit_account(operation: Operation, index: int) -> Entry:
-    money = _money(operation, index)
-    return Entry(EntryKind.CREDIT, OUTSIDE, money.user_id, money.currency, money.amount)
+@_planner.operation("credit_account")
+def _credit_account(money: Money, at: Place) -> Entry:
+    return _entry(EntryKind.CREDIT, OUTSIDE, money.user_id, money, at)
 
 
-def _debit_account(operation: Operation, index: int) -> Entry:
-    money = _money(operation, index)
-    return Entry(EntryKind.DEBIT, money.user_id, OUTSIDE, money.currency, money.amount)
+@_planner.operation("debit_account")
+def _debit_account(money: Money, at: Place) -> Entry:
+    return _entry(EntryKind.DEBIT, money.user_id, OUTSIDE, money, at)
 
 
-def _lock_funds(operation: Operation, index: int) -> Entry:
-    money = _money(operation, index)
-    return Entry(EntryKind.LOCK, money.user_id, money.user_id, money.currency, money.amount)
+@_planner.operation("lock_funds")
+def _lock_funds(money: Money, at: Place) -> Entry:
+    return _entry(EntryKind.LOCK, money.user_id, money.user_id, money, at)
 
 
-def _release_funds(operation: Operation, index: int) -> Entry:
-    money = _money(operation, index)
-    return Entry(EntryKind.RELEASE, money.user_id, money.user_id, money.currency, money.amount)
+@_planner.operation("release_funds")
+def _release_funds(money: Money, at: Place) -> Entry:
+    return _entry(EntryKind.RELEASE, money.user_id, money.user_id, money, at)
 
 
-def _account_balance(operation: Operation, index: int) -> Entry:
-    account = read(Account, operation, index)
+@_planner.operation("transfer_funds")
+def _transfer_funds(transfer: Transfer, at: Place) -> Entry:
+    return _between(EntryKind.TRANSFER, transfer, at)
+
+
+@_planner.operation("capture_funds")
+def _capture_funds(transfer: Transfer, at: Place) -> Entry:
+    return _between(EntryKind.CAPTURE, transfer, at)
+
+
+@_planner.operation("account_balance")
+def _account_balance(account: Account, _: Place) -> Entry:
     return Entry(EntryKind.BALANCE, account.user_id, account.user_id, account.currency, _NOTHING)
 
 
-def _transfer_funds(operation: Operation, index: int) -> Entry:
-    return _transfer(EntryKind.TRANSFER, operation, index)
-
-
-def _capture_funds(operation: Operation, index: int) -> Entry:
-    return _transfer(EntryKind.CAPTURE, operation, index)
-
-
-def _transfer(kind: EntryKind, operation: Operation, index: int) -> Entry:
-    transfer = read(Transfer, operation, index)
-    check_scale(transfer.amount, transfer.currency, index, "amount")
+def _between(kind: EntryKind, transfer: Transfer, at: Place) -> Entry:
+    check_scale(transfer.amount, transfer.currency, at.number, "amount")
     if transfer.from_user_id == transfer.to_user_id:
-        raise refuse(index, "to_user_id", "is the user whom the money comes from")
+        raise at.refuse("to_user_id", "is the user whom the money comes from")
     return Entry(
         kind,
         transfer.from_user_id,
@@ -151,47 +156,9 @@ def _transfer(kind: EntryKind, operation: Operation, index: int) -> Entry:
     )
 
 
-def _money(operation: Operation, index: int) -> Money:
-    money = read(Money, operation, index)
-    check_scale(money.amount, money.currency, index, "amount")
-    return money
-
-
-_OPERATIONS: Final[Mapping[str, Callable[[Operation, int], Entry]]] = {
-    "open_account": _open_account,
-    "credit_account": _credit_account,
-    "debit_account": _debit_account,
-    "lock_funds": _lock_funds,
-    "release_funds": _release_funds,
-    "transfer_funds": _transfer_funds,
-    "capture_funds": _capture_funds,
-    "account_balance": _account_balance,
-}
-OPERATION_NAMES: Final = tuple(_OPERATIONS)
-_READS: Final = ("account_balance",)
-
-
-def plan(_log_id: str, _xid: Xid, operations: Sequence[Operation]) -> Planned:
-    """Work out a branch's entries and what each draws, or the "no" to what is wrong in itself."""
-    try:
-        entries = [_entry(operation, index) for index, operation in enumerate(operations)]
-        if len(entries) == 1:
-            # Nearly every branch: nothing comes before it that could pay for it.
-            entry = entries[0]
-            return Planned((_row(entry, 0, entry.amount if _takes_money(entry) else _NOTHING),))
-        check_reads_alone(operations, _READS)
-        needed = _needed(entries)
-    except RefusedError as error:
-        return Planned((), error.vote)
-    draws = _draws([entry for _, entry in needed])
-    return Planned(tuple([_row(entry, index, draw) for (index, entry), draw in zip(needed, draws, strict=True)]))
-
-
-def _entry(operation: Operation, index: int) -> Entry:
-    read_entry = _OPERATIONS.get(operation.name)
-    if read_entry is None:
-        raise unknown_operation(operation, index, OPERATION_NAMES)
-    return read_entry(operation, index)
+def _entry(kind: EntryKind, debited: str, credited: str, money: Money, at: Place) -> Entry:
+    check_scale(money.amount, money.currency, at.number, "amount")
+    return Entry(kind, debited, credited, money.currency, money.amount)
 
 
 def _needed(entries: Sequence[Entry]) -> list[tuple[int, Entry]]:
@@ -257,6 +224,6 @@ SERVICE: Final = ReservationService(
     schema="bookkeeper",
     migrations=files("sidecars.bookkeeper") / "migrations",
     invariants=files("sidecars.bookkeeper") / "invariants.sql",
-    operations=OPERATION_NAMES,
-    plan=plan,
+    operations=_planner.names,
+    plan=_planner.plan,
 )

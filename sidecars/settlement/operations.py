@@ -8,30 +8,17 @@ and out of what the seller is paid; they go to the house.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from decimal import ROUND_DOWN, Context, Decimal
 from enum import IntEnum
 from importlib.resources import files
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Final, NamedTuple
 
-from participant_sdk.ids import Xid
-from participant_sdk.parameters import (
-    EXACT,
-    Amount,
-    Fee,
-    Name,
-    Parameters,
-    Reason,
-    RefusedError,
-    UserId,
-    read,
-    refuse,
-    unknown_operation,
-)
-from participant_sdk.participant import Operation
+from participant_sdk.parameters import EXACT, Amount, AmountOrZero, Name, Parameters, Reason, RefusedError, UserId
 from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned
+from participant_sdk.resources.reservation_planning import Place, Planner
 from participant_sdk.xa import PREPARED, business_no
 from sidecars.currencies import SCALES, Currency, check_scale
 from sidecars.house import FEES
@@ -64,9 +51,9 @@ class Trade(Parameters):
     seller_id: UserId
     amount: Amount
     price: Amount
-    quote_amount: Amount
-    fee_buyer: Fee = _NO_FEE
-    fee_seller: Fee = _NO_FEE
+    quote_amount: AmountOrZero
+    fee_buyer: AmountOrZero = _NO_FEE
+    fee_seller: AmountOrZero = _NO_FEE
     buy_order_id: Name | None = None
     sell_order_id: Name | None = None
 
@@ -98,27 +85,39 @@ class _Row(NamedTuple):
     trade_id: str = ""
     result: str = ""
 
+    @property
+    def is_read(self) -> bool:
+        """It changes no trade."""
+        return not self.trade_id
 
-def _settle_trade(operation: Operation, index: int) -> _Row:
-    trade = read(Trade, operation, index)
-    base, quote = _currencies(trade.symbol, index)
-    for name, user_id in (("buyer_id", trade.buyer_id), ("seller_id", trade.seller_id)):
-        if user_id == FEES:
-            raise refuse(index, name, "is the house, which takes fees and does not trade")
-    if trade.buyer_id == trade.seller_id:
-        raise refuse(index, "seller_id", "is the buyer")
-    check_scale(trade.amount, base, index, "amount")
-    check_scale(trade.quote_amount, quote, index, "quote_amount")
-    check_scale(trade.fee_buyer, quote, index, "fee_buyer")
-    check_scale(trade.fee_seller, quote, index, "fee_seller")
+
+def _planned(rows: Sequence[_Row]) -> Planned:
+    """Plan a branch: its rows, and what the parties of its trades pay and receive."""
+    check_reads_alone([row.is_read for row in rows])
+    _check_repeated(rows)
+    results = tuple([row.result for row in rows])
+    return Planned(tuple([row.members for row in rows]), PREPARED._replace(results=results))
+
+
+_planner: Final = Planner(_planned)
+
+
+@_planner.operation("settle_trade")
+def _settle_trade(trade: Trade, at: Place) -> _Row:
+    base, quote = _currencies(trade.symbol, at)
+    _check_parties(trade, at)
+    check_scale(trade.amount, base, at.number, "amount")
+    check_scale(trade.quote_amount, quote, at.number, "quote_amount")
+    check_scale(trade.fee_buyer, quote, at.number, "fee_buyer")
+    check_scale(trade.fee_seller, quote, at.number, "fee_seller")
     due = due_for(trade.price, trade.amount, quote)
     if trade.quote_amount != due:
         message = f"must be {due:f}: {trade.amount:f} {base} at {trade.price:f}, rounded down to {quote}"
-        raise refuse(index, "quote_amount", message, reason=LEGS_DISAGREE)
+        raise at.refuse("quote_amount", message, reason=LEGS_DISAGREE)
     if trade.fee_seller > trade.quote_amount:
-        raise refuse(index, "fee_seller", "is more than the seller is paid")
+        raise at.refuse("fee_seller", "is more than the seller is paid")
     members = (
-        f'"o":{index},"k":{OperationKind.SETTLE:d},"i":{quoted(trade.trade_id)},"u":{quoted(trade.buyer_id)},'
+        f'"o":{at.number},"k":{OperationKind.SETTLE:d},"i":{quoted(trade.trade_id)},"u":{quoted(trade.buyer_id)},'
         f'"v":{quoted(trade.seller_id)},"x":"{base}","y":"{quote}","z":{SCALES[quote]},"a":{trade.amount:f},'
         f'"p":{trade.price:f},"q":{trade.quote_amount:f},"f":{trade.fee_buyer:f},"g":{trade.fee_seller:f},'
         f'"m":{_quoted_or_null(trade.buy_order_id)},"n":{_quoted_or_null(trade.sell_order_id)}'
@@ -128,21 +127,21 @@ def _settle_trade(operation: Operation, index: int) -> _Row:
     return _Row(members, trade.trade_id, f'{{"buyer_pays":"{pays:f}","seller_receives":"{receives:f}"}}')
 
 
-def _reverse_trade(operation: Operation, index: int) -> _Row:
-    reversal = read(Reversal, operation, index)
+@_planner.operation("reverse_trade")
+def _reverse_trade(reversal: Reversal, at: Place) -> _Row:
     trade, reason = quoted(reversal.trade_id), quoted(reversal.reason)
-    return _Row(f'"o":{index},"k":{OperationKind.REVERSE:d},"i":{trade},"s":{reason}', reversal.trade_id)
+    return _Row(f'"o":{at.number},"k":{OperationKind.REVERSE:d},"i":{trade},"s":{reason}', reversal.trade_id)
 
 
-def _settlement_status(operation: Operation, index: int) -> _Row:
-    named = read(TradeName, operation, index)
-    return _Row(f'"o":{index},"k":{OperationKind.ASK_TRADE:d},"i":{quoted(named.trade_id)}')
+@_planner.operation("settlement_status")
+def _settlement_status(named: TradeName, at: Place) -> _Row:
+    return _Row(f'"o":{at.number},"k":{OperationKind.ASK_TRADE:d},"i":{quoted(named.trade_id)}')
 
 
-def _net_position(operation: Operation, index: int) -> _Row:
-    position = read(Position, operation, index)
+@_planner.operation("net_position")
+def _net_position(position: Position, at: Place) -> _Row:
     user = quoted(position.user_id)
-    return _Row(f'"o":{index},"k":{OperationKind.ASK_POSITION:d},"u":{user},"y":"{position.currency}"')
+    return _Row(f'"o":{at.number},"k":{OperationKind.ASK_POSITION:d},"u":{user},"y":"{position.currency}"')
 
 
 def due_for(price: Decimal, amount: Decimal, quote: str) -> Decimal:
@@ -150,44 +149,23 @@ def due_for(price: Decimal, amount: Decimal, quote: str) -> Decimal:
     return _PRODUCT.quantize(_PRODUCT.multiply(price, amount), Decimal(1).scaleb(-SCALES[quote]))
 
 
-def _currencies(symbol: str, index: int) -> tuple[str, str]:
+def _check_parties(trade: Trade, at: Place) -> None:
+    for name, user_id in (("buyer_id", trade.buyer_id), ("seller_id", trade.seller_id)):
+        if user_id == FEES:
+            raise at.refuse(name, "is the house, which takes fees and does not trade")
+    if trade.buyer_id == trade.seller_id:
+        raise at.refuse("seller_id", "is the buyer")
+
+
+def _currencies(symbol: str, at: Place) -> tuple[str, str]:
     base, _, quote = symbol.partition("/")
     if base not in SCALES or quote not in SCALES or base == quote:
-        raise refuse(index, "symbol", "must be two currencies of ours, such as BTC/USD", reason=UNKNOWN_SYMBOL)
+        raise at.refuse("symbol", "must be two currencies of ours, such as BTC/USD", reason=UNKNOWN_SYMBOL)
     return base, quote
 
 
 def _quoted_or_null(text: str | None) -> str:
     return "null" if text is None else quoted(text)
-
-
-_OPERATIONS: Final[Mapping[str, Callable[[Operation, int], _Row]]] = {
-    "settle_trade": _settle_trade,
-    "reverse_trade": _reverse_trade,
-    "settlement_status": _settlement_status,
-    "net_position": _net_position,
-}
-OPERATION_NAMES: Final = tuple(_OPERATIONS)
-_READS: Final = ("settlement_status", "net_position")
-
-
-def plan(_log_id: str, _xid: Xid, operations: Sequence[Operation]) -> Planned:
-    """Work out a branch's rows and what its parties pay and receive, or the "no" to what is wrong in itself."""
-    try:
-        rows = [_row(operation, index) for index, operation in enumerate(operations)]
-        check_reads_alone(operations, _READS)
-        _check_repeated(rows)
-    except RefusedError as error:
-        return Planned((), error.vote)
-    results = tuple([row.result for row in rows])
-    return Planned(tuple([row.members for row in rows]), PREPARED._replace(results=results))
-
-
-def _row(operation: Operation, index: int) -> _Row:
-    read_row = _OPERATIONS.get(operation.name)
-    if read_row is None:
-        raise unknown_operation(operation, index, OPERATION_NAMES)
-    return read_row(operation, index)
 
 
 def _check_repeated(rows: Sequence[_Row]) -> None:
@@ -210,6 +188,6 @@ SERVICE: Final = ReservationService(
     schema="settlement",
     migrations=files("sidecars.settlement") / "migrations",
     invariants=files("sidecars.settlement") / "invariants.sql",
-    operations=OPERATION_NAMES,
-    plan=plan,
+    operations=_planner.names,
+    plan=_planner.plan,
 )

@@ -23,7 +23,6 @@ NOT_THERE = {
     "another count or number is xaer nota",
     "work ends with its deadline",
 }
-SHIPPED = ("trading", "settlement")
 # What a supervisor is told by hand: kill it, and wait until it is gone.
 KILL = "pid=$(cat {}); kill -9 $pid; while kill -0 $pid 2> /dev/null; do sleep 0.05; done"
 
@@ -43,20 +42,18 @@ async def test_the_memory_resource_conforms() -> None:
 
 
 async def test_the_shipped_participants_conform(databases: MakeDatabase, tmp_path: Path) -> None:
-    """On real PostgreSQL, as processes that are killed: XA, and the exchange's; the bookkeeper by the command."""
-    dsns = [await databases(name) for name in (NAME, "trading", "settlement", "bookkeeper")]
+    """On real PostgreSQL, as processes that are killed: XA, those that read, and the bookkeeper by the command."""
+    dsns = {name: await databases(name) for name in (NAME, *SIDECARS)}
     async with asyncio.TaskGroup() as group:
-        bank_task = group.create_task(_bank(dsns[0], tmp_path))
-        reserving = {
-            name: group.create_task(_shipped(name, dsn, tmp_path)) for name, dsn in zip(SHIPPED, dsns[1:3], strict=True)
-        }
-        group.create_task(_bookkeeper(dsns[3], tmp_path))
+        bank_task = group.create_task(_bank(dsns.pop(NAME), tmp_path))
+        group.create_task(_bookkeeper(dsns.pop("bookkeeper"), tmp_path))
+        tasks = [group.create_task(_sidecar(name, dsn, tmp_path)) for name, dsn in dsns.items()]
     bank = bank_task.result()
     assert bank.passed, bank.text()
     assert skipped(bank) == set(), bank.text()
-    for task in reserving.values():
-        assert task.result().passed, task.result().text()
-        assert skipped(task.result()) == NOT_THERE, task.result().text()
+    for report in [task.result() for task in tasks]:
+        assert report.passed, report.text()
+        assert skipped(report) == NOT_THERE, report.text()
 
 
 async def _bank(dsn: str, folder: Path) -> Report:
@@ -65,7 +62,7 @@ async def _bank(dsn: str, folder: Path) -> Report:
         return await run(process.address, BANK, Means(process.restart, process.work, 20.0))
 
 
-async def _shipped(name: str, dsn: str, folder: Path) -> Report:
+async def _sidecar(name: str, dsn: str, folder: Path) -> Report:
     async with supervised(name, dsn, folder) as process:
         report = await run(process.address, read_exercise(example(name)), Means(process.restart))
     assert await violations(dsn, SIDECARS[name].service.invariants) == []

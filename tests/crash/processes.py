@@ -192,12 +192,15 @@ async def cluster(
     coordinators: int = 1,
     bank: bool = False,
     others: Mapping[str, str] | None = None,
+    workflows: Sequence[str] = (),
+    services: Sequence[str] = SERVICES,
 ) -> AsyncGenerator[Cluster]:
     """Start all, ready for work, for the time of the block; kill what is left at its end.
 
-    ``bank`` adds the participant on XA; ``others`` are further participants, by name, and where they serve.
+    ``bank`` adds the participant on XA; ``others`` are further participants, by name, and where they serve;
+    ``workflows`` are modules of workflows; ``services`` are the sidecars.
     """
-    names = (*SERVICES, BANK) if bank else SERVICES
+    names = (*services, BANK) if bank else services
     dsns = {name: await databases(name) for name in ("txlog", *names)}
     doors = [(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}") for _ in range(coordinators)]
     async with AsyncExitStack() as stack:
@@ -207,7 +210,10 @@ async def cluster(
         known = ",".join(address for address, _ in doors)
         sidecars = {name: _sidecar(name, folder, dsns[name], addresses[name], known) for name in names}
         running = Cluster(
-            [_coordinator(number, door, folder, dsns["txlog"], configured) for number, door in enumerate(doors, 1)],
+            [
+                _coordinator(number, door, folder, dsns["txlog"], configured, workflows)
+                for number, door in enumerate(doors, 1)
+            ],
             sidecars,
             addresses,
             proxies,
@@ -237,6 +243,7 @@ def _coordinator(
     folder: Path,
     log_dsn: str,
     participants: Mapping[str, str],
+    workflows: Sequence[str],
 ) -> Coordinator:
     name = f"coordinator-{number}"
     file = folder / f"{name}.yaml"
@@ -244,6 +251,7 @@ def _coordinator(
         "log": {"dsn": log_dsn},
         "server": {"grpc": door[0], "http": door[1]},
         "coordinator": {"name": name},
+        "workflows": {"modules": list(workflows)},
         "participants": [{"name": each, "address": address} for each, address in participants.items()],
         "security": {
             "enable_authentication": False,

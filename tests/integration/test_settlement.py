@@ -16,7 +16,7 @@ from participant_sdk.ids import Xid
 from participant_sdk.participant import Operation, Prepare, Work
 from participant_sdk.xa import AckKind, Vote, VoteKind, XaCode
 from sidecars.house import FEES
-from sidecars.settlement.operations import due_for, plan
+from sidecars.settlement.operations import SERVICE, due_for
 from tests.integration.participations import LOG_ID, Participation, participating
 
 TRADE_ID = "operations[0].parameters.trade_id"
@@ -89,6 +89,14 @@ async def test_a_trade_is_settled_when_its_branch_commits(settlement: Participat
     }
     legs = await settlement.rows("select leg, giver, taker from settlement.legs order by leg")
     assert legs[:2] == [("delivery", "bob", "ann"), ("fee_buyer", "ann", FEES)]
+
+
+async def test_a_fill_too_small_to_be_paid_is_settled(settlement: Participation) -> None:
+    """What is left of an order may be one smallest unit, worth less than a cent: it changes hands all the same."""
+    await settlement.do(settle("t1", amount="0.00000001", price="44000", quote_amount="0"))
+    assert await positions(settlement) == {("ann", "BTC"): Decimal("1e-8"), ("bob", "BTC"): Decimal("-1e-8")}
+    await settlement.do(reverse("t1"))
+    assert await positions(settlement) == {}
 
 
 async def test_nothing_remains_of_a_trade_whose_branch_is_rolled_back(settlement: Participation) -> None:
@@ -245,7 +253,7 @@ def test_what_is_due_is_exact_and_rounded_down(price: str, amount: str, quote: s
 def test_what_is_paid_may_be_written_in_any_exact_way(paid: str) -> None:
     _, parameters = settle("t", amount="1", price="0.5", quote_amount="?")
     parameters = parameters.replace('"?"', paid)
-    planned = plan(LOG_ID, Xid.make(1, 1, 1), [Operation("settlement", "settle_trade", parameters)])
+    planned = SERVICE.plan(LOG_ID, Xid.make(1, 1, 1), [Operation("settlement", "settle_trade", parameters)])
     assert planned.vote.is_yes, planned.vote
 
 

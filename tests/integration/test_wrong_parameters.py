@@ -10,7 +10,8 @@ import pytest
 
 from participant_sdk.xa import VoteKind, XaCode
 from sidecars.house import FEES
-from tests.integration.participations import SERVICES, Participation, participating
+from sidecars.main import SIDECARS
+from tests.integration.participations import Participation, participating
 
 PATH: Final = "operations[0].parameters"
 BAD: Final = "BAD_PARAMETERS"
@@ -50,8 +51,8 @@ SYMBOL: Final = kind('"BTC/USD"', "5", "null", '""', '"BTC USD"', **dict.fromkey
 AMOUNT: Final = kind("0.5", *_NO_NUMBER, "0", "-1", "0.000000001")
 PRICE: Final = kind("2.51", *_NO_NUMBER, "0", "-1", "0.0000000000000000001")
 # 0.5 at 2.51 is 1.255, rounded down to 1.25.
-_NO_PAYMENT: Final = dict.fromkeys([*_NO_NUMBER, "0", "1.255"], BAD)
-PAID: Final = Kind("1.25", {**_NO_PAYMENT, "1.26": "LEGS_DISAGREE", "1.24": "LEGS_DISAGREE", "1": "LEGS_DISAGREE"})
+_NO_PAYMENT: Final = dict.fromkeys([*_NO_NUMBER, "-1", "1.255"], BAD)
+PAID: Final = Kind("1.25", {**_NO_PAYMENT, "1.26": "LEGS_DISAGREE", "1.24": "LEGS_DISAGREE", "0": "LEGS_DISAGREE"})
 FEE: Final = kind("0.01", *_NO_NUMBER, "-0.01", "0.001", optional=True)
 FEE_SELLER: Final = kind("0", *_NO_NUMBER, "-0.01", "0.001", "1.26", optional=True)
 TRUTH: Final = kind("true", "5", "null", '"true"', "[]", optional=True)
@@ -127,7 +128,7 @@ async def count(participation: Participation) -> int:
 
 def test_the_table_has_every_operation() -> None:
     assert {name: tuple(table) for name, table in OPERATIONS.items()} == {
-        name: SERVICES[name].operations for name in OPERATIONS
+        name: SIDECARS[name].service.operations for name in OPERATIONS
     }
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.mutants import (
     acknowledging,
+    calling,
     deciding,
     forwarding,
     holding,
@@ -20,6 +21,7 @@ from tests.mutants import (
     request_ids,
     reserving,
     resolving,
+    running_workflows,
     settling,
     sweeping,
 )
@@ -27,6 +29,7 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     *acknowledging.MUTANTS,
+    *calling.MUTANTS,
     *deciding.MUTANTS,
     *forwarding.MUTANTS,
     *holding.MUTANTS,
@@ -41,6 +44,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *request_ids.MUTANTS,
     *reserving.MUTANTS,
     *resolving.MUTANTS,
+    *running_workflows.MUTANTS,
     *settling.MUTANTS,
     *sweeping.MUTANTS,
 )

@@ -20,6 +20,7 @@ from coordinator.api.gate import Gate
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
+from coordinator.api.grpc_workflow import WorkflowService
 from coordinator.assembly import Settings, assemble
 from coordinator.engine import Engine
 from coordinator.log.memory import MemoryLog
@@ -129,7 +130,7 @@ async def coordinator(around: System, *, max_concurrent_txns: int = 1000) -> Asy
     telemetry = Telemetry("error")
     gate = Gate()
     service = TransactionService(gate, telemetry, timedelta(seconds=30))
-    door = GrpcDoor(service, RecoveryService(gate, telemetry), telemetry)
+    door = GrpcDoor(service, RecoveryService(gate, telemetry), WorkflowService(gate, telemetry), telemetry)
     door.listen("127.0.0.1:0")
     address = f"127.0.0.1:{door.port}"
     assembly = assemble(

@@ -16,7 +16,8 @@ create table settlement.trades (
     quote_scale smallint not null check (quote_scale between 0 and 18),
     amount numeric(38, 18) not null check (amount > 0),
     price numeric(38, 18) not null check (price > 0),
-    quote_amount numeric(38, 18) not null check (quote_amount > 0),
+    -- Nothing, where so little was bought that its price rounds to that.
+    quote_amount numeric(38, 18) not null check (quote_amount >= 0),
     fee_buyer numeric(38, 18) not null check (fee_buyer >= 0),
     fee_seller numeric(38, 18) not null check (fee_seller >= 0),
     buyer_id text collate "C" not null,
@@ -56,7 +57,7 @@ cross join lateral (
     ('fee_buyer', t.buyer_id, 'house:fees', t.quote, t.fee_buyer),
     ('fee_seller', t.seller_id, 'house:fees', t.quote, t.fee_seller)
 ) as l (leg, giver, taker, currency, amount)
-where t.status > 1 and l.amount > 0
+where t.status > 1 and (l.amount > 0 or l.leg = 'payment')
 union all
 select t.trade_id, t.branch, t.reversal, l.leg, true, l.giver, l.taker, l.currency, l.amount
 from settlement.trades as t
@@ -67,7 +68,7 @@ cross join lateral (
     ('fee_buyer', 'house:fees', t.buyer_id, t.quote, t.fee_buyer),
     ('fee_seller', 'house:fees', t.seller_id, t.quote, t.fee_seller)
 ) as l (leg, giver, taker, currency, amount)
-where t.status = 3 and l.amount > 0;
+where t.status = 3 and (l.amount > 0 or l.leg = 'payment');
 
 -- Each leg from both sides: what the giver gives is below zero.
 create view settlement.lines as
