@@ -1,0 +1,63 @@
+-- What the attendant does to a withdrawal that is queued: each a transaction of its own.
+
+-- Store a signed payment before it is sent, if the withdrawal still waits for one, and nothing else will pay or cancel
+-- it. False where it does not; a unique violation where another payment spends one of the inputs. Either way the
+-- payment was never sent, and must not be.
+create function wallet.store_payment(
+    named text, paid_txid text, paid_raw text, paid_fee numeric, input_txids text[], input_indexes integer[]
+) returns boolean
+language plpgsql as $$
+declare
+    waiting wallet.withdrawals;
+begin
+    select w.* into waiting
+    from wallet.withdrawals as w
+    where w.withdrawal_id = named and w.status = 3 and w.changing is null and w.fee >= paid_fee
+    for no key update;
+    if not found then
+        return false;
+    end if;
+    insert into wallet.payments (withdrawal_id, currency, txid, raw, fee)
+    values (named, waiting.currency, paid_txid, paid_raw, paid_fee);
+    insert into wallet.inputs (currency, txid, output_index, withdrawal_id)
+    select waiting.currency, i.txid, i.output_index, named
+    from unnest(input_txids, input_indexes) as i (txid, output_index);
+    update wallet.withdrawals as w set status = 4, problem = null where w.withdrawal_id = named;
+    return true;
+end
+$$;
+
+-- A node has the payment: it took it, or knew it.
+create function wallet.note_sent(named text) returns void
+language plpgsql as $$
+begin
+    update wallet.payments as p set sent_at = clock_timestamp() where p.withdrawal_id = named and p.sent_at is null;
+    update wallet.withdrawals as w set status = 5, problem = null where w.withdrawal_id = named and w.status = 4;
+    update wallet.withdrawals as w set problem = null where w.withdrawal_id = named and w.problem is not null;
+end
+$$;
+
+-- The payment is in a block, under this many in all. It is CONFIRMED for good once those are enough.
+create function wallet.note_confirmations(named text, seen integer) returns void
+language plpgsql as $$
+begin
+    perform wallet.note_sent(named);
+    update wallet.payments as p set confirmations = seen where p.withdrawal_id = named and p.confirmations <> seen;
+    update wallet.withdrawals as w
+    set status = 6
+    from wallet.hot_wallets as h
+    where w.withdrawal_id = named and w.status = 5 and h.currency = w.currency and seen >= h.confirmations;
+end
+$$;
+
+-- Which node this is: false where the database belongs to another network, or has withdrawals of another already.
+create function wallet.bind_network(seen smallint) returns boolean
+language plpgsql as $$
+begin
+    update wallet.settings as s
+    set network = seen, bound_at = clock_timestamp()
+    where s.bound_at is null
+        and (s.network = seen or not exists (select from wallet.withdrawals) and not exists (select from wallet.deposits));
+    return (select s.bound_at is not null and s.network = seen from wallet.settings as s);
+end
+$$;
