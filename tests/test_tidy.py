@@ -36,6 +36,7 @@ ENTRY_POINTS: Final = {
     "participant_sdk.resources.memory": "for tests of services, and the simulator",
     "participant_sdk.resources.postgres_xa": "for services with SQL of their own",
     "sidecars.main": "python -m sidecars.main",
+    "sidecars.simulators.bank": "python -m sidecars.simulators.bank",
 }
 
 _SQL: Final = re.compile(r"\s*(select|insert|update|delete|with|create|alter|merge)\s", re.IGNORECASE)
