@@ -29,12 +29,19 @@ from participant_sdk.resources.reservation import ReservationResource
 from participant_sdk.server import serving
 from participant_sdk.worker import WORKERS_MAX
 from sidecars.bookkeeper import operations as bookkeeper
-from sidecars.sidecar import Sidecar, Surroundings, attend
+from sidecars.sidecar import Sidecar, Simulator, Surroundings, attend
 from sidecars.trading import operations as trading
+from sidecars.wallet import broadcasting
+from sidecars.wallet import operations as wallet
 
 SIDECARS: Final[Mapping[str, Sidecar]] = {
     "bookkeeper": Sidecar(bookkeeper.SERVICE),
     "trading": Sidecar(trading.SERVICE),
+    "wallet": Sidecar(
+        wallet.SERVICE,
+        broadcasting.attendants(),
+        Simulator("sidecars.simulators.chain", broadcasting.URL_VARIABLE),
+    ),
 }
 # With two, each batch is cut in half, and every half pays for a flush and two messages of its own.
 WORKERS_DEFAULT: Final = 1

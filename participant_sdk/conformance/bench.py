@@ -15,7 +15,7 @@ from pincex.tx.v1 import common_pb2, resource_pb2
 from participant_sdk.clock import Clock
 from participant_sdk.conformance.asked import Asked
 from participant_sdk.conformance.calls import REFUSED, Calls, Decided, SessionCalls, Speaker, UnaryCalls, greeting_of
-from participant_sdk.conformance.exercise import Exercise
+from participant_sdk.conformance.exercise import UNIQUE, Exercise
 from participant_sdk.conformance.line import Line
 from participant_sdk.conformance.report import expect
 from participant_sdk.conformance.words import Words, shown, shown_ack, shown_ack_kind
@@ -111,12 +111,15 @@ class Bench:
 
     def request(self, xid: Xid, *operations: Operation, request_id: str = "") -> resource_pb2.PrepareRequest:
         """Make a Prepare that carries these operations."""
+        branch = f"{self.speaker.log_id}-{xid}"
         return resource_pb2.PrepareRequest(
             xid=str(xid),
             log_id=self.speaker.log_id,
             operations=[
-                common_pb2.Operation(service=it.service, operation=it.name, parameters=it.parameters)
-                for it in operations
+                common_pb2.Operation(
+                    service=it.service, operation=it.name, parameters=it.parameters.replace(UNIQUE, f"{branch}-{at}")
+                )
+                for at, it in enumerate(operations)
             ],
             remaining_ms=REMAINING_MS,
             participants=[self.exercise.participant, OTHER],

@@ -13,6 +13,8 @@ from participant_sdk.ids import check_participant
 from participant_sdk.participant import Operation
 
 SIDE_BY_SIDE: Final = 3
+# In parameters it stands for a text that no other operation of the run has got, for what can be done only once.
+UNIQUE: Final = "{unique}"
 
 _OPTIONAL: Final = ("read", "observe", "slow")
 _EXAMPLES: Final = files("participant_sdk.conformance") / "examples"
@@ -31,6 +33,7 @@ class Exercise:
     ``read``: changes nothing, and returns something. ``observe``: a read whose result changes when the first
     of ``yes`` is committed, and at no other time; without one, the kit cannot see effects. ``slow``: like the
     first of ``yes``, but it takes at least 300 ms until it is prepared. These three may be None.
+    ``UNIQUE`` in their parameters is another text in every branch.
     ``setup``: run once before all, each by itself; a "no" to one is taken as "done before".
     """
 

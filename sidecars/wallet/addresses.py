@@ -74,9 +74,7 @@ _BTC: Final = _BitcoinChain(
 _LTC: Final = _BitcoinChain(
     {48: _MAIN, 50: _MAIN, 111: _TESTS, 58: _TESTS}, {"rltc": _REGTEST, "ltc": _MAIN, "tltc": _PUBLIC_TESTS}
 )
-_DOGE: Final = _BitcoinChain(
-    {30: _MAIN, 22: _MAIN, 113: _PUBLIC_TESTS, 111: _REGTEST, 196: _TESTS}, {}
-)
+_DOGE: Final = _BitcoinChain({30: _MAIN, 22: _MAIN, 113: _PUBLIC_TESTS, 111: _REGTEST, 196: _TESTS}, {})
 _BCH_OLD: Final = _BitcoinChain({0: _MAIN, 5: _MAIN, 111: _TESTS, 196: _TESTS}, {})
 _BCH_PREFIXES: Final = {"bitcoincash": _MAIN, "bchtest": _PUBLIC_TESTS, "bchreg": _REGTEST}
 

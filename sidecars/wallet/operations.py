@@ -31,13 +31,12 @@ from participant_sdk.parameters import (
 from participant_sdk.participant import Operation
 from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned
-from sidecars.currencies import Currency, check_scale
+from sidecars.currencies import UNKNOWN_CURRENCY, check_scale
 from sidecars.wallet.addresses import CHAIN_OF, OtherChainError, read_address
 from sidecars.wallet.base58 import AddressError
 
 BAD_ADDRESS: Final = "BAD_ADDRESS"
 ADDRESS_OF_OTHER_CHAIN: Final = "ADDRESS_OF_OTHER_CHAIN"
-CURRENCY_NOT_ON_CHAIN: Final = "CURRENCY_NOT_ON_CHAIN"
 
 _NAME_MAX_CHARS: Final = 64
 _HASH_MAX_CHARS: Final = 128
@@ -65,6 +64,12 @@ def _check_name(value: str) -> str:
     return value
 
 
+def _check_on_chain(code: str) -> str:
+    if code not in CHAIN_OF:
+        raise PydanticCustomError(UNKNOWN_CURRENCY, "is on no chain of ours; there are {codes}", {"codes": _CODES})
+    return code
+
+
 def _check_hash(value: str) -> str:
     if not 1 <= len(value) <= _HASH_MAX_CHARS or not value.isascii() or not value.isalnum():
         raise PydanticCustomError(BAD_PARAMETERS, "must be 1 to 128 ASCII letters and digits")
@@ -82,6 +87,9 @@ def _check_index(value: object) -> int:
     return index
 
 
+_CODES: Final = ", ".join(CHAIN_OF)
+
+ChainCurrency = Annotated[str, AfterValidator(_check_on_chain)]
 WithdrawalId = Annotated[str, AfterValidator(_check_name)]
 TransactionHash = Annotated[str, AfterValidator(_check_hash)]
 OutputIndex = Annotated[int, PlainValidator(_check_index)]
@@ -92,7 +100,7 @@ class Withdrawal(Parameters):
 
     withdrawal_id: WithdrawalId
     user_id: UserId
-    currency: Currency
+    currency: ChainCurrency
     amount: Amount
     fee: Amount | None = None
     address: str
@@ -103,7 +111,7 @@ class Asked(Parameters):
 
     withdrawal_id: WithdrawalId | None = None
     user_id: UserId
-    currency: Currency
+    currency: ChainCurrency
     amount: Amount
     fee: Amount | None = None
     address: str
@@ -119,7 +127,7 @@ class Deposit(Parameters):
     """Money that came: which output of which transaction, at which of our addresses, for whom."""
 
     user_id: UserId
-    currency: Currency
+    currency: ChainCurrency
     amount: Amount
     tx_hash: TransactionHash
     output_index: OutputIndex
@@ -180,14 +188,14 @@ def _deposit(operation: Operation, index: int) -> str:
 
 def _address(text: str, currency: str, index: int) -> str:
     """Read the address as ``d``, its canonical form, and ``n``, the sum of its networks' numbers."""
-    if currency not in CHAIN_OF:
-        raise refuse(index, "currency", f"{currency} is on no chain of ours", reason=CURRENCY_NOT_ON_CHAIN)
     try:
         address = read_address(text, currency)
     except OtherChainError as error:
         raise refuse(index, "address", str(error), reason=ADDRESS_OF_OTHER_CHAIN) from error
     except AddressError as error:
-        raise refuse(index, "address", f"is no address of {CHAIN_OF[currency]}: it {error}", reason=BAD_ADDRESS) from error
+        raise refuse(
+            index, "address", f"is no address of {CHAIN_OF[currency]}: it {error}", reason=BAD_ADDRESS
+        ) from error
     return f'"d":{quoted(address.text)},"n":{address.networks:d}'
 
 

@@ -26,7 +26,7 @@ create table wallet.hot_wallets (
     fee_max numeric(38, 18) not null check (fee_max >= fee),
     -- Blocks that must hold a payment, its own included, for it to be CONFIRMED.
     confirmations integer not null check (confirmations > 0),
-    -- Whether payments can be sent; null until the attendant has told. Only Bitcoin's family can be connected.
+    -- Whether payments can be sent; null until the attendant has told.
     is_connected boolean,
     constraint nothing_paid_twice check (reserved >= 0 and balance >= reserved)
 ) with (fillfactor = 25);
@@ -126,17 +126,18 @@ from wallet.withdrawals as w
 join wallet.payments as p on p.withdrawal_id = w.withdrawal_id
 where w.status = 7;
 
-insert into wallet.hot_wallets (currency, amount_min, amount_max, day_max, fee, fee_max, confirmations)
+-- What is not of Bitcoin's family is reserved and checked here, and paid by other means.
+insert into wallet.hot_wallets (currency, amount_min, amount_max, day_max, fee, fee_max, confirmations, is_connected)
 values
-    ('BTC', 0.0001, 50, 100, 0.0005, 0.01, 3),
-    ('LTC', 0.001, 10000, 20000, 0.001, 0.1, 6),
-    ('DOGE', 5, 5000000, 10000000, 1, 50, 20),
-    ('BCH', 0.0001, 5000, 10000, 0.0001, 0.01, 6),
-    ('ETH', 0.001, 1000, 2000, 0.005, 0.5, 32),
-    ('USDT', 1, 2000000, 4000000, 5, 100, 32),
-    ('USDC', 1, 2000000, 4000000, 5, 100, 32),
-    ('DAI', 1, 2000000, 4000000, 5, 100, 32),
-    ('XRP', 1, 2000000, 4000000, 0.01, 1, 1),
-    ('SOL', 0.01, 20000, 40000, 0.001, 0.1, 32),
-    ('ADA', 1, 2000000, 4000000, 0.5, 5, 15),
-    ('DOT', 0.1, 200000, 400000, 0.05, 1, 12);
+    ('BTC', 0.0001, 50, 100, 0.0005, 0.01, 3, null),
+    ('LTC', 0.001, 10000, 20000, 0.001, 0.1, 6, null),
+    ('BCH', 0.0001, 5000, 10000, 0.0001, 0.01, 6, null),
+    ('DOGE', 5, 5000000, 10000000, 1, 50, 20, false),
+    ('ETH', 0.001, 1000, 2000, 0.005, 0.5, 32, false),
+    ('USDT', 1, 2000000, 4000000, 5, 100, 32, false),
+    ('USDC', 1, 2000000, 4000000, 5, 100, 32, false),
+    ('DAI', 1, 2000000, 4000000, 5, 100, 32, false),
+    ('XRP', 1, 2000000, 4000000, 0.01, 1, 1, false),
+    ('SOL', 0.01, 20000, 40000, 0.001, 0.1, 32, false),
+    ('ADA', 1, 2000000, 4000000, 0.5, 5, 15, false),
+    ('DOT', 0.1, 200000, 400000, 0.05, 1, 12, false);

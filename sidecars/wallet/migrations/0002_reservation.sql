@@ -118,7 +118,7 @@ create function wallet.objection(
 ) language plpgsql immutable as $$
 begin
     if hot.currency is null then
-        reason := 'CURRENCY_NOT_ON_CHAIN';
+        reason := 'UNKNOWN_CURRENCY';
         parameter := 'currency';
         message := format('there is no hot wallet for %s', asked.c);
     elsif asked.n & network = 0 then
@@ -186,7 +186,7 @@ language sql immutable as $$
     select json_build_object(
         'xa_code', case
             when t.is_transient then 107
-            when reason in ('CURRENCY_NOT_ON_CHAIN', 'ADDRESS_OF_OTHER_NETWORK', 'UNKNOWN_WITHDRAWAL') then -5
+            when reason in ('UNKNOWN_CURRENCY', 'ADDRESS_OF_OTHER_NETWORK', 'UNKNOWN_WITHDRAWAL') then -5
             else 100
         end,
         'reason', reason,

@@ -27,26 +27,18 @@ begin
 end
 $$;
 
--- A node has the payment: it took it, or knew it.
-create function wallet.note_sent(named text) returns void
+-- A node has the payment: in its mempool, or under this many blocks. It is CONFIRMED for good once those are enough.
+create function wallet.note_seen(named text, blocks integer) returns void
 language plpgsql as $$
 begin
-    update wallet.payments as p set sent_at = clock_timestamp() where p.withdrawal_id = named and p.sent_at is null;
-    update wallet.withdrawals as w set status = 5, problem = null where w.withdrawal_id = named and w.status = 4;
-    update wallet.withdrawals as w set problem = null where w.withdrawal_id = named and w.problem is not null;
-end
-$$;
-
--- The payment is in a block, under this many in all. It is CONFIRMED for good once those are enough.
-create function wallet.note_confirmations(named text, seen integer) returns void
-language plpgsql as $$
-begin
-    perform wallet.note_sent(named);
-    update wallet.payments as p set confirmations = seen where p.withdrawal_id = named and p.confirmations <> seen;
+    update wallet.payments as p
+    set confirmations = blocks, sent_at = coalesce(p.sent_at, clock_timestamp())
+    where p.withdrawal_id = named and (p.confirmations <> blocks or p.sent_at is null);
     update wallet.withdrawals as w
-    set status = 6
+    set status = case when blocks >= h.confirmations then 6 else 5 end, problem = null
     from wallet.hot_wallets as h
-    where w.withdrawal_id = named and w.status = 5 and h.currency = w.currency and seen >= h.confirmations;
+    where w.withdrawal_id = named and w.status in (4, 5) and h.currency = w.currency
+        and (w.status = 4 or blocks >= h.confirmations or w.problem is not null);
 end
 $$;
 
