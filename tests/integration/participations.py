@@ -88,6 +88,8 @@ async def participating(
     dsn: str, name: str, *, connections: int = 4, service: ReservationService | None = None
 ) -> AsyncGenerator[Participation]:
     """Open a shipped participant over a database."""
-    opened = ReservationResource.open(name, service or SIDECARS[name].service, dsn, SystemClock(), connections=connections)
+    opened = ReservationResource.open(
+        name, service or SIDECARS[name].service, dsn, SystemClock(), connections=connections
+    )
     async with opened as resource:
         yield Participation(resource, dsn, XidSource(INCARNATION))
