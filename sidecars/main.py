@@ -33,6 +33,7 @@ from sidecars.sidecar import Sidecar, Simulator, Surroundings, attend
 from sidecars.trading import operations as trading
 from sidecars.wallet import broadcasting
 from sidecars.wallet import operations as wallet
+from sidecars.wallet.settings import URL_VARIABLE
 
 SIDECARS: Final[Mapping[str, Sidecar]] = {
     "bookkeeper": Sidecar(bookkeeper.SERVICE),
@@ -40,7 +41,7 @@ SIDECARS: Final[Mapping[str, Sidecar]] = {
     "wallet": Sidecar(
         wallet.SERVICE,
         broadcasting.attendants(),
-        Simulator("sidecars.simulators.chain", broadcasting.URL_VARIABLE),
+        Simulator("sidecars.simulators.chain", URL_VARIABLE),
     ),
 }
 # With two, each batch is cut in half, and every half pays for a flush and two messages of its own.
@@ -184,6 +185,8 @@ def _log_as_json(level: str) -> None:
         )
     )
     logging.basicConfig(level=number, handlers=[handler], force=True)
+    # It tells of every request, and asking a node is as ordinary as asking the database.
+    logging.getLogger("httpx").setLevel(max(number, logging.WARNING))
 
 
 if __name__ == "__main__":

@@ -20,10 +20,6 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from sidecars.wallet.addresses import Network
 
-TIMEOUT_S: Final = 15.0
-# Outputs that one call locks, and that one listing is believed to have.
-OUTPUTS_MAX: Final = 100_000
-
 # The names of getblockchaininfo.
 _NETWORKS: Final = {
     "main": Network.MAIN,
@@ -141,8 +137,9 @@ _SEEN: Final = TypeAdapter(_Seen)
 class BitcoinNode:
     """One node, with the hot wallet's keys."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, url: httpx.URL) -> None:
         self._client = client
+        self._url = url
         self._ids = itertools.count(1)
 
     async def network(self) -> Network:
@@ -205,7 +202,7 @@ class BitcoinNode:
     async def _call(self, kind: TypeAdapter[Result], method: str, *params: object) -> Result:
         asked = {"jsonrpc": "1.0", "id": next(self._ids), "method": method, "params": params}
         try:
-            response = await self._client.post("", json=asked)
+            response = await self._client.post(self._url, json=asked)
         except httpx.HTTPError as error:
             raise ChainUnavailableError(f"{method}: {type(error).__name__} {error}") from error
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
@@ -224,11 +221,10 @@ class BitcoinNode:
 
 
 @asynccontextmanager
-async def node_at(url: str, *, timeout_s: float = TIMEOUT_S) -> AsyncGenerator[BitcoinNode]:
-    """Talk to the node at ``http://user:password@host:port/wallet/name`` until the block ends."""
+async def node_at(url: str, timeout_s: float) -> AsyncGenerator[BitcoinNode]:
+    """Talk to the node at ``http://user:password@host:port/wallet/name``. No call takes longer than ``timeout_s``."""
     given = httpx.URL(url)
     # Apart from the URL, which is logged.
     auth = httpx.BasicAuth(given.username, given.password) if given.userinfo else None
-    bare = given.copy_with(userinfo=b"")
-    async with httpx.AsyncClient(base_url=bare, auth=auth, timeout=timeout_s, trust_env=False) as client:
-        yield BitcoinNode(client)
+    async with httpx.AsyncClient(auth=auth, timeout=timeout_s, trust_env=False) as client:
+        yield BitcoinNode(client, given.copy_with(userinfo=b""))

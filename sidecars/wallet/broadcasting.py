@@ -12,7 +12,6 @@ whoever did not store does not send. No two payments spend one output: the table
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -34,12 +33,8 @@ from sidecars.wallet.bitcoind import (
     Signed,
     node_at,
 )
+from sidecars.wallet.settings import read_settings
 
-URL_VARIABLE: Final = "PINCEX_WALLET_CHAIN_URL"
-INTERVAL_VARIABLE: Final = "PINCEX_WALLET_CHAIN_INTERVAL_S"
-INTERVAL_DEFAULT_S: Final = 1.0
-INTERVAL_MIN_S: Final = 0.01
-INTERVAL_MAX_S: Final = 600.0
 # Withdrawals that one pass sees to; the others wait for the next.
 PASS_MAX: Final = 500
 # A payment that no block holds is sent again after so long, whatever else was heard of it.
@@ -56,10 +51,6 @@ _PROBLEM: Final = b"update wallet.withdrawals set problem = %s where withdrawal_
 _LOCK: Final = b"select pg_advisory_lock(hashtextextended('pincex wallet ' || %s, 0))"
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-class SettingError(ValueError):
-    """An environment variable's value cannot be used. The message names it, and what it may be."""
 
 
 class OtherNetworkError(Exception):
@@ -93,43 +84,26 @@ def attendants() -> dict[str, Attendant]:
     return {f"broadcaster of {currency}": partial(broadcast, currency) for currency in ("BTC", "LTC", "BCH")}
 
 
-def url_of(currency: str, environment: Mapping[str, str]) -> str:
-    """Where the currency's node is: ``PINCEX_WALLET_CHAIN_URL``, with ``_LTC`` and so on for others than BTC."""
-    return environment.get(URL_VARIABLE if currency == "BTC" else f"{URL_VARIABLE}_{currency}", "")
-
-
-def _interval_s(environment: Mapping[str, str]) -> float:
-    text = environment.get(INTERVAL_VARIABLE, str(INTERVAL_DEFAULT_S))
-    try:
-        interval_s = float(text)
-    except ValueError as error:
-        raise SettingError(f"{INTERVAL_VARIABLE} is {text!r}, and must be a number of seconds") from error
-    if not INTERVAL_MIN_S <= interval_s <= INTERVAL_MAX_S:
-        raise SettingError(f"{INTERVAL_VARIABLE} is {text}, and must be from {INTERVAL_MIN_S} to {INTERVAL_MAX_S:g}")
-    return interval_s
-
-
 async def broadcast(currency: str, surroundings: Surroundings) -> None:
     """Pay what is queued in a currency, and follow it, until cancelled.
 
     SettingError, OtherNetworkError, ChainError where the node cannot be asked which it is, or psycopg's errors.
     """
-    url = url_of(currency, surroundings.environment)
-    interval_s = _interval_s(surroundings.environment)
+    settings = read_settings(currency, surroundings.environment)
     lane = Lane(surroundings.dsn, 1)
     try:
         async with lane.session() as session:
-            await session.connection.execute(_CONNECTED, (bool(url), currency))
-            if not url:
+            await session.connection.execute(_CONNECTED, (bool(settings.url), currency))
+            if not settings.url:
                 await asyncio.Event().wait()
             await session.connection.execute(_LOCK, (currency,))
             await session.connection.execute("listen wallet_queued")
-            async with node_at(url) as node:
+            async with node_at(settings.url, settings.timeout_s) as node:
                 broadcaster = Broadcaster(currency, session, node, surroundings)
                 await broadcaster.bind()
                 while True:
                     await broadcaster.run_once()
-                    await _queued_or(session.connection, interval_s)
+                    await _queued_or(session.connection, settings.interval_s)
     finally:
         await lane.close()
 

@@ -32,6 +32,7 @@ from participant_sdk.participant import Operation
 from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned
 from sidecars.currencies import UNKNOWN_CURRENCY, check_scale
+from sidecars.reads import check_reads_alone
 from sidecars.wallet.addresses import CHAIN_OF, OtherChainError, read_address
 from sidecars.wallet.base58 import AddressError
 
@@ -42,6 +43,7 @@ _NAME_MAX_CHARS: Final = 64
 _HASH_MAX_CHARS: Final = 128
 # An index is 32 bits in Bitcoin's transactions; PostgreSQL's integer has 31, and no block has room for so many.
 _OUTPUTS_MAX: Final = 2**31 - 1
+_INDEX: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
 _HEX_HASH: Final = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _HEX_HASHES: Final = {"BTC": "", "LTC": "", "DOGE": "", "BCH": "", "ETH": "0x", "XRP": "", "ADA": "", "DOT": "0x"}
 
@@ -77,14 +79,11 @@ def _check_hash(value: str) -> str:
 
 
 def _check_index(value: object) -> int:
-    # Numbers arrive as decimals, exactly as they were written.
-    try:
-        index = int(str(value))
-    except ValueError as error:
-        raise PydanticCustomError(BAD_PARAMETERS, "must be a whole number") from error
-    if isinstance(value, bool | str) or not 0 <= index <= _OUTPUTS_MAX:
+    # Numbers arrive as decimals, exactly as they were written; as with amounts, their text will do.
+    text = "" if isinstance(value, bool) else str(value)
+    if not _INDEX.fullmatch(text) or int(text) > _OUTPUTS_MAX:
         raise PydanticCustomError(BAD_PARAMETERS, "must be a whole number, from 0 to 2147483647")
-    return index
+    return int(text)
 
 
 _CODES: Final = ", ".join(CHAIN_OF)
@@ -219,14 +218,15 @@ _OPERATIONS: Final[Mapping[str, Callable[[Operation, int], str]]] = {
     "withdrawal_status": _status,
 }
 OPERATION_NAMES: Final = tuple(_OPERATIONS)
-_READING: Final = ("validate_withdrawal", "withdrawal_status")
+_READS: Final = ("withdrawal_status",)
 
 
 def plan(_log_id: str, _xid: Xid, operations: Sequence[Operation]) -> Planned:
     """Work out a branch's rows, or the "no" to what is wrong in itself."""
     try:
         rows = tuple(_row(operation, index) for index, operation in enumerate(operations))
-        _check_status_alone(operations)
+        # Only a branch that is READ_ONLY has results that the SQL looked up.
+        check_reads_alone(operations, _READS)
     except RefusedError as error:
         return Planned((), error.vote)
     return Planned(rows)
@@ -237,15 +237,6 @@ def _row(operation: Operation, index: int) -> str:
     if read_row is None:
         raise unknown_operation(operation, index, OPERATION_NAMES)
     return read_row(operation, index)
-
-
-def _check_status_alone(operations: Sequence[Operation]) -> None:
-    """Refuse a status beside work: only a branch that is READ_ONLY has results that the SQL looked up."""
-    if all(operation.name in _READING for operation in operations):
-        return
-    for index, operation in enumerate(operations):
-        if operation.name == "withdrawal_status":
-            raise refuse(index, "", "can be asked only of a branch that changes nothing")
 
 
 SERVICE: Final = ReservationService(

@@ -266,7 +266,7 @@ async def test_only_asking_reserves_nothing(wallet: Participation) -> None:
     unknown = await wallet.vote(change_status("w-7"))
     assert told(unknown) == ("UNKNOWN_WITHDRAWAL", "withdrawal_id", False, XaCode.XAER_INVAL)
     beside = await wallet.vote(deposit("1"), change_status("w-1"))
-    assert (beside.reason, beside.field) == ("BAD_PARAMETERS", "operations[1].parameters")
+    assert (beside.reason, beside.field) == ("READS_ALONE", "operations[1].operation")
 
 
 def change_status(withdrawal_id: str) -> tuple[str, str]:
