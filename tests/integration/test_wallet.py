@@ -129,7 +129,7 @@ async def test_a_rollback_leaves_nothing(wallet: Participation) -> None:
 async def test_a_cancelled_withdrawal_frees_what_it_reserved_and_is_not_counted(wallet: Participation) -> None:
     await wallet.do(deposit("200"))
     await wallet.do(withdrawal("w-1", "50"), withdrawal("w-2", "50"))
-    assert told(await wallet.vote(withdrawal("w-3", "1")))[:2] == ("LIMIT_EXCEEDED", "amount")
+    assert told(await wallet.vote(withdrawal("w-3", "1")))[:2] == ("DAILY_LIMIT_EXCEEDED", "amount")
     await wallet.do(change("cancel", "w-2"))
     assert await hot(wallet) == (200, Decimal("50.0005"))
     await wallet.do(withdrawal("w-3", "1"))
@@ -175,7 +175,7 @@ async def test_branches_of_one_batch_share_a_users_day_in_order(wallet: Particip
     others = wallet.branch(withdrawal("w-9", "40", user_id="bob"))
     votes = await wallet.prepare(*mine, others)
     assert [vote.is_yes for vote in votes] == [True, True, False, True]
-    assert told(votes[2])[:2] == ("LIMIT_EXCEEDED", "amount")
+    assert told(votes[2])[:2] == ("DAILY_LIMIT_EXCEEDED", "amount")
     assert "today" in votes[2].message
     assert (await wallet.vote(withdrawal("w-4", "20"))).is_yes
 

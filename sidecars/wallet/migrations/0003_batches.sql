@@ -113,7 +113,7 @@ begin
                 when s.k = 1 and s.is_repeated then 'WITHDRAWAL_REPEATED'
                 when w.status = 1 then 'WITHDRAWAL_PENDING'
                 when w.status > 1 then 'WITHDRAWAL_EXISTS'
-                when s.of_day + s.own_day > (s.hot).day_max then 'DAY_LIMIT'
+                when s.of_day + s.own_day > (s.hot).day_max then 'DAILY_LIMIT_EXCEEDED'
                 when s.own > s.free then 'HOT_WALLET_INSUFFICIENT'
                 when s.k = 1 and (not s.is_first or s.running > s.free) then 'AGAIN'
                 when s.k = 1 and s.of_day + s.running_day > (s.hot).day_max then 'AGAIN'
@@ -121,10 +121,10 @@ begin
     ) as r
     cross join lateral (
         select
-            case r.reason when 'DAY_LIMIT' then 'LIMIT_EXCEEDED' else r.reason end as reason,
+            r.reason,
             case
                 when j.reason is not null then j.parameter
-                when r.reason in ('DAY_LIMIT', 'HOT_WALLET_INSUFFICIENT') then 'amount'
+                when r.reason in ('DAILY_LIMIT_EXCEEDED', 'HOT_WALLET_INSUFFICIENT') then 'amount'
                 else 'withdrawal_id'
             end as parameter,
             case
@@ -133,7 +133,7 @@ begin
                 when r.reason = 'WITHDRAWAL_PENDING'
                     then format('withdrawal %s is being reserved by another transaction', s.w)
                 when r.reason = 'WITHDRAWAL_EXISTS' then format('there is a withdrawal %s already', s.w)
-                when r.reason = 'DAY_LIMIT' then format(
+                when r.reason = 'DAILY_LIMIT_EXCEEDED' then format(
                     'user %s has withdrawn %s %s today, and %s more is above the limit of %s',
                     s.u, trim_scale(s.of_day), s.c, trim_scale(s.own_day), trim_scale((s.hot).day_max)
                 )
