@@ -37,6 +37,7 @@ ENTRY_POINTS: Final = {
     "participant_sdk.resources.postgres_xa": "for services with SQL of their own",
     "sidecars.main": "python -m sidecars.main",
     "sidecars.simulators.bank": "python -m sidecars.simulators.bank",
+    "sidecars.simulators.chain": "python -m sidecars.simulators.chain",
 }
 
 _SQL: Final = re.compile(r"\s*(select|insert|update|delete|with|create|alter|merge)\s", re.IGNORECASE)

@@ -153,7 +153,7 @@ async def test_a_call_that_is_repeated_on_its_way_is_answered_as_one(chain: Comp
     assert (await totals(chain))["paid"] == 1
 
 
-WRONG = [
+WRONG: list[tuple[tuple[object, ...], int, int]] = [
     (("nothing",), -32601, 404),
     (("gettransaction", "00" * 32), -5, 500),
     (("gettransaction",), -3, 500),
@@ -171,7 +171,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("call", "code", "status"), WRONG)
 async def test_a_wrong_call_is_refused_as_bitcoind_does(
-    chain: Company, call: tuple[str, ...], code: int, status: int
+    chain: Company, call: tuple[str, *tuple[object, ...]], code: int, status: int
 ) -> None:
     assert (await rpc(chain, *call, expect=status))["code"] == code
 
