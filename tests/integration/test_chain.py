@@ -171,7 +171,7 @@ WRONG: list[tuple[tuple[object, ...], int, int]] = [
 
 @pytest.mark.parametrize(("call", "code", "status"), WRONG)
 async def test_a_wrong_call_is_refused_as_bitcoind_does(
-    chain: Company, call: tuple[str, *tuple[object, ...]], code: int, status: int
+    chain: Company, call: tuple[str, ...], code: int, status: int
 ) -> None:
     assert (await rpc(chain, *call, expect=status))["code"] == code
 

@@ -41,7 +41,19 @@ OPTIONAL: Final = {
     ("validate_withdrawal", "fee"),
     ("reserve_withdrawal", "fee"),
 }
-_AMOUNTS: Final[tuple[object, ...]] = ("0", "-1", "1.000000001", "1e3", "NaN", "a lot", "", 10**20, True, [], "0." + "0" * 39 + "1")
+_AMOUNTS: Final[tuple[object, ...]] = (
+    "0",
+    "-1",
+    "1.000000001",
+    "1e3",
+    "NaN",
+    "a lot",
+    "",
+    10**20,
+    True,
+    [],
+    "0." + "0" * 39 + "1",
+)
 # What no parameter of this name may be; the reason is BAD_PARAMETERS.
 WRONG: Final[dict[str, tuple[object, ...]]] = {
     "withdrawal_id": ("", "with space", "W" * 65, "W\u0001", "Ü", 7, ["W-1"]),
