@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import re
 import signal
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -69,6 +70,10 @@ class DevOptions:
 
     The sidecars listen from ten ports above ``grpc_port`` on, and simulators from twenty. A ``postgres`` DSN
     names a server, by any database on it, where the needed databases exist or may be made.
+
+    ``own`` are further participants, by name and port: each gets a database, and is started by whoever wrote
+    it. ``as_json``: once everything is ready that is told as one line of JSON, with passwords, on standard
+    output, and everything else on standard error.
     """
 
     folder: Path = Path(".pincex")
@@ -76,6 +81,8 @@ class DevOptions:
     grpc_port: int = 50051
     postgres: str = ""
     redis: str = ""
+    own: Mapping[str, int] = field(default_factory=dict[str, int])
+    as_json: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +93,26 @@ class _Places:
     grpc: int
     sidecars: dict[str, int]
     simulators: dict[str, int]
+    own: dict[str, int]
     databases: dict[str, str]
     redis: str
+
+    @property
+    def participants(self) -> dict[str, str]:
+        """The address of each participant."""
+        return {name: f"127.0.0.1:{port}" for name, port in {**self.sidecars, **self.own}.items()}
+
+    def json(self) -> str:
+        """All of it on one line."""
+        return json.dumps(
+            {
+                "http": f"http://127.0.0.1:{self.http}",
+                "grpc": f"127.0.0.1:{self.grpc}",
+                "participants": self.participants,
+                "databases": self.databases,
+                "redis": self.redis,
+            }
+        )
 
 
 def run(options: DevOptions) -> None:
@@ -98,19 +123,22 @@ def run(options: DevOptions) -> None:
     (options.folder / "logs").mkdir(parents=True, exist_ok=True)
     with _sole_owner(options.folder), ExitStack() as stack:
         http, grpc, sidecars, simulators = _ports(options)
+        own = {name: port or free_port() for name, port in options.own.items()}
+        if taken := own.keys() & {_LOG_DATABASE, *SIDECARS}:
+            raise DevError(f"{', '.join(sorted(taken))}: names of what runs here already")
         servers: dict[str, EmbeddedPostgres | EmbeddedRedis] = {}
         try:
             postgres_dsn = options.postgres or _start_postgres(options.folder / "postgres", servers, stack)
             redis_dsn = options.redis or _start_redis(options.folder / "redis", servers, stack)
-            databases = {name: ensure_database(postgres_dsn, name) for name in (_LOG_DATABASE, *SIDECARS)}
+            databases = {name: ensure_database(postgres_dsn, name) for name in (_LOG_DATABASE, *SIDECARS, *own)}
         except EmbeddedServerError as error:
             raise DevError(str(error)) from error
         except psycopg.Error as error:
             raise DevError(f"PostgreSQL at {_shown(options.postgres)}: {error}") from error
-        places = _Places(http, grpc, sidecars, simulators, databases, redis_dsn)
-        console = Console()
+        places = _Places(http, grpc, sidecars, simulators, own, databases, redis_dsn)
+        console = Console(stderr=options.as_json)
         _set_logs_aside(options.folder / "logs")
-        asyncio.run(_Development(options.folder, places, console).run(servers))
+        asyncio.run(_Development(options.folder, places, console, as_json=options.as_json).run(servers))
         stack.close()
         console.print(f"run: everything is stopped; the data stay in {options.folder}", highlight=False)
 
@@ -175,7 +203,8 @@ def _ports(options: DevOptions) -> tuple[int, int, dict[str, int], dict[str, int
 class _Development:
     """One run: the children, in the order in which they start and stop."""
 
-    def __init__(self, folder: Path, places: _Places, console: Console) -> None:
+    def __init__(self, folder: Path, places: _Places, console: Console, *, as_json: bool) -> None:
+        self._as_json = as_json
         self._folder = folder
         self._places = places
         self._console = console
@@ -199,7 +228,11 @@ class _Development:
             await asyncio.wait((stopping, ready), return_when=asyncio.FIRST_COMPLETED)
             problem = ready.result() if ready.done() else ""
             if ready.done() and not problem:
-                self._show()
+                if self._as_json:
+                    sys.stdout.write(self._places.json() + "\n")
+                    sys.stdout.flush()
+                else:
+                    self._show()
                 await stopping
             self._console.print("Stopping.")
             self._stop_coordinator.set()
@@ -263,9 +296,7 @@ class _Development:
         return {
             "log": {"dsn": self._places.databases[_LOG_DATABASE]},
             "server": {"grpc": f"127.0.0.1:{self._places.grpc}", "http": f"127.0.0.1:{self._places.http}"},
-            "participants": [
-                {"name": name, "address": f"127.0.0.1:{port}"} for name, port in self._places.sidecars.items()
-            ],
+            "participants": [{"name": name, "address": address} for name, address in self._places.participants.items()],
             "security": {
                 "enable_authentication": False,
                 "enable_authorization": False,
@@ -283,7 +314,7 @@ class _Development:
                     waiting_for = name
                     await await_port(port)
                 waiting_for = "coordinator"
-                await await_up(f"http://127.0.0.1:{self._places.http}/api/v1/transactions/health")
+                await await_up(f"http://127.0.0.1:{self._places.http}/api/v1/transactions/health", self._places.own)
         except TimeoutError:
             return (
                 f"{waiting_for} did not get ready in {_READY_S:g} s; its log ends:\n{log_end(self._log(waiting_for))}"
@@ -302,6 +333,8 @@ class _Development:
             table.add_row(f"{name}, gRPC", f"127.0.0.1:{port}")
         for name, port in places.simulators.items():
             table.add_row(f"whom {name} talks to, simulated", f"http://127.0.0.1:{port}")
+        for name, port in places.own.items():
+            table.add_row(f"{name}, which you start yourself", f"127.0.0.1:{port}")
         for name, dsn in places.databases.items():
             table.add_row(f"database {name}", _shown(dsn))
         table.add_row("Redis", _shown(places.redis))

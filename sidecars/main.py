@@ -29,15 +29,25 @@ from participant_sdk.resources.reservation import ReservationResource
 from participant_sdk.server import serving
 from participant_sdk.worker import WORKERS_MAX
 from sidecars.bookkeeper import operations as bookkeeper
+from sidecars.fiat import operations as fiat
+from sidecars.fiat.notifications import notify
+from sidecars.fiat.payments import pay
+from sidecars.fiat.transfers import read_transfers
 from sidecars.sidecar import Sidecar, Simulator, Surroundings, attend
 from sidecars.trading import operations as trading
+from sidecars.trading.matcher import match_orders
 from sidecars.wallet import broadcasting
 from sidecars.wallet import operations as wallet
 from sidecars.wallet.settings import URL_VARIABLE
 
 SIDECARS: Final[Mapping[str, Sidecar]] = {
     "bookkeeper": Sidecar(bookkeeper.SERVICE),
-    "trading": Sidecar(trading.SERVICE),
+    "trading": Sidecar(trading.SERVICE, {"matching": match_orders}),
+    "fiat": Sidecar(
+        fiat.SERVICE,
+        {"payments": pay, "transfers": read_transfers, "notifications": notify},
+        Simulator("sidecars.simulators.bank", "PINCEX_FIAT_BANK_URL"),
+    ),
     "wallet": Sidecar(
         wallet.SERVICE,
         broadcasting.attendants(),

@@ -1,7 +1,7 @@
 """A bank for development: ``python -m sidecars.simulators.bank --listen host:port --folder path``.
 
 It keeps one customer's account, the exchange's. ``docs/participants.md`` lists its calls: those of the bank itself
-are ``POST /payments``, ``GET /payments/{key}`` and ``GET /transfers``; what is below ``/development`` a bank has not.
+are ``POST /payments``, ``GET /payments?key=`` and ``GET /transfers``; what is below ``/development`` a bank has not.
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ class Money(BaseModel):
             raise ValueError(f"amount {self.amount} {self.currency} is no amount that the bank can hold")
         return self
 
+    def is_same(self, other: Money) -> bool:
+        """Whether both are one payment; 12.5 is 12.50."""
+        return self.minor == other.minor and self.model_copy(update={"amount": other.amount}) == other
+
     @property
     def minor(self) -> int:
         """The amount in its currency's smallest unit."""
@@ -104,13 +108,13 @@ class Bank:
             if known is None:
                 _execute(connection, key, asked)
         found = self._payment(key)
-        if known is not None and _money(known) != asked:
+        if known is not None and not _money(known).is_same(asked):
             raise RefusedError(422, "KEY_REUSED", f"the key {key} belongs to another payment")
         return JSONResponse(found, 200 if known is not None else 201)
 
     async def payment(self, request: Request) -> Response:
         """What came of the payment with this key."""
-        return JSONResponse(self._payment(request.path_params["key"]))
+        return JSONResponse(self._payment(request.query_params.get("key", "")))
 
     async def transfers(self, request: Request) -> Response:
         """What came in after a cursor, in order; ``next`` is the cursor to go on from."""
@@ -131,7 +135,7 @@ class Bank:
             known = connection.execute("select * from transfers where reference = ?", (paid.reference,)).fetchone()
             if known is None:
                 _receive(connection, paid)
-        if known is not None and _money(known) != paid:
+        if known is not None and not _money(known).is_same(paid):
             raise RefusedError(409, "REFERENCE_USED", f"the reference {paid.reference} belongs to another transfer")
         async with self._arrival:
             self._arrival.notify_all()
@@ -222,7 +226,7 @@ def routes(books: Books, behaviour: Behaviour) -> Iterable[Route]:
     bank = Bank(books, behaviour)
     for method, path, endpoint in (
         ("POST", "/payments", bank.pay),
-        ("GET", "/payments/{key}", bank.payment),
+        ("GET", "/payments", bank.payment),
         ("GET", "/transfers", bank.transfers),
     ):
         yield Route(path, misbehaving(behaviour, f"{method} {path}", endpoint), methods=[method])

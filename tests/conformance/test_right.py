@@ -24,7 +24,6 @@ NOT_THERE = {
     "another count or number is xaer nota",
     "work ends with its deadline",
 }
-SHIPPED = ("trading", "wallet")
 # What a supervisor is told by hand: kill it, and wait until it is gone.
 KILL = "pid=$(cat {}); kill -9 $pid; while kill -0 $pid 2> /dev/null; do sleep 0.05; done"
 
@@ -44,18 +43,16 @@ async def test_the_memory_resource_conforms() -> None:
 
 
 async def test_the_shipped_participants_conform(databases: MakeDatabase, tmp_path: Path) -> None:
-    """On real PostgreSQL, as processes that are killed: XA, and the exchange's; the bookkeeper by the command."""
-    dsns = [await databases(name) for name in (NAME, *SHIPPED, "bookkeeper")]
+    """On real PostgreSQL, as processes that are killed: XA, those that read, and the bookkeeper by the command."""
+    dsns = {name: await databases(name) for name in (NAME, *SIDECARS)}
     async with asyncio.TaskGroup() as group:
-        bank_task = group.create_task(_bank(dsns[0], tmp_path))
-        shipped = [
-            group.create_task(_shipped(name, dsn, tmp_path)) for name, dsn in zip(SHIPPED, dsns[1:-1], strict=True)
-        ]
-        group.create_task(_bookkeeper(dsns[-1], tmp_path))
+        bank_task = group.create_task(_bank(dsns.pop(NAME), tmp_path))
+        group.create_task(_bookkeeper(dsns.pop("bookkeeper"), tmp_path))
+        tasks = [group.create_task(_sidecar(name, dsn, tmp_path)) for name, dsn in dsns.items()]
     bank = bank_task.result()
     assert bank.passed, bank.text()
     assert skipped(bank) == set(), bank.text()
-    for report in (task.result() for task in shipped):
+    for report in [task.result() for task in tasks]:
         assert report.passed, report.text()
         assert skipped(report) == NOT_THERE - {"a read votes read only"}, report.text()
 
@@ -66,7 +63,7 @@ async def _bank(dsn: str, folder: Path) -> Report:
         return await run(process.address, BANK, Means(process.restart, process.work, 20.0))
 
 
-async def _shipped(name: str, dsn: str, folder: Path) -> Report:
+async def _sidecar(name: str, dsn: str, folder: Path) -> Report:
     async with supervised(name, dsn, folder) as process:
         report = await run(process.address, read_exercise(example(name)), Means(process.restart))
     assert await violations(dsn, SIDECARS[name].service.invariants) == []

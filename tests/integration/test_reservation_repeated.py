@@ -77,7 +77,7 @@ async def test_branches_are_looked_up_each_by_its_xid_however_few_the_planner_be
     async with participating(database, "trading", connections=1) as trading:
         await trading.prepare(trading.branch(ORDER), trading.branch(ORDER, log_id="00000000000000ff"))
         await trading.rows("analyze pincex.branches")
-        async with trading.resource._lane.session() as session:
+        async with trading.resource._lane.session() as session:  # pyright: ignore[reportPrivateUsage]  Its settings are asked.
             await session.connection.execute(
                 "prepare looking (uuid[], smallint) as select a.at, b.phase"
                 " from unnest($1) with ordinality as a (xid, at)"
