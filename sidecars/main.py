@@ -43,6 +43,9 @@ from sidecars.settlement import operations as settlement
 from sidecars.sidecar import Attendant, Sidecar, Simulator, Surroundings, attend
 from sidecars.trading import operations as trading
 from sidecars.trading.matcher import match_orders
+from sidecars.wallet import broadcasting
+from sidecars.wallet import operations as wallet
+from sidecars.wallet.settings import URL_VARIABLE
 
 SIDECARS: Final[Mapping[str, Sidecar]] = {
     "bookkeeper": Sidecar(bookkeeper.SERVICE),
@@ -52,6 +55,11 @@ SIDECARS: Final[Mapping[str, Sidecar]] = {
         fiat.SERVICE,
         {"payments": pay, "transfers": read_transfers, "notifications": notify},
         Simulator("sidecars.simulators.bank", "PINCEX_FIAT_BANK_URL"),
+    ),
+    "wallet": Sidecar(
+        wallet.SERVICE,
+        broadcasting.attendants(),
+        Simulator("sidecars.simulators.chain", URL_VARIABLE),
     ),
 }
 # Not one of those above: it is of no use without a service to call.
@@ -216,6 +224,8 @@ def _log_as_json(level: str) -> None:
         )
     )
     logging.basicConfig(level=number, handlers=[handler], force=True)
+    # It tells of every request, and asking a node is as ordinary as asking the database.
+    logging.getLogger("httpx").setLevel(max(number, logging.WARNING))
 
 
 if __name__ == "__main__":

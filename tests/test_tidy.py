@@ -40,6 +40,7 @@ ENTRY_POINTS: Final = {
     "participant_sdk.testing.fixtures": "a pytest plugin, for tests of services",
     "sidecars.main": "python -m sidecars.main",
     "sidecars.simulators.bank": "python -m sidecars.simulators.bank",
+    "sidecars.simulators.chain": "python -m sidecars.simulators.chain",
 }
 
 _SQL: Final = re.compile(r"\s*(select|insert|update|delete|with|create|alter|merge)\s", re.IGNORECASE)

@@ -32,11 +32,11 @@ from participant_sdk.parameters import (
 from participant_sdk.participant import Operation
 from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned
-from participant_sdk.xa import PREPARED, invalid
+from participant_sdk.xa import PREPARED
 from sidecars.currencies import FiatCurrency, check_scale
+from sidecars.reads import check_reads_alone
 
 BAD_IBAN: Final = "BAD_IBAN"
-READS_ALONE: Final = "READS_ALONE"
 
 _REFERENCE_MAX_CHARS: Final = 64
 # SEPA's bound for names.
@@ -252,24 +252,14 @@ def plan(log_id: str, xid: Xid, operations: Sequence[Operation]) -> Planned:
     branch = f"{log_id}-{xid}"
     try:
         rows = [_row(branch, operation, index) for index, operation in enumerate(operations)]
-        _check_reads(rows, operations)
+        if any(row.kind not in _CHECKS and row.kind not in _READS for row in rows):
+            check_reads_alone([row.kind in _READS for row in rows])
     except RefusedError as error:
         return Planned((), error.vote)
     results = tuple(row.result for row in rows)
     vote = PREPARED._replace(results=results) if any(results) else PREPARED
     written = tuple(f'"o":{index},"k":{row.kind:d},{row.members}' for index, row in enumerate(rows))
     return Planned(written, vote)
-
-
-def _check_reads(rows: Sequence[_Row], operations: Sequence[Operation]) -> None:
-    """Refuse a read in a branch that does something: its vote is given before there is anything to be read."""
-    if all(row.kind in _CHECKS or row.kind in _READS for row in rows):
-        return
-    for index, row in enumerate(rows):
-        if row.kind in _READS:
-            field = f"operations[{index}].operation"
-            message = f"{field}: {operations[index].name} only reads; ask in a transaction that does nothing else here"
-            raise RefusedError(invalid(READS_ALONE, message, field))
 
 
 def _row(branch: str, operation: Operation, index: int) -> _Row:

@@ -1,0 +1,1 @@
+"""The wallet: money on chains."""
