@@ -62,6 +62,7 @@ class Tables:
     heuristics: dict[tuple[Xid, str], HeuristicRecord] = field(default_factory=dict[tuple[Xid, str], HeuristicRecord])
     forgotten: dict[tuple[Xid, str], str] = field(default_factory=dict[tuple[Xid, str], str])
     actions: list[OperatorAction] = field(default_factory=list[OperatorAction])
+    lock_epochs: dict[int, str] = field(default_factory=dict[int, str])
 
     def insert(self, stored: StoredDecision) -> None:
         """Put a row in. Neither its xid nor its request may be there."""

@@ -7,10 +7,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from coordinator.embedded.redis import EmbeddedRedis
+from coordinator.locks.lock_store import LockStore
 from coordinator.log.decision_log import DecisionLog
 from coordinator.log.postgres import migrate_log
 from tests.conftest import MakeDatabase
 from tests.contract.branch_subjects import Subject, memory_bank, reservation_book, xa_bank
+from tests.contract.lock_worlds import LockWorld, MemoryLockWorld, RedisLockWorld
 from tests.contract.worlds import MemoryWorld, PostgresWorld, World
 
 
@@ -48,3 +51,19 @@ async def subject(request: pytest.FixtureRequest, databases: MakeDatabase) -> As
             opened = reservation_book(await databases("book"))
     async with opened as participating:
         yield participating
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def lock_world(request: pytest.FixtureRequest) -> AsyncIterator[LockWorld]:
+    if request.param == "memory":
+        yield MemoryLockWorld()
+        return
+    server: EmbeddedRedis = request.getfixturevalue("redis")
+    world = RedisLockWorld(server)
+    yield world
+    await world.close()
+
+
+@pytest.fixture
+def locks(lock_world: LockWorld) -> LockStore:
+    return lock_world.handle()
