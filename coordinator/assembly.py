@@ -22,6 +22,13 @@ from coordinator.heuristic_keeper import HeuristicKeeper
 from coordinator.hold import Holding
 from coordinator.incarnation import IncarnationLife
 from coordinator.inquiries import Inquiries
+from coordinator.locks.board import LockBoard
+from coordinator.locks.epochs import Epochs
+from coordinator.locks.lock_store import LockStore
+from coordinator.locks.lock_table import LockTable
+from coordinator.locks.locks import DEFAULT_LOCKS, Locks, LockSettings
+from coordinator.locks.memory import MemoryLockStore
+from coordinator.locks.transaction_locks import TransactionLocks
 from coordinator.log.decision_log import DecisionLog, Incarnation, Standing
 from coordinator.log.group_commit import GroupCommit
 from coordinator.log.reported import Reported
@@ -56,6 +63,7 @@ class Settings:
     batch_size: int
     passes: PassSettings = DEFAULT_PASSES
     breaker_enabled: bool = True
+    locks: LockSettings = DEFAULT_LOCKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,9 @@ class Assembly:
     passes: RecoveryPasses
     resolution: Resolution
     open_heuristics: OpenHeuristics
+    locks: Locks
+    transaction_locks: TransactionLocks
+    lock_board: LockBoard
 
     async def run(self) -> None:
         """Work until cancelled. An exception group of IncarnationEndedError when the incarnation may write no more."""
@@ -90,10 +101,13 @@ class Assembly:
                 tasks.create_task(self.recovery.run())
                 tasks.create_task(self.passes.run())
                 tasks.create_task(self.open_heuristics.run())
+                tasks.create_task(self.locks.run())
+                tasks.create_task(self.transaction_locks.run())
                 for link in self.links.values():
                     tasks.create_task(link.run())
         finally:
             await self.peers.close()
+            await self.locks.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +136,12 @@ def assemble(
     random: Random,
     telemetry: Telemetry,
     on_finished: Callable[[Finished], None],
+    lock_store: LockStore | None = None,
 ) -> Assembly:
-    """Wire one incarnation's parts. ``on_finished`` is told of each transaction that owes nothing any more."""
+    """Wire one incarnation's parts. ``on_finished`` is told of each transaction that owes nothing any more.
+
+    Without a ``lock_store``, locks are this coordinator's own.
+    """
     core = _core(log, incarnation, participants, settings, clock, random, telemetry, on_finished)
     engine, commit, life = core.engine, core.commit, core.life
     calls = {name: access.calls for name, access in participants.items()}
@@ -145,7 +163,9 @@ def assemble(
         clock=clock,
         on_ended=telemetry.passed,
     )
-    expose(engine, commit, core.links, passes, core.open_heuristics, telemetry)
+    store = lock_store or MemoryLockStore(LockTable(), incarnation.number, Epochs(log), clock)
+    locks = Locks(store, incarnation.number, settings.locks, clock=clock, random=random, telemetry=telemetry)
+    expose(engine, commit, core.links, passes, core.open_heuristics, locks, telemetry)
     return Assembly(
         engine,
         inquiries,
@@ -171,6 +191,9 @@ def assemble(
             on_forced=telemetry.forced,
         ),
         core.open_heuristics,
+        locks,
+        TransactionLocks(engine, locks, clock),
+        LockBoard(locks, log, life, incarnation.number),
     )
 
 

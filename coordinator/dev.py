@@ -229,6 +229,7 @@ class _Development:
             "participants": [
                 {"name": name, "address": f"127.0.0.1:{port}"} for name, port in self._places.sidecars.items()
             ],
+            "locks": {"store": self._places.redis},
             "security": {
                 "enable_authentication": False,
                 "enable_authorization": False,

@@ -1,41 +1,11 @@
-"""What an owner has in its hands, and what it may be told instead.
-
-TransactionError
-├── LockTimeoutError   nobody let go in time; names who stood in the way
-├── DeadlockError      it waited in a circle, and gives way; says who waited for whom
-└── LockLostError      it held the keys, and does not any more
-"""
+"""What an owner has in its hands."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
-from coordinator.errors import TransactionError
+from coordinator.errors import LockLostError
 from coordinator.locks.claims import Claim
-from participant_sdk.ids import Xid
-
-DEADLOCK: Final = "DEADLOCK"
-LOCK_TIMEOUT: Final = "LOCK_TIMEOUT"
-LOCK_LOST: Final = "LOCK_LOST"
-
-
-class LockTimeoutError(TransactionError):
-    """The keys were not let go in time. Nothing is held of this call; it may be sent again."""
-
-    reason = LOCK_TIMEOUT
-
-
-class DeadlockError(TransactionError):
-    """The owner waited in a circle, and is the one to give way. The message says who waited for whom."""
-
-    reason = DEADLOCK
-
-
-class LockLostError(TransactionError):
-    """The owner held the keys and lost them; somebody else may hold them by now."""
-
-    reason = LOCK_LOST
 
 
 class Grant:
@@ -57,7 +27,7 @@ class Grant:
         """The keys, sorted."""
         return self.claim.keys
 
-    def check(self, xid: Xid | None = None) -> None:
+    def check(self) -> None:
         """Raise LockLostError where the keys were lost; whoever works step by step asks before each."""
         if self.lost.done():
-            raise LockLostError(f"the lock on {', '.join(self.keys)} was lost: {self.lost.result()}", xid=xid)
+            raise LockLostError(f"the lock on {', '.join(self.keys)} was lost: {self.lost.result()}")

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from coordinator.errors import BusyError, UnavailableError
+from coordinator.errors import BusyError, DeadlockError, LockTimeoutError, TransactionError, UnavailableError
 from coordinator.locks.claims import Claim, ClaimView, Mode, Owner, Phase, Standing, sorted_keys
 from coordinator.locks.deadlock import find_victim, waits
-from coordinator.locks.grants import DeadlockError, Grant, LockTimeoutError
+from coordinator.locks.grants import Grant
 from coordinator.locks.lock_store import LockStore, LockStoreUnavailableError
 from coordinator.telemetry import Telemetry
 from participant_sdk.backoff import Backoff
@@ -89,7 +89,7 @@ class Locks:
         self._count = 0
         self._leaving: dict[str, asyncio.Future[None]] = {}
         self._left = asyncio.Event()
-        # There is something to hear of: a store that nobody uses is left alone.
+        # Set when there may be a claim.
         self._used = asyncio.Event()
         self._beat_soon = asyncio.Event()
 
@@ -121,8 +121,8 @@ class Locks:
         except DeadlockError:
             result = "deadlock"
             raise
-        except BusyError:
-            result = "full"
+        except TransactionError as error:
+            result = "full" if isinstance(error, BusyError) else "withdrawn"
             raise
         finally:
             self._telemetry.lock_waited(result, self._clock.monotonic_s() - began_s)
@@ -144,6 +144,12 @@ class Locks:
     def release(self, grant: Grant) -> asyncio.Future[None]:
         """Let go; the future is done once the store has. It need not be awaited: without it nothing is held on to."""
         return self._leave(grant.claim.id)
+
+    def withdraw(self, owner: str, error: TransactionError) -> None:
+        """Have everything that an owner waits for fail with this error."""
+        for held in list(self._claims.values()):
+            if held.claim.owner.name == owner and held.grant is None:
+                self._fail(held, error)
 
     async def look(self) -> Sequence[ClaimView]:
         """Every claim that holds or waits, of every coordinator of this store. UnavailableError."""
@@ -172,10 +178,14 @@ class Locks:
             tasks.create_task(self._hear_for_ever())
             tasks.create_task(self._depart_for_ever())
 
+    async def close(self) -> None:
+        """Let go of the store. What is held ends with its TTL, or when another coordinator finds it expired."""
+        await self._store.close()
+
     async def _enter(self, held: _Held) -> None:
         """Have the store take a claim, however often that has to be asked."""
         backoff = self._backoff()
-        while True:
+        while not held.future.done():
             try:
                 await self._claim(held)
                 if not held.future.done():
@@ -269,12 +279,16 @@ class Locks:
                 if not gone.done():
                     gone.set_result(None)
 
+    async def _until_used(self) -> None:
+        """Return once there is a claim: a store that nobody uses is left alone."""
+        while not self._claims:
+            self._used.clear()
+            await self._used.wait()
+
     async def _hear_for_ever(self) -> None:
         backoff = self._backoff()
         while True:
-            if not self._claims:
-                self._used.clear()
-                await self._used.wait()
+            await self._until_used()
             try:
                 told = await self._store.news(NEWS_WITHIN_S)
                 await self._beat([self._claims[id_] for id_ in told if id_ in self._claims])
@@ -288,6 +302,7 @@ class Locks:
         backoff = self._backoff()
         pause_s = self.settings.ttl_s / BEATS_PER_TTL
         while True:
+            await self._until_used()
             try:
                 await self._beat(list(self._claims.values()))
                 await self._enter_again()

@@ -91,7 +91,8 @@ def _client(address: RedisAddress, answer_within_s: float) -> tuple[Any, Sentine
         case "sentinel":
             asked = {"socket_timeout": answer_within_s, "password": address.sentinel_password or None}
             sentinel = Sentinel(list(address.nodes), sentinel_kwargs=asked, **options)
-            return sentinel.master_for(address.name, db=address.database), sentinel
+            client: Redis = sentinel.master_for(address.name, db=address.database)  # pyright: ignore[reportUnknownMemberType]  Its options are untyped.
+            return client, sentinel
         case _:
             host, port = address.nodes[0]
             return Redis(host=host, port=port, db=address.database, **options), None

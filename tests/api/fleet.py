@@ -16,6 +16,7 @@ from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
 
 from coordinator.admission import Limits
 from coordinator.api.gate import Gate
+from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
@@ -136,7 +137,7 @@ class Fleet:
         telemetry = Telemetry("error", io.StringIO())
         gate = Gate()
         service = TransactionService(gate, telemetry, timedelta(seconds=TIMEOUT_DEFAULT_S))
-        door = GrpcDoor(service, RecoveryService(gate, telemetry), telemetry)
+        door = GrpcDoor(service, RecoveryService(gate, telemetry), LockService(gate, telemetry), telemetry)
         door.listen(at)
         log = log or self.memory()
         self._stack.push_async_callback(log.close)

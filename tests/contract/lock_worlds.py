@@ -88,15 +88,15 @@ async def command(dsn: str, *words: str) -> bytes:
     address = parse_address(dsn)
     host, port = address.nodes[0]
     reader, writer = await asyncio.open_connection(host, port)
-    said = [f"AUTH {address.password}"] if address.password else []
-    for line in (*said, " ".join(words)):
+    answers: list[bytes] = []
+    for line in (f"AUTH {address.password}", " ".join(words)):
         writer.write(f"{line}\r\n".encode())
         await writer.drain()
-        answer = await reader.readline()
-        assert not answer.startswith(b"-"), answer
+        answers.append(await reader.readline())
+        assert not answers[-1].startswith(b"-"), answers[-1]
     writer.close()
     await writer.wait_closed()
-    return answer
+    return answers[-1]
 
 
 def claim(id_: str, owner: str, *keys: str, mode: Mode = Mode.EXCLUSIVE, born: int = 1, holder: int = 1) -> Claim:
@@ -118,7 +118,7 @@ async def granted(store: LockStore, asked: Claim, ttl_s: float = TTL_S) -> int:
 async def until_phase(store: LockStore, id_: str, wanted: Phase) -> Standing:
     """Beat until a claim stands so: others' expire meanwhile."""
     async with asyncio.timeout(10):
-        while (standing := (await store.beat([id_], TTL_S))[id_]).phase is not wanted:
+        while (standing := (await store.beat([id_], TTL_S))[id_]).phase is not wanted:  # noqa: ASYNC110 - expiry has no event
             await asyncio.sleep(SHORT_TTL_S / 5)
     return standing
 
