@@ -22,13 +22,9 @@ from coordinator.heuristic_keeper import HeuristicKeeper
 from coordinator.hold import Holding
 from coordinator.incarnation import IncarnationLife
 from coordinator.inquiries import Inquiries
-from coordinator.locks.board import LockBoard
-from coordinator.locks.epochs import Epochs
 from coordinator.locks.lock_store import LockStore
-from coordinator.locks.lock_table import LockTable
-from coordinator.locks.locks import DEFAULT_LOCKS, Locks, LockSettings
-from coordinator.locks.memory import MemoryLockStore
-from coordinator.locks.transaction_locks import TransactionLocks
+from coordinator.locks.locks import DEFAULT_LOCKS, LockSettings
+from coordinator.locks.parts import LockParts, assemble_locks
 from coordinator.log.decision_log import DecisionLog, Incarnation, Standing
 from coordinator.log.group_commit import GroupCommit
 from coordinator.log.reported import Reported
@@ -51,7 +47,7 @@ from coordinator.visits import Visits
 from participant_sdk.clock import Clock
 from participant_sdk.hello import Introduction
 from participant_sdk.link import Link
-from participant_sdk.resource_calls import Access
+from participant_sdk.resource_calls import Access, ResourceCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +80,7 @@ class Assembly:
     passes: RecoveryPasses
     resolution: Resolution
     open_heuristics: OpenHeuristics
-    locks: Locks
-    transaction_locks: TransactionLocks
-    lock_board: LockBoard
+    locks: LockParts
 
     async def run(self) -> None:
         """Work until cancelled. An exception group of IncarnationEndedError when the incarnation may write no more."""
@@ -102,12 +96,10 @@ class Assembly:
                 tasks.create_task(self.passes.run())
                 tasks.create_task(self.open_heuristics.run())
                 tasks.create_task(self.locks.run())
-                tasks.create_task(self.transaction_locks.run())
                 for link in self.links.values():
                     tasks.create_task(link.run())
         finally:
             await self.peers.close()
-            await self.locks.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +155,10 @@ def assemble(
         clock=clock,
         on_ended=telemetry.passed,
     )
-    store = lock_store or MemoryLockStore(LockTable(), incarnation.number, Epochs(log), clock)
-    locks = Locks(store, incarnation.number, settings.locks, clock=clock, random=random, telemetry=telemetry)
-    expose(engine, commit, core.links, passes, core.open_heuristics, locks, telemetry)
+    locks = assemble_locks(
+        engine, log, life, settings.locks, lock_store, clock=clock, random=random, telemetry=telemetry
+    )
+    expose(engine, commit, core.links, passes, core.open_heuristics, locks.locks, telemetry)
     return Assembly(
         engine,
         inquiries,
@@ -179,21 +172,9 @@ def assemble(
         Holding(log, incarnation, calls, lambda: _introduction(incarnation, life.standing), clock=clock),
         core.recovery,
         passes,
-        Resolution(
-            engine,
-            inquiries,
-            log,
-            calls,
-            redriving,
-            Doubts(engine, inquiries, log, calls, life),
-            heuristics=core.heuristics,
-            open_heuristics=core.open_heuristics,
-            on_forced=telemetry.forced,
-        ),
+        _resolution(core, inquiries, log, calls, redriving, telemetry),
         core.open_heuristics,
         locks,
-        TransactionLocks(engine, locks, clock),
-        LockBoard(locks, log, life, incarnation.number),
     )
 
 
@@ -252,6 +233,27 @@ def _core(
     lost_tails.connect(links)
     reports.connect(links)
     return _Core(engine, reported, commit, life, recovery, heuristics, open_heuristics, reports, awaited, links)
+
+
+def _resolution(
+    core: _Core,
+    inquiries: Inquiries,
+    log: DecisionLog,
+    calls: Mapping[str, ResourceCalls],
+    redriving: Redriving,
+    telemetry: Telemetry,
+) -> Resolution:
+    return Resolution(
+        core.engine,
+        inquiries,
+        log,
+        calls,
+        redriving,
+        Doubts(core.engine, inquiries, log, calls, core.life),
+        heuristics=core.heuristics,
+        open_heuristics=core.open_heuristics,
+        on_forced=telemetry.forced,
+    )
 
 
 def _commit(

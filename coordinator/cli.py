@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from coordinator.commands import clients, conformance, load, recovery, resolving, servers
+from coordinator.commands import clients, conformance, load, locks, recovery, resolving, servers
 
 
 def make_app() -> typer.Typer:
@@ -36,6 +36,10 @@ def make_app() -> typer.Typer:
     transactions.command("forget")(resolving.forget)
     app.add_typer(transactions, name="tx")
     app.add_typer(_recovery(), name="recovery")
+    keys = typer.Typer(help="Locks: who holds what, who waits, and the operator's hand on one.", no_args_is_help=True)
+    keys.command("list")(locks.list_)
+    keys.command("break")(locks.break_)
+    app.add_typer(keys, name="locks")
     return app
 
 

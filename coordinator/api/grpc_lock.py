@@ -80,7 +80,7 @@ class LockService(LockServiceServicer):
             prefix = checks.check_lock_key(request.key_prefix, "key_prefix") if request.key_prefix else ""
             after = checks.check_lock_key(request.page_token, "page_token") if request.page_token else ""
             size = checks.check_page_size(request.page_size) if request.page_size else PAGE_SIZE_DEFAULT
-            found = await self._gate.assembly.lock_board.locked_keys(prefix, after, size)
+            found = await self._gate.assembly.locks.board.locked_keys(prefix, after, size)
             for locked in found:
                 _write_locked(locked, response.locks.add())
             if len(found) == size:
@@ -96,7 +96,7 @@ class LockService(LockServiceServicer):
         response = lock_pb2.BreakLockResponse()
         async with Refusals(context, self._telemetry):
             key, reason = checks.check_lock_key(request.key), checks.check_given_reason(request.reason)
-            broken = await self._gate.assembly.lock_board.break_lock(key, reason)
+            broken = await self._gate.assembly.locks.board.break_lock(key, reason)
             for claim in broken.claims:
                 _write_claim(claim, response.broken.add())
             response.keys.extend(broken.keys)
@@ -107,7 +107,7 @@ class LockService(LockServiceServicer):
         assembly = self._gate.assembly
         if assembly.engine.find(xid) is None:
             raise await assembly.aftermath.too_late(xid)
-        return assembly.transaction_locks
+        return assembly.locks.transactions
 
 
 def _read_mode(mode: int) -> Mode:

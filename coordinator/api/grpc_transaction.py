@@ -77,7 +77,7 @@ class TransactionService(TransactionServiceServicer):
             keys = checks.check_lock_keys(request.lock_keys, "lock_keys", least=0)
             xid = self._gate.for_new_work().begin(timeout_s, TENANT_DEFAULT, request_id, call_id)
             if keys:
-                await self._gate.assembly.transaction_locks.begin(xid, keys)
+                await self._gate.assembly.locks.transactions.begin(xid, keys)
             response.xid = str(xid)
         return response
 

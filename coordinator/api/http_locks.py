@@ -53,7 +53,7 @@ class LockRoutes:
         asked = query(request, _PAGE_KEYS)
         prefix, after = asked.get("key_prefix", ""), asked.get("page_token", "")
         size = checks.check_page_size(page_size(asked.get("page_size", ""), PAGE_SIZE_DEFAULT))
-        found = await self.gate.assembly.lock_board.locked_keys(
+        found = await self.gate.assembly.locks.board.locked_keys(
             checks.check_lock_key(prefix, "key_prefix") if prefix else "",
             checks.check_lock_key(after, "page_token") if after else "",
             size,
@@ -66,7 +66,7 @@ class LockRoutes:
         checks.check_lock_key(key)
         body = await http_json.read_members(request, ("reason",), ("reason",))
         reason = checks.check_given_reason(http_json.text(body["reason"], "reason"))
-        broken = await self.gate.assembly.lock_board.break_lock(key, reason)
+        broken = await self.gate.assembly.locks.board.break_lock(key, reason)
         return _json(
             {
                 "key": key,

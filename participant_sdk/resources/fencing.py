@@ -25,7 +25,7 @@ _FENCE: Final = (files("participant_sdk.resources") / "reservation_sql" / "fence
 
 def shows_tokens(branches: Sequence[Prepare]) -> bool:
     """Whether one of the branches shows a token."""
-    return any([branch.fencing_tokens for branch in branches])
+    return any(branch.fencing_tokens for branch in branches)
 
 
 async def fence(cursor: psycopg.AsyncCursor[Any], log: int, batch: Batch, now_unix_ms: int) -> Batch:
