@@ -68,6 +68,8 @@ class LockTable:
 
     def __init__(self) -> None:
         self.epoch = 0
+        # The highest that ever began here: it outlives what the table forgets.
+        self.highest_epoch = 0
         self.changed = asyncio.Event()
         self._entries: dict[str, _Entry] = {}
         self._keys: dict[str, _Key] = {}
@@ -88,7 +90,7 @@ class LockTable:
     def begin(self, epoch: int) -> None:
         """Begin an epoch with nothing claimed."""
         self.forget()
-        self.epoch = epoch
+        self.epoch = self.highest_epoch = epoch
 
     @property
     def is_used_up(self) -> bool:

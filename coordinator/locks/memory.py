@@ -66,10 +66,9 @@ class MemoryLockStore:
     async def _current(self) -> LockTable:
         """The table, in an epoch."""
         async with self._beginning:
-            # Another store of this table may have begun one meanwhile; a lower one must not take its place.
-            if self._table.epoch and not self._table.is_used_up:
-                return self._table
-            epoch = await self._epochs.draw("the store in memory of a coordinator that started, or has none left")
-            if epoch > self._table.epoch:
-                self._table.begin(epoch)
+            while not self._table.epoch or self._table.is_used_up:
+                epoch = await self._epochs.draw("the store in memory of a coordinator that started, or has none left")
+                # Another store of this table may have begun a higher one meanwhile, and even lost it.
+                if epoch > self._table.highest_epoch:
+                    self._table.begin(epoch)
         return self._table

@@ -5,8 +5,10 @@ redis-py leaves many of its types open; here they are closed.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, Final
 
@@ -44,23 +46,20 @@ class RedisConnection:
 
     async def run(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Reply:
         """Run a script, atomically, giving the server its text where it does not know it."""
-        try:
+        with _asking():
             try:
                 return await self._client.evalsha(self._names[script], len(keys), *keys, *arguments)
             except NoScriptError:
                 return await self._client.eval(self._scripts[script], len(keys), *keys, *arguments)
-        except _UNAVAILABLE as error:
-            raise LockStoreUnavailableError(f"Redis does not answer: {error or type(error).__name__}") from error
 
     async def pop(self, key: str, within_s: float) -> list[str]:
         """Wait for a list to have something, and take it out; nothing when nothing came in time."""
-        try:
+        with _asking():
             found = await self._client.blpop([key], timeout=within_s)
-            if found is None:
-                return []
+        if found is None:
+            return []
+        with _asking():
             more = await self._client.lpop(key, 1000)
-        except _UNAVAILABLE as error:
-            raise LockStoreUnavailableError(f"Redis does not answer: {error or type(error).__name__}") from error
         return [item.decode() for item in (found[1], *(more or ()))]
 
     async def close(self) -> None:
@@ -68,6 +67,24 @@ class RedisConnection:
         await self._client.aclose()
         for sentinel in self._sentinel.sentinels if self._sentinel else ():
             await sentinel.aclose()
+
+
+@contextmanager
+def _asking() -> Generator[None]:
+    """Translate what goes wrong within the block, and see to it that a cancellation gets through.
+
+    redis-py sends by ``asyncio.wait_for``, which before Python 3.12 swallows a cancellation that comes just when the
+    sending is done: the task would go on as if nobody had cancelled it.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    except _UNAVAILABLE as error:
+        if task is None or task.cancelling() <= before:
+            raise LockStoreUnavailableError(f"Redis does not answer: {error or type(error).__name__}") from error
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 _UNAVAILABLE: Final = (RedisError, RedisClusterException, OSError, TimeoutError)

@@ -30,8 +30,8 @@ class LockWorld(Protocol):
 
     log: MemoryLog
 
-    def handle(self, holder: int = 1) -> LockStore:
-        """A coordinator's way to the store."""
+    def handle(self, holder: int = 1, held_up_by: asyncio.Event | None = None) -> LockStore:
+        """A coordinator's way to the store; ``held_up_by`` holds it up each time that it has drawn an epoch."""
         ...
 
     async def lose(self) -> None:
@@ -46,8 +46,8 @@ class MemoryLockWorld:
         self.log = _log()
         self._table = LockTable()
 
-    def handle(self, holder: int = 1) -> LockStore:
-        return MemoryLockStore(self._table, holder, Epochs(self.log), SystemClock())
+    def handle(self, holder: int = 1, held_up_by: asyncio.Event | None = None) -> LockStore:
+        return MemoryLockStore(self._table, holder, _epochs(self.log, held_up_by), SystemClock())
 
     async def lose(self) -> None:
         self._table.forget()
@@ -64,9 +64,10 @@ class RedisLockWorld:
         self._log_id = random.randbytes(8).hex()
         self._handles: list[LockStore] = []
 
-    def handle(self, holder: int = 1) -> LockStore:
+    def handle(self, holder: int = 1, held_up_by: asyncio.Event | None = None) -> LockStore:
         connection = RedisConnection(parse_address(self._dsn))
-        store = RedisLockStore(connection, self._log_id, holder, Epochs(self.log), random.Random(holder))
+        epochs = _epochs(self.log, held_up_by)
+        store = RedisLockStore(connection, self._log_id, holder, epochs, random.Random(holder))
         self._handles.append(store)
         return store
 
@@ -133,3 +134,20 @@ async def heard(store: LockStore) -> Collection[str]:
 
 def _log() -> MemoryLog:
     return MemoryLog(MemoryLogStore(SystemClock(), LOG_ID))
+
+
+class _HeldUp(Epochs):
+    """Epochs that are drawn, and told only once the gate is open."""
+
+    def __init__(self, log: MemoryLog, gate: asyncio.Event) -> None:
+        super().__init__(log)
+        self._gate = gate
+
+    async def draw(self, reason: str) -> int:
+        epoch = await super().draw(reason)
+        await self._gate.wait()
+        return epoch
+
+
+def _epochs(log: MemoryLog, gate: asyncio.Event | None) -> Epochs:
+    return Epochs(log) if gate is None else _HeldUp(log, gate)

@@ -192,10 +192,12 @@ async def cluster(
     coordinators: int = 1,
     bank: bool = False,
     others: Mapping[str, str] | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> AsyncGenerator[Cluster]:
     """Start all, ready for work, for the time of the block; kill what is left at its end.
 
-    ``bank`` adds the participant on XA; ``others`` are further participants, by name, and where they serve.
+    ``bank`` adds the participant on XA; ``others`` are further participants, by name, and where they serve;
+    ``more`` are further sections of the coordinators' configuration.
     """
     names = (*SERVICES, BANK) if bank else SERVICES
     dsns = {name: await databases(name) for name in ("txlog", *names)}
@@ -207,7 +209,10 @@ async def cluster(
         known = ",".join(address for address, _ in doors)
         sidecars = {name: _sidecar(name, folder, dsns[name], addresses[name], known) for name in names}
         running = Cluster(
-            [_coordinator(number, door, folder, dsns["txlog"], configured) for number, door in enumerate(doors, 1)],
+            [
+                _coordinator(number, door, folder, dsns["txlog"], configured, more or {})
+                for number, door in enumerate(doors, 1)
+            ],
             sidecars,
             addresses,
             proxies,
@@ -237,6 +242,7 @@ def _coordinator(
     folder: Path,
     log_dsn: str,
     participants: Mapping[str, str],
+    more: Mapping[str, object],
 ) -> Coordinator:
     name = f"coordinator-{number}"
     file = folder / f"{name}.yaml"
@@ -251,6 +257,7 @@ def _coordinator(
             "api_key_required": False,
             "rate_limiting": {"enabled": False},
         },
+        **more,
     }
     file.write_text(yaml.safe_dump(settings))
     return Coordinator(Process(name, ("coordinator", "--config", str(file)), folder), *door)
