@@ -42,7 +42,7 @@ class Running:
     the work, let go once Prepare is history. ``waiters`` are the calls that want the outcome; each has a
     future of its own, so that one that gives up takes nothing from the others. ``stored_unix_ms`` is when
     the log says that it was decided, for one that was taken over; 0 for others. ``locks`` is set once it has asked
-    for locks, ``fencing_tokens`` shows those that it holds to participants.
+    for locks, ``locking`` names those that it waits for, ``fencing_tokens`` shows those that it holds to participants.
     """
 
     __slots__ = (
@@ -52,6 +52,7 @@ class Running:
         "decided_s",
         "ended",
         "fencing_tokens",
+        "locking",
         "locks",
         "operation_count",
         "operations",
@@ -71,6 +72,7 @@ class Running:
         self.stored_unix_ms = stored_unix_ms
         self.call_id = ""
         self.locks = False
+        self.locking = ""
         self.fencing_tokens: tuple[FencingToken, ...] = ()
         self.prepared_s = 0.0
         self.decided_s = 0.0
@@ -195,7 +197,7 @@ class Running:
             tx.request.name if tx.request else "",
             tx.incarnation,
             tx.sequence,
-            _waiting_for(tx),
+            f"the lock on {self.locking}" if self.locking and tx.phase is Phase.ACTIVE else _waiting_for(tx),
             tuple([StoryEvent(ms, event, name, _words(detail)) for ms, event, name, detail in self.story]),
         )
 

@@ -110,7 +110,7 @@ class Failover:
 async def failover(folder: Path) -> AsyncGenerator[Failover]:
     """All three, the replica in step with its primary, for the time of the block."""
     primary = RedisServer(folder / "one", "--appendonly", "yes")
-    replica = RedisServer(folder / "two", "--appendonly", "yes", "--replicaof", "127.0.0.1", str(primary.port))
+    replica = RedisServer(folder / "two", "--appendonly", "yes")
     configuration = folder / "sentinel.conf"
     configuration.write_text(
         f"sentinel monitor main 127.0.0.1 {primary.port} 1\n"
@@ -122,6 +122,8 @@ async def failover(folder: Path) -> AsyncGenerator[Failover]:
     try:
         for server in servers:
             await server.start()
+        # Said, not configured: once it has been promoted, a restart leaves it a primary.
+        await replica.say(f"REPLICAOF 127.0.0.1 {primary.port}")
         await replica.until("INFO replication", b"master_link_status:up")
         await sentinel.until("SENTINEL replicas main", str(replica.port).encode())
         yield Failover(primary, replica, sentinel)

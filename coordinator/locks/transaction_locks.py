@@ -73,7 +73,8 @@ class TransactionLocks:
         running.locks = True
         left_s = running.transaction.deadline_s - self._clock.monotonic_s()
         within_s = min(left_s * OF_DEADLINE, self._locks.settings.lock_timeout_s if timeout_s is None else timeout_s)
-        running.tell(self._clock.unix_ms(), "locking", "", ", ".join(sorted(set(keys))))
+        running.locking = ", ".join(sorted(set(keys)))
+        running.tell(self._clock.unix_ms(), "locking", "", running.locking)
         try:
             grant = await self._locks.acquire(Owner(str(xid), xid.unix_ms), keys, mode, within_s)
         except DeadlockError as error:
@@ -83,6 +84,8 @@ class TransactionLocks:
             # Told at the door with the transaction that it is about.
             error.xid = xid
             raise
+        finally:
+            running.locking = ""
         self._keep(self._active_or_release(xid, grant), grant)
         return grant
 

@@ -111,6 +111,7 @@ class TestLockKeys:
         lock = await until_waiting(open_doors, "a")
         running = open_doors.assembly.engine.held(Xid.parse(lock["waiters"][0]["transaction_id"]))
         assert running.transaction.phase is Phase.ACTIVE
+        assert running.view().waiting_for == "the lock on a"
         assert open_doors.nothing_held()
         await open_doors.stub.Rollback(RollbackRequest(xid=holder))
         assert (await waiting).outcome == COMMITTED
@@ -213,6 +214,8 @@ class TestStepByStep:
         assert (loser.outcome, loser.reason, loser.xa_code) == (ROLLED_BACK, "DEADLOCK", XaCode.RBDEADLOCK)
         assert f"{older} waits for 'b' held by {younger}" in loser.message
         assert loser.retry
+        shown = (await open_doors.http.get(f"/api/v1/transactions/status/{younger}")).json()
+        assert (shown["reason"], shown["xa_code"]) == ("DEADLOCK", 102)
         assert (await commit(open_doors, older)).outcome == COMMITTED
         assert open_doors.around.balance(LEFT, "a") == OPENING - 5
         await until_free(open_doors)
