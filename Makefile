@@ -15,7 +15,7 @@ PROTOS := $(wildcard proto/pincex/tx/v1/*.proto)
 BASELINE := proto/baseline.binpb
 STARTED = $$(date +%s)
 
-.PHONY: help setup run test check bench simulate proto baseline clean generate crash mutants bench-recovery bench-filled bench-guard soak
+.PHONY: help setup run test check bench simulate proto baseline clean generate crash mutants bench-recovery bench-filled bench-guard bench-flames soak
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make mutants    each rule broken on purpose, and what notices"
 	@echo "make bench      the product against the machine's limits: a quarter of an hour; one part of it alone:"
 	@echo "                bench-recovery: after a kill; bench-filled: a log with 10 million finished transactions;"
+	@echo "                bench-flames: where each microsecond goes, as tables and flame graphs in build/flames;"
 	@echo "                bench-guard: fails where the product has fallen behind; soak: ten minutes, memory over time"
 	@echo "make proto      the code generated from proto/"
 	@echo "make clean      remove the environment, the development data and every cache"
@@ -93,6 +94,9 @@ bench-filled: .venv/.ready
 
 bench-guard: .venv/.ready
 	@$(BIN)/python -m tests.benchmarks --guard --output build/guard.json
+
+bench-flames: .venv/.ready
+	@$(BIN)/python -m tests.benchmarks --parts flames --seconds 8 --output build/flames.json
 
 soak: .venv/.ready
 	@$(BIN)/python -m tests.benchmarks --parts soak --output build/soak.json

@@ -40,13 +40,7 @@ class Admission:
 
     def enter(self, unfinished: int) -> None:
         """Let one more in, or raise BusyError at a bound, UnavailableError in HOLD, OutcomeUnknownError once closed."""
-        if self._stopped is not None:
-            raise OutcomeUnknownError(f"this coordinator has stopped: {self._stopped}; ask another")
-        if self._held is not None:
-            raise UnavailableError(
-                f"the decision log is in HOLD, and nothing new begins: {self._held}; an operator looks at it"
-                " (pincex recovery status) and ends it (pincex recovery release)"
-            )
+        self.check_open()
         if self.inside >= self._limits.max_concurrent_txns or unfinished >= self._limits.max_unfinished:
             raise BusyError(
                 f"{self.inside} transactions are in flight and {unfinished} unfinished, "
@@ -54,6 +48,16 @@ class Admission:
                 retry_after_s=BUSY_RETRY_AFTER_S,
             )
         self.inside += 1
+
+    def check_open(self) -> None:
+        """Raise UnavailableError in HOLD, OutcomeUnknownError once closed."""
+        if self._stopped is not None:
+            raise OutcomeUnknownError(f"this coordinator has stopped: {self._stopped}; ask another")
+        if self._held is not None:
+            raise UnavailableError(
+                f"the decision log is in HOLD, and nothing new begins: {self._held}; an operator looks at it"
+                " (pincex recovery status) and ends it (pincex recovery release)"
+            )
 
     def leave(self) -> None:
         """One client has its answer."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from coordinator.admission import Limits
@@ -44,6 +44,9 @@ from coordinator.running import Finished
 from coordinator.sweep import Sweep
 from coordinator.telemetry import Telemetry
 from coordinator.visits import Visits
+from coordinator.workflow_peers import WorkflowPeers
+from coordinator.workflows import builtin
+from coordinator.workflows.workflows import Workflows, WorkflowSettings
 from participant_sdk.clock import Clock
 from participant_sdk.hello import Introduction
 from participant_sdk.link import Link
@@ -60,6 +63,7 @@ class Settings:
     passes: PassSettings = DEFAULT_PASSES
     breaker_enabled: bool = True
     locks: LockSettings = DEFAULT_LOCKS
+    workflows: WorkflowSettings = field(default_factory=lambda: WorkflowSettings(builtin.definitions()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class Assembly:
     resolution: Resolution
     open_heuristics: OpenHeuristics
     locks: LockParts
+    workflows: Workflows
+    workflow_peers: WorkflowPeers
 
     async def run(self) -> None:
         """Work until cancelled. An exception group of IncarnationEndedError when the incarnation may write no more."""
@@ -96,6 +102,7 @@ class Assembly:
                 tasks.create_task(self.passes.run())
                 tasks.create_task(self.open_heuristics.run())
                 tasks.create_task(self.locks.run())
+                tasks.create_task(self.workflows.run())
                 for link in self.links.values():
                     tasks.create_task(link.run())
         finally:
@@ -142,11 +149,15 @@ def assemble(
     within_s = settings.passes.acknowledged_within_s
     visits = Visits(engine, core.links, calls, sweep, core.heuristics, core.awaited, within_s)
     redriving = Redriving(engine, commit, visits, calls)
+    workflows = Workflows(
+        engine, log, commit, inquiries, settings.workflows, clock=clock, random=random, telemetry=telemetry
+    )
     passes = RecoveryPasses(
         engine,
         log,
         life,
         core.recovery,
+        workflows=workflows,
         links=core.links,
         visits=visits,
         redriving=redriving,
@@ -158,6 +169,7 @@ def assemble(
     locks = assemble_locks(
         engine, log, life, settings.locks, lock_store, clock=clock, random=random, telemetry=telemetry
     )
+    peers = Peers(engine, commit, life)
     expose(engine, commit, core.links, passes, core.open_heuristics, locks.locks, telemetry)
     return Assembly(
         engine,
@@ -166,7 +178,7 @@ def assemble(
         life,
         core.heuristics,
         core.links,
-        Peers(engine, commit, life),
+        peers,
         Aftermath(engine, inquiries),
         core.reports,
         Holding(log, incarnation, calls, lambda: _introduction(incarnation, life.standing), clock=clock),
@@ -175,6 +187,8 @@ def assemble(
         _resolution(core, inquiries, log, calls, redriving, telemetry),
         core.open_heuristics,
         locks,
+        workflows,
+        WorkflowPeers(peers, workflows),
     )
 
 

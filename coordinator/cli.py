@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from coordinator.commands import clients, conformance, load, locks, recovery, resolving, servers
+from coordinator.commands import clients, conformance, load, locks, recovery, resolving, servers, workflow
 
 
 def make_app() -> typer.Typer:
@@ -36,6 +36,7 @@ def make_app() -> typer.Typer:
     transactions.command("forget")(resolving.forget)
     app.add_typer(transactions, name="tx")
     app.add_typer(_recovery(), name="recovery")
+    app.add_typer(_workflow(), name="workflow")
     keys = typer.Typer(help="Locks: who holds what, who waits, and the operator's hand on one.", no_args_is_help=True)
     keys.command("list")(locks.list_)
     keys.command("break")(locks.break_)
@@ -50,6 +51,19 @@ def _recovery() -> typer.Typer:
     commands.command("in-doubt")(recovery.in_doubt)
     commands.command("hold")(recovery.hold)
     commands.command("release")(recovery.release)
+    return commands
+
+
+def _workflow() -> typer.Typer:
+    commands = typer.Typer(
+        help="Workflows: run them, watch them, and the operator's hand on one.", no_args_is_help=True
+    )
+    commands.command("run")(workflow.run)
+    commands.command("list")(workflow.list_)
+    commands.command("show")(workflow.show)
+    commands.command("cancel")(workflow.cancel)
+    commands.command("retry")(workflow.retry)
+    commands.command("skip")(workflow.skip)
     return commands
 
 

@@ -180,6 +180,13 @@ class LocksSection(_Section):
     deadlock_detection: Switch = True
 
 
+class Workflows(_Section):
+    """Workflows. ``modules`` are Python modules whose workflows are run; ``timeout`` is for those that say nothing."""
+
+    modules: tuple[Annotated[str, text(longest=256)], ...] = ()
+    timeout: Annotated[timedelta, span("1s", "30d")] = timedelta(minutes=10)
+
+
 class Server(_Section):
     """Where the doors listen; port 0 takes a free one."""
 
@@ -208,6 +215,7 @@ class Config(_Section):
     coordinator: Coordinator = Coordinator()
     xa_manager: XaManager = XaManager()
     recovery: Recovery = Recovery()
+    workflows: Workflows = Workflows()
     monitoring: Monitoring = Monitoring()
     logging: Logging = Logging()
     performance: Performance = Performance()

@@ -12,7 +12,7 @@ import asyncio
 import secrets
 import signal
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from enum import IntEnum
 from random import Random
 from typing import Any, Final
@@ -25,6 +25,7 @@ from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import CannotListenError, GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
+from coordinator.api.grpc_workflow import WorkflowService
 from coordinator.api.http_app import HttpRoutes, make_app
 from coordinator.api.http_server import HttpDoor
 from coordinator.assembly import Assembly, Settings, assemble
@@ -55,6 +56,9 @@ from coordinator.protocol.effects import DecisionRecord
 from coordinator.protocol.timing import Timing
 from coordinator.running import Finished
 from coordinator.telemetry import Telemetry
+from coordinator.workflows import Definition, builtin
+from coordinator.workflows.definitions import InvalidDefinitionError, load_definitions
+from coordinator.workflows.workflows import WorkflowSettings
 from participant_sdk import collector
 from participant_sdk.backoff import Backoff
 from participant_sdk.clock import Clock, SystemClock
@@ -106,6 +110,7 @@ class Daemon:
         self._clock = SystemClock()
         self._gate = Gate()
         self._assembly: Assembly | None = None
+        self._definitions: Mapping[str, Definition] = {}
         self._why_not_open = ""
         self._stop = asyncio.Event()
         self._finished = asyncio.Event()
@@ -113,6 +118,7 @@ class Daemon:
         self._grpc = GrpcDoor(
             TransactionService(self._gate, self.telemetry, timeout_default),
             RecoveryService(self._gate, self.telemetry),
+            WorkflowService(self._gate, self.telemetry),
             LockService(self._gate, self.telemetry),
             self.telemetry,
         )
@@ -126,9 +132,10 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         try:
+            self._definitions = load_definitions(self._config.workflows.modules, builtin.BUILT_IN)
             self._grpc.listen(self._config.server.grpc)
             self._http.listen(self._config.server.http)
-        except CannotListenError as error:
+        except (CannotListenError, InvalidDefinitionError) as error:
             return self._cannot_start(error)
         else:
             return await self._serve()
@@ -246,6 +253,8 @@ class Daemon:
     async def _drain(self, assembly: Assembly) -> None:
         """Take nothing new, and wait until nothing is owed, up to the bound."""
         self._gate.close()
+        # They go on where they are taken up next.
+        assembly.workflows.stop()
         await self._grpc.set_serving(serving=False)
         engine = assembly.engine
         self.telemetry.logger.info(
@@ -288,6 +297,7 @@ class Daemon:
                 config.locks.lock_timeout.total_seconds(),
                 config.locks.deadlock_detection,
             ),
+            WorkflowSettings(self._definitions, config.workflows.timeout.total_seconds()),
         )
         return assemble(
             log,

@@ -1,7 +1,7 @@
 """``pincex dev``: everything on this machine, from one command, on the loopback only.
 
-PostgreSQL and Redis (our own, or given ones), the bookkeeper and trading sidecars, and one
-coordinator, each a process of its own, kept running until a Ctrl-C. Data, logs and the
+PostgreSQL and Redis (our own, or given ones), the sidecars, whoever plays the companies that they talk
+to, and one coordinator, each a process of its own, kept running until a Ctrl-C. Data, logs and the
 written configuration live in one folder, ``.pincex``; a second start finds its data there.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import re
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -29,8 +30,11 @@ from coordinator.embedded.postgres import EmbeddedPostgres, ensure_database
 from coordinator.embedded.process import EmbeddedServerError, free_port, log_end, port_is_free
 from coordinator.embedded.redis import EmbeddedRedis
 from coordinator.embedded.supervision import Child, await_port, await_up, keep_child, keep_server
+from sidecars.main import SIDECARS
 
-_SIDECARS: Final = ("bookkeeper", "trading")
+# Ports above the gRPC port at which the sidecars begin, and those who play other companies.
+_SIDECARS_FROM: Final = 10
+_SIMULATORS_FROM: Final = 20
 _LOG_DATABASE: Final = "txlog"
 _READY_S: Final = 60.0
 _EXAMPLE: Final = """\
@@ -64,8 +68,12 @@ class DevError(Exception):
 class DevOptions:
     """What ``pincex dev`` can be told. Port 0 takes a free one.
 
-    The sidecars listen ten and eleven ports above ``grpc_port``. A ``postgres`` DSN names a server, by
-    any database on it, where the needed databases exist or may be made.
+    The sidecars listen from ten ports above ``grpc_port`` on, and simulators from twenty. A ``postgres`` DSN
+    names a server, by any database on it, where the needed databases exist or may be made.
+
+    ``own`` are further participants, by name and port: each gets a database, and is started by whoever wrote
+    it. ``as_json``: once everything is ready that is told as one line of JSON, with passwords, on standard
+    output, and everything else on standard error.
     """
 
     folder: Path = Path(".pincex")
@@ -73,6 +81,8 @@ class DevOptions:
     grpc_port: int = 50051
     postgres: str = ""
     redis: str = ""
+    own: Mapping[str, int] = field(default_factory=dict[str, int])
+    as_json: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +92,27 @@ class _Places:
     http: int
     grpc: int
     sidecars: dict[str, int]
+    simulators: dict[str, int]
+    own: dict[str, int]
     databases: dict[str, str]
     redis: str
+
+    @property
+    def participants(self) -> dict[str, str]:
+        """The address of each participant."""
+        return {name: f"127.0.0.1:{port}" for name, port in {**self.sidecars, **self.own}.items()}
+
+    def json(self) -> str:
+        """All of it on one line."""
+        return json.dumps(
+            {
+                "http": f"http://127.0.0.1:{self.http}",
+                "grpc": f"127.0.0.1:{self.grpc}",
+                "participants": self.participants,
+                "databases": self.databases,
+                "redis": self.redis,
+            }
+        )
 
 
 def run(options: DevOptions) -> None:
@@ -93,20 +122,23 @@ def run(options: DevOptions) -> None:
     """
     (options.folder / "logs").mkdir(parents=True, exist_ok=True)
     with _sole_owner(options.folder), ExitStack() as stack:
-        http, grpc, *others = _ports(options)
+        http, grpc, sidecars, simulators = _ports(options)
+        own = {name: port or free_port() for name, port in options.own.items()}
+        if taken := own.keys() & {_LOG_DATABASE, *SIDECARS}:
+            raise DevError(f"{', '.join(sorted(taken))}: names of what runs here already")
         servers: dict[str, EmbeddedPostgres | EmbeddedRedis] = {}
         try:
             postgres_dsn = options.postgres or _start_postgres(options.folder / "postgres", servers, stack)
             redis_dsn = options.redis or _start_redis(options.folder / "redis", servers, stack)
-            databases = {name: ensure_database(postgres_dsn, name) for name in (_LOG_DATABASE, *_SIDECARS)}
+            databases = {name: ensure_database(postgres_dsn, name) for name in (_LOG_DATABASE, *SIDECARS, *own)}
         except EmbeddedServerError as error:
             raise DevError(str(error)) from error
         except psycopg.Error as error:
             raise DevError(f"PostgreSQL at {_shown(options.postgres)}: {error}") from error
-        places = _Places(http, grpc, dict(zip(_SIDECARS, others, strict=True)), databases, redis_dsn)
-        console = Console()
+        places = _Places(http, grpc, sidecars, simulators, own, databases, redis_dsn)
+        console = Console(stderr=options.as_json)
         _set_logs_aside(options.folder / "logs")
-        asyncio.run(_Development(options.folder, places, console).run(servers))
+        asyncio.run(_Development(options.folder, places, console, as_json=options.as_json).run(servers))
         stack.close()
         console.print(f"run: everything is stopped; the data stay in {options.folder}", highlight=False)
 
@@ -146,20 +178,33 @@ def _start_redis(folder: Path, servers: dict[str, EmbeddedPostgres | EmbeddedRed
     return redis.dsn
 
 
-def _ports(options: DevOptions) -> list[int]:
-    """The ports of HTTP, gRPC and each sidecar; DevError names one that is taken."""
-    wanted = [options.http_port, options.grpc_port]
-    wanted += [options.grpc_port + 10 + at if options.grpc_port else 0 for at, _ in enumerate(_SIDECARS)]
-    for port in wanted:
-        if port and not port_is_free(port):
-            raise DevError(f"port {port} is in use: stop what listens there, or take others (--http-port, --grpc-port)")
-    return [port or free_port() for port in wanted]
+def _ports(options: DevOptions) -> tuple[int, int, dict[str, int], dict[str, int]]:
+    """The ports of HTTP, gRPC, each sidecar and each simulator; DevError names one that is taken."""
+
+    def port_at(wanted: int) -> int:
+        if wanted and not port_is_free(wanted):
+            message = f"port {wanted} is in use: stop what listens there, or take others (--http-port, --grpc-port)"
+            raise DevError(message)
+        return wanted or free_port()
+
+    def ports_from(above: int, names: Iterable[str]) -> dict[str, int]:
+        first = options.grpc_port + above
+        return {name: port_at(first + at if options.grpc_port else 0) for at, name in enumerate(names)}
+
+    simulated = [name for name, sidecar in SIDECARS.items() if sidecar.simulator is not None]
+    return (
+        port_at(options.http_port),
+        port_at(options.grpc_port),
+        ports_from(_SIDECARS_FROM, SIDECARS),
+        ports_from(_SIMULATORS_FROM, simulated),
+    )
 
 
 class _Development:
     """One run: the children, in the order in which they start and stop."""
 
-    def __init__(self, folder: Path, places: _Places, console: Console) -> None:
+    def __init__(self, folder: Path, places: _Places, console: Console, *, as_json: bool) -> None:
+        self._as_json = as_json
         self._folder = folder
         self._places = places
         self._console = console
@@ -175,8 +220,7 @@ class _Development:
         async with asyncio.TaskGroup() as group:
             watches = [group.create_task(keep_server(name, server, self._tell)) for name, server in servers.items()]
             sidecars = [
-                group.create_task(keep_child(self._sidecar(name), self._stop_sidecars, self._tell))
-                for name in self._places.sidecars
+                group.create_task(keep_child(child, self._stop_sidecars, self._tell)) for child in self._beside()
             ]
             coordinator = group.create_task(keep_child(self._coordinator(), self._stop_coordinator, self._tell))
             stopping = group.create_task(self._stopping.wait())
@@ -184,7 +228,11 @@ class _Development:
             await asyncio.wait((stopping, ready), return_when=asyncio.FIRST_COMPLETED)
             problem = ready.result() if ready.done() else ""
             if ready.done() and not problem:
-                self._show()
+                if self._as_json:
+                    sys.stdout.write(self._places.json() + "\n")
+                    sys.stdout.flush()
+                else:
+                    self._show()
                 await stopping
             self._console.print("Stopping.")
             self._stop_coordinator.set()
@@ -202,6 +250,24 @@ class _Development:
     def _log(self, name: str) -> Path:
         return self._folder / "logs" / f"{name}.log"
 
+    def _beside(self) -> Iterator[Child]:
+        """Everything that runs beside the coordinator."""
+        for name in self._places.simulators:
+            yield from self._simulator(name)
+        for name in self._places.sidecars:
+            yield self._sidecar(name)
+
+    def _simulator(self, name: str) -> Iterator[Child]:
+        """Who plays the company that a sidecar talks to; nobody for most."""
+        simulator = SIDECARS[name].simulator
+        if simulator is not None:
+            played = simulator.module.rpartition(".")[2]
+            command = (
+                *(sys.executable, "-m", simulator.module),
+                *("--listen", f"127.0.0.1:{self._places.simulators[name]}", "--folder", str(self._folder / played)),
+            )
+            yield Child(played, command, self._log(played))
+
     def _sidecar(self, name: str) -> Child:
         parameters = conninfo_to_dict(self._places.databases[name])
         # Not on the command line, which every user of the machine can read.
@@ -212,7 +278,11 @@ class _Development:
             *("--listen", f"127.0.0.1:{self._places.sidecars[name]}"),
             *("--coordinators", f"127.0.0.1:{self._places.grpc}"),
         )
-        return Child(name, command, self._log(name), {"PGPASSWORD": password} if password else {})
+        environment = {"PGPASSWORD": password} if password else {}
+        simulator = SIDECARS[name].simulator
+        if simulator is not None:
+            environment[simulator.variable] = f"http://127.0.0.1:{self._places.simulators[name]}"
+        return Child(name, command, self._log(name), environment)
 
     def _coordinator(self) -> Child:
         file = self._folder / "coordinator.yaml"
@@ -226,9 +296,7 @@ class _Development:
         return {
             "log": {"dsn": self._places.databases[_LOG_DATABASE]},
             "server": {"grpc": f"127.0.0.1:{self._places.grpc}", "http": f"127.0.0.1:{self._places.http}"},
-            "participants": [
-                {"name": name, "address": f"127.0.0.1:{port}"} for name, port in self._places.sidecars.items()
-            ],
+            "participants": [{"name": name, "address": address} for name, address in self._places.participants.items()],
             "locks": {"store": self._places.redis},
             "security": {
                 "enable_authentication": False,
@@ -243,11 +311,11 @@ class _Development:
         waiting_for = ""
         try:
             async with asyncio.timeout(_READY_S):
-                for name, port in self._places.sidecars.items():
+                for name, port in (*self._places.simulators.items(), *self._places.sidecars.items()):
                     waiting_for = name
                     await await_port(port)
                 waiting_for = "coordinator"
-                await await_up(f"http://127.0.0.1:{self._places.http}/api/v1/transactions/health")
+                await await_up(f"http://127.0.0.1:{self._places.http}/api/v1/transactions/health", self._places.own)
         except TimeoutError:
             return (
                 f"{waiting_for} did not get ready in {_READY_S:g} s; its log ends:\n{log_end(self._log(waiting_for))}"
@@ -264,6 +332,10 @@ class _Development:
         table.add_row("gRPC, with reflection", f"127.0.0.1:{places.grpc}")
         for name, port in places.sidecars.items():
             table.add_row(f"{name}, gRPC", f"127.0.0.1:{port}")
+        for name, port in places.simulators.items():
+            table.add_row(f"whom {name} talks to, simulated", f"http://127.0.0.1:{port}")
+        for name, port in places.own.items():
+            table.add_row(f"{name}, which you start yourself", f"127.0.0.1:{port}")
         for name, dsn in places.databases.items():
             table.add_row(f"database {name}", _shown(dsn))
         table.add_row("Redis", _shown(places.redis))

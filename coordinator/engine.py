@@ -116,9 +116,8 @@ class Engine:
             running.transaction.branches.enlist(participant, len(operations), 0)
         future = running.waiter()
         if call.lock_keys:
-            # Commit is asked for once they are held.
             self._alarms.set(running.transaction.xid, running.transaction.deadline_s)
-            self._take_locks(running, call)
+            self._take_locks(running, call)  # Commit is asked for once they are held.
         else:
             self._take(running, events.CommitAsked(call.wait_applied), running.began_s)
         return future
@@ -193,10 +192,13 @@ class Engine:
 
     def held(self, xid: Xid) -> Running:
         """The transaction; UnknownTransactionError where it is not held."""
-        running = self.find(xid)
-        if running is None:
+        if (running := self.find(xid)) is None:
             raise UnknownTransactionError(f"transaction {xid} is not held by this coordinator", xid=xid)
         return running
+
+    def new_id(self) -> Xid:
+        """An identifier that no transaction has: for what transactions are parts of."""
+        return self._xids.next(self._clock.unix_ms())
 
     def gave(self, xid: Xid) -> bool:
         """Whether this incarnation gave the xid out."""
@@ -235,8 +237,7 @@ class Engine:
         now_s = self._clock.monotonic_s()
         for request, stored in answers:
             for xid in self._lookups.pop(request, ()):
-                running = self._running.get(xid)
-                if running is not None:
+                if (running := self._running.get(xid)) is not None:
                     self._take(running, events.LookedUp(stored), now_s)
 
     def voted(self, participant: str, votes: Sequence[tuple[Xid, Vote]]) -> None:
@@ -272,8 +273,7 @@ class Engine:
     def heuristics_recorded(self, records: Sequence[HeuristicRecord]) -> None:
         """The log keeps these heuristic ends."""
         for record in records:
-            running = self._running.get(record.xid)
-            if running is not None:
+            if (running := self._running.get(record.xid)) is not None:
                 self._take(running, events.HeuristicRecorded(record.participant), self._clock.monotonic_s())
 
     def drive(self, tx: Transaction, story: str, decided_unix_ms: int) -> None:

@@ -5,6 +5,7 @@
     │   └── RequestReusedError     the request_id is bound to other operations
     ├── RequestInUseError          the request_id is another transaction's that has not ended; come again
     ├── UnknownTransactionError    no such transaction, here or in the log
+    ├── UnknownWorkflowError       no such workflow
     ├── WrongPhaseError            the transaction is past the point where this is possible
     ├── RefusedError               an operator's wish that the state of things forbids; says why and what instead
     ├── LockTimeoutError           nobody let go of the keys in time; nothing is held of this call
@@ -71,6 +72,12 @@ class UnknownTransactionError(TransactionError):
     reason = "TRANSACTION_UNKNOWN"
 
 
+class UnknownWorkflowError(TransactionError):
+    """The log does not know the workflow."""
+
+    reason = "WORKFLOW_UNKNOWN"
+
+
 class WrongPhaseError(TransactionError):
     """The transaction is in another phase than the call needs. ``code`` says which need failed."""
 
@@ -86,7 +93,8 @@ class RefusedError(TransactionError):
 
     ``code`` is the stable reason: DECISION_KNOWN, TRANSACTION_LIVE, ALREADY_FINISHED, NOT_IN_DOUBT, NOT_HEURISTIC,
     NOT_HELD, LOCK_NOT_HELD, PARTICIPANTS_MISSING, STILL_APPLYING, BRANCHES_DISAGREE, BINDING_CONFLICT, RELEASE_REFUSED,
-    PASS_RUNNING.
+    PASS_RUNNING; of workflows ALREADY_FINISHED, PAST_PIVOT, STEP_COMMITTED, STEP_UNDONE, STEP_NOT_WAITED_FOR,
+    STEP_NOT_LAST.
     """
 
     reason = "REFUSED"

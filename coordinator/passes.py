@@ -18,6 +18,7 @@ class Scope(Enum):
     TRANSACTION = auto()
     PARTICIPANT = auto()
     ORPHANS = auto()
+    WORKFLOWS = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Pass:
     """One pass: transactions and branches that it looked at, and what became of them.
 
     ``ended_unix_ms`` is 0 while it runs. ``failed``: not reached, tried again later. ``in_doubt``: branches
-    still in doubt afterwards. ``taken_over``: dead incarnations' decisions that were taken on.
+    still in doubt afterwards. ``taken_over``: dead incarnations' decisions that were taken on; ``resumed``: their
+    workflows that go on here.
     """
 
     scope: Scope
@@ -56,6 +58,7 @@ class Pass:
     in_doubt: int = 0
     taken_over: int = 0
     unreachable: tuple[str, ...] = ()
+    resumed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from pincex.tx.v1 import common_pb2, recovery_pb2, transaction_pb2
 from pincex.tx.v1.lock_pb2_grpc import LockServiceStub
 from pincex.tx.v1.recovery_pb2_grpc import RecoveryServiceStub
 from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
+from pincex.tx.v1.workflow_pb2_grpc import WorkflowServiceStub
 
 from coordinator.engine import Engine
 from coordinator.errors import UnavailableError, UnknownTransactionError
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pincex.tx.v1.lock_pb2_grpc import LockServiceAsyncStub
     from pincex.tx.v1.recovery_pb2_grpc import RecoveryServiceAsyncStub
     from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub
+    from pincex.tx.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 FORWARDED_KEY: Final = "pincex-forwarded-to"
@@ -76,6 +78,7 @@ class Stubs(NamedTuple):
 
     transactions: TransactionServiceAsyncStub
     recovery: RecoveryServiceAsyncStub
+    workflows: WorkflowServiceAsyncStub
     locks: LockServiceAsyncStub
 
 
@@ -311,10 +314,8 @@ class Peers:
         entry = self._channels.pop(address, None)
         if entry is None:
             channel = grpc.aio.insecure_channel(address, options=tuple(_CHANNEL_OPTIONS.items()))
-            entry = (
-                channel,
-                Stubs(TransactionServiceStub(channel), RecoveryServiceStub(channel), LockServiceStub(channel)),
-            )
+            services = (TransactionServiceStub(channel), RecoveryServiceStub(channel), WorkflowServiceStub(channel))
+            entry = (channel, Stubs(*services, LockServiceStub(channel)))
         self._channels[address] = entry
         if len(self._channels) > CHANNELS_MAX:
             oldest, _ = self._channels.pop(next(iter(self._channels)))

@@ -28,6 +28,7 @@ from coordinator.redriving import Redriving
 from coordinator.running import Running
 from coordinator.sweep import advice_on
 from coordinator.visits import Visit, Visits
+from coordinator.workflows.workflows import Workflows
 from participant_sdk.clock import Clock
 from participant_sdk.ids import Xid
 from participant_sdk.link import Link
@@ -58,6 +59,7 @@ class RecoveryPasses:
         life: IncarnationLife,
         recovery: Recovery,
         *,
+        workflows: Workflows,
         links: Mapping[str, Link],
         visits: Visits,
         redriving: Redriving,
@@ -70,6 +72,7 @@ class RecoveryPasses:
         self._log = log
         self._life = life
         self._recovery = recovery
+        self._workflows = workflows
         self._links = links
         self._visits = visits
         self._redriving = redriving
@@ -196,6 +199,8 @@ class RecoveryPasses:
                 return lambda run: self._visit(run, [participant])
             case Scope.ORPHANS:
                 return lambda run: self._visit(run, list(self._links), orphans_only=True)
+            case Scope.WORKFLOWS:
+                return self._workflows_alone
             case Scope.GLOBAL:
                 return self._everything
 
@@ -235,8 +240,15 @@ class RecoveryPasses:
         # Participants that use up their time, pass after pass, must not keep the log from being pruned.
         visited_by_s = end_s - HOUSE_SHARE * self._settings.within_s
         await self._ask_log(self._take_over(run), run, visited_by_s)
+        # Before participants are visited, which may take its time: nobody else goes on with them.
+        await self._ask_log(self._resume(run), run, visited_by_s)
         await self._visit(run, list(self._links), deadline_s=visited_by_s)
         await self._ask_log(self._keep_house(), run, end_s)
+
+    async def _workflows_alone(self, run: _Run) -> None:
+        deadline_s = asyncio.get_running_loop().time() + self._settings.within_s
+        await self._ask_log(self._take_over(run), run, deadline_s)
+        await self._ask_log(self._resume(run), run, deadline_s)
 
     async def _one(self, run: _Run, xid: Xid) -> None:
         run.visits = await self._redriving.one(xid)
@@ -266,6 +278,9 @@ class RecoveryPasses:
         run.taken_over = await self._life.take_over()
         await self._recovery.driven()
 
+    async def _resume(self, run: _Run) -> None:
+        run.resumed = await self._workflows.resume()
+
     async def _keep_house(self) -> None:
         """Have the log drop what it may, which in HOLD is nothing (R14, R15)."""
         for _ in range(PRUNE_ROUNDS_MAX):
@@ -275,7 +290,8 @@ class RecoveryPasses:
 
     def _tell(self, ended: Pass) -> None:
         self._on_ended(ended)
-        if ended.resolved or ended.failed or ended.in_doubt or ended.taken_over or ended.scope is not Scope.GLOBAL:
+        found = ended.resolved or ended.failed or ended.in_doubt or ended.taken_over or ended.resumed
+        if found or ended.scope is not Scope.GLOBAL:
             _LOG.info(
                 "recovery_pass",
                 scope=ended.scope.name,
@@ -285,6 +301,7 @@ class RecoveryPasses:
                 failed=ended.failed,
                 in_doubt=ended.in_doubt,
                 taken_over=ended.taken_over,
+                resumed=ended.resumed,
                 unreachable=list(ended.unreachable),
             )
 
@@ -320,13 +337,14 @@ _Work = Callable[["_Run"], Coroutine[Any, Any, None]]
 class _Run:
     """A pass that runs. It grows; ``so_far`` tells of it."""
 
-    __slots__ = ("began_unix_ms", "log_failures", "scope", "taken_over", "visits")
+    __slots__ = ("began_unix_ms", "log_failures", "resumed", "scope", "taken_over", "visits")
 
     def __init__(self, scope: Scope, began_unix_ms: int) -> None:
         self.scope = scope
         self.began_unix_ms = began_unix_ms
         self.visits: list[Visit] = []
         self.taken_over = 0
+        self.resumed = 0
         self.log_failures = 0
 
     def so_far(self, ended_unix_ms: int = 0) -> Pass:
@@ -349,6 +367,7 @@ class _Run:
             sum(visit.in_doubt for visit in self.visits),
             self.taken_over,
             unreachable,
+            self.resumed,
         )
 
 

@@ -35,6 +35,11 @@ def operations_of(written: Sequence[OperationLike]) -> tuple[Operation, ...]:
     return tuple([_operation_of(entry, index) for index, entry in enumerate(written)])
 
 
+def json_text(value: Parameter, field: str) -> str:
+    """The value's exact JSON. InvalidRequestError, naming the place below ``field``, for what has none."""
+    return _write(value, field, 0)
+
+
 def _operation_of(entry: OperationLike, index: int) -> Operation:
     # Callers need not be type-checked.
     parts = cast("object", entry)

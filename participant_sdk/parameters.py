@@ -7,11 +7,12 @@ from the branch down, such as ``operations[0].parameters.amount``.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Context, Decimal, Inexact
-from typing import Annotated, Final, LiteralString, TypeVar
+from inspect import signature
+from typing import Annotated, Final, LiteralString, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
 from participant_sdk.exact_json import InvalidJsonError, loads_object
@@ -21,6 +22,7 @@ from participant_sdk.xa import Vote, invalid
 AMOUNT_LIMIT: Final = Decimal(10) ** 20
 SCALE_MAX: Final = 18
 USER_ID_MAX_CHARS: Final = 64
+WHOLE_LIMIT: Final = 2**63
 
 BAD_PARAMETERS: Final = "BAD_PARAMETERS"
 UNKNOWN_OPERATION: Final = "UNKNOWN_OPERATION"
@@ -78,6 +80,51 @@ def read(model: type[Model], operation: Operation, index: int) -> Model:
         raise refuse(index, name, message, reason=kind if kind.isupper() else BAD_PARAMETERS) from error
 
 
+def model_of(function: Callable[..., object], at: int) -> type[Parameters]:
+    """The model that a function of two parameters has annotated at this place.
+
+    TypeError for a function that is not so, or whose model cannot be read exactly (``check_model``).
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    taken = list(signature(function).parameters)
+    model = get_type_hints(function).get(taken[at]) if len(taken) == 2 else None
+    if not isinstance(model, type) or not issubclass(model, Parameters):
+        place = ("first", "second")[at]
+        raise TypeError(f"{name} is to take two parameters, the {place} annotated with a model that extends Parameters")
+    check_model(model)
+    return model
+
+
+def check_model(model: type[BaseModel], name: str = "") -> None:
+    """Check that a model can be read exactly. TypeError names a field that is a bare ``int``, or a ``float`` at all.
+
+    Numbers are read as decimals: an ``int`` would refuse every one of them, and a ``float`` is not exact.
+    """
+    for field, info in model.model_fields.items():
+        path = f"{name or model.__name__}.{field}"
+        converts = any(isinstance(each, BeforeValidator | PlainValidator) for each in info.metadata)
+        for found in _bare(info.annotation):
+            if found is float:
+                raise TypeError(f"{path} is a float, which is not exact: make it an Amount, or a Decimal")
+            if found is int and not converts:
+                raise TypeError(f"{path} is an int, and numbers are read as decimals: make it a Whole")
+            if isinstance(found, type) and issubclass(found, BaseModel):
+                check_model(found, path)
+
+
+def _bare(annotation: object) -> Iterator[object]:
+    """The types that an annotation is made of, but for those that have validators of their own."""
+    if get_origin(annotation) is Annotated:
+        kind, *metadata = get_args(annotation)
+        if not any(isinstance(each, BeforeValidator | PlainValidator) for each in metadata) or kind is float:
+            yield from _bare(kind)
+    elif get_origin(annotation) is None:
+        yield annotation
+    else:
+        for part in get_args(annotation):
+            yield from _bare(part)
+
+
 def unknown_operation(operation: Operation, index: int, served: Sequence[str]) -> RefusedError:
     """Make the refusal of an operation that is not served."""
     field = f"operations[{index}].operation"
@@ -120,6 +167,16 @@ def _why_no_amount(text: str) -> LiteralString:
     return "must be a decimal number, such as 12.5"
 
 
+def _check_whole(value: object) -> int:
+    if isinstance(value, Decimal) and places(value) == 0:
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise PydanticCustomError(BAD_PARAMETERS, "must be a whole number, such as 12")
+    if not -WHOLE_LIMIT <= value < WHOLE_LIMIT:
+        raise PydanticCustomError(BAD_PARAMETERS, "must be at least -2^63, and below 2^63")
+    return value
+
+
 def _check_user_id(value: str) -> str:
     if not 1 <= len(value) <= USER_ID_MAX_CHARS or not value.isprintable() or value != value.strip():
         raise PydanticCustomError(BAD_PARAMETERS, "must be 1 to 64 printable characters, without spaces around them")
@@ -133,6 +190,7 @@ def _check_note(value: str) -> str:
 
 
 Amount = Annotated[Decimal, PlainValidator(_check_amount)]
+Whole = Annotated[int, BeforeValidator(_check_whole)]
 UserId = Annotated[str, AfterValidator(_check_user_id)]
 Note = Annotated[str, AfterValidator(_check_note)]
 

@@ -13,8 +13,8 @@ from participant_sdk.parameters import places, refuse
 
 UNKNOWN_CURRENCY: Final = "UNKNOWN_CURRENCY"
 
-# Places after the point: ISO 4217 for what banks issue, the smallest unit of the chain for the others.
-SCALES: Final[Mapping[str, int]] = {
+# Places after the point: ISO 4217 for what banks keep, the smallest unit of the chain for the others.
+FIAT_SCALES: Final[Mapping[str, int]] = {
     "AUD": 2,
     "CAD": 2,
     "CHF": 2,
@@ -22,6 +22,9 @@ SCALES: Final[Mapping[str, int]] = {
     "GBP": 2,
     "JPY": 0,
     "USD": 2,
+}
+SCALES: Final[Mapping[str, int]] = {
+    **FIAT_SCALES,
     "ADA": 6,
     "BCH": 8,
     "BTC": 8,
@@ -43,9 +46,19 @@ def _check_currency(code: str) -> str:
     return code
 
 
+def _check_fiat(code: str) -> str:
+    if code not in FIAT_SCALES:
+        raise PydanticCustomError(
+            UNKNOWN_CURRENCY, "is no currency that our banks keep; there are {codes}", {"codes": _FIAT_CODES}
+        )
+    return code
+
+
 _CODES: Final = ", ".join(SCALES)
+_FIAT_CODES: Final = ", ".join(FIAT_SCALES)
 
 Currency = Annotated[str, AfterValidator(_check_currency)]
+FiatCurrency = Annotated[str, AfterValidator(_check_fiat)]
 
 
 def check_scale(amount: Decimal, currency: str, index: int, name: str) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import psycopg
@@ -23,16 +25,39 @@ from participant_sdk.batching import BATCH_CAP_DEFAULT
 from participant_sdk.clock import SystemClock
 from participant_sdk.ids import InvalidIdentifierError, check_participant
 from participant_sdk.migrations import MigrationError
+from participant_sdk.participant import Participant
 from participant_sdk.resources.invariants import violations
-from participant_sdk.resources.reservation import ReservationResource, ReservationService
+from participant_sdk.resources.reservation import ReservationResource
 from participant_sdk.server import serving
 from participant_sdk.worker import WORKERS_MAX
 from sidecars.bookkeeper import operations as bookkeeper
+from sidecars.fiat import operations as fiat
+from sidecars.fiat.notifications import notify
+from sidecars.fiat.payments import pay
+from sidecars.fiat.transfers import read_transfers
+from sidecars.http.options import add_options, target_of
+from sidecars.http.participant import HttpParticipant
+from sidecars.http.planning import INVARIANTS
+from sidecars.http.target import InvalidTargetError
+from sidecars.sidecar import Attendant, Sidecar, Simulator, Surroundings, attend
 from sidecars.trading import operations as trading
+from sidecars.trading.matcher import match_orders
 
-SERVICES: Final[Mapping[str, ReservationService]] = {"bookkeeper": bookkeeper.SERVICE, "trading": trading.SERVICE}
+SIDECARS: Final[Mapping[str, Sidecar]] = {
+    "bookkeeper": Sidecar(bookkeeper.SERVICE),
+    "trading": Sidecar(trading.SERVICE, {"matching": match_orders}),
+    "fiat": Sidecar(
+        fiat.SERVICE,
+        {"payments": pay, "transfers": read_transfers, "notifications": notify},
+        Simulator("sidecars.simulators.bank", "PINCEX_FIAT_BANK_URL"),
+    ),
+}
+# Not one of those above: it is of no use without a service to call.
+HTTP: Final = "http"
 # With two, each batch is cut in half, and every half pays for a flush and two messages of its own.
 WORKERS_DEFAULT: Final = 1
+# A batch waits for the slowest answer in it, so one that is slow keeps an eighth of the branches waiting.
+HTTP_WORKERS_DEFAULT: Final = 8
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -51,13 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with asyncio.Runner(loop_factory=_event_loop()) as runner:
             return runner.run(_check(options) if options.check else _serve(options))
-    except (psycopg.OperationalError, MigrationError, OSError) as error:
+    except (psycopg.OperationalError, MigrationError, InvalidTargetError, OSError) as error:
         _log.error("participant_failed", participant=options.name or options.service, error=str(error))
         return EXIT_FAILED
 
 
 async def _check(options: argparse.Namespace) -> int:
-    broken = await violations(options.dsn, SERVICES[options.service].invariants)
+    invariants = INVARIANTS if options.service == HTTP else SIDECARS[options.service].service.invariants
+    broken = await violations(options.dsn, invariants)
     for violation in broken:
         _log.error("invariant_broken", participant=options.name or options.service, violation=violation)
     _log.info("invariants_checked", participant=options.name or options.service, broken=len(broken))
@@ -70,24 +96,45 @@ async def _serve(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     name = options.name or options.service
-    # One connection for each worker's batch, and one for the questions that come beside them.
-    opened = ReservationResource.open(
-        name, SERVICES[options.service], options.dsn, SystemClock(), connections=options.workers + 1
-    )
+    surroundings = Surroundings(name, options.dsn, SystemClock(), os.environ)
+    workers = options.workers or (HTTP_WORKERS_DEFAULT if options.service == HTTP else WORKERS_DEFAULT)
     async with (
-        opened as participant,
+        _open(options, surroundings, workers) as participant,
         serving(
             participant,
             options.listen,
             coordinators=options.coordinators,
-            worker_count=options.workers,
+            worker_count=workers,
             batch_size=options.batch_size,
         ),
+        asyncio.TaskGroup() as attending,
     ):
+        attendants = _attendants(options, participant)
+        tasks = [attending.create_task(attend(attendant, run, surroundings)) for attendant, run in attendants.items()]
         collector.settle()
         await stopping.wait()
         _log.info("participant_stopping", participant=name)
+        for task in tasks:
+            task.cancel()
     return EXIT_OK
+
+
+def _open(
+    options: argparse.Namespace, surroundings: Surroundings, workers: int
+) -> AbstractAsyncContextManager[Participant]:
+    """Open the participant. InvalidTargetError where it has no service to call."""
+    name, dsn, clock = surroundings.participant, surroundings.dsn, surroundings.clock
+    # One connection for each worker's batch, and one for the questions that come beside them.
+    connections = workers + 1
+    if options.service == HTTP:
+        return HttpParticipant.open(name, target_of(options, os.environ), dsn, clock, connections=connections)
+    return ReservationResource.open(name, SIDECARS[options.service].service, dsn, clock, connections=connections)
+
+
+def _attendants(options: argparse.Namespace, participant: Participant) -> Mapping[str, Attendant]:
+    if isinstance(participant, HttpParticipant):
+        return {"courier": participant.attend}
+    return SIDECARS[options.service].attendants
 
 
 def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -100,7 +147,7 @@ def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sidecars.main", description="Serve a participant.")
-    parser.add_argument("service", choices=SERVICES, help="what to serve")
+    parser.add_argument("service", choices=(*SIDECARS, HTTP), help="what to serve")
     parser.add_argument(
         "--name", type=_participant, help="the participant's configured name; the service's, if not given"
     )
@@ -109,11 +156,12 @@ def _parser() -> argparse.ArgumentParser:
     does.add_argument("--listen", help="host:port, port 0 for any")
     does.add_argument("--check", action="store_true", help="only tell what is broken, and exit with 1 if anything is")
     parser.add_argument("--coordinators", type=_addresses, default=(), help="whom to ask when in doubt: host:port,…")
-    parser.add_argument("--workers", type=_number(WORKERS_MAX), default=WORKERS_DEFAULT, help="batches at once")
+    parser.add_argument("--workers", type=_number(WORKERS_MAX), help="batches at once")
     parser.add_argument(
         "--batch-size", type=_number(10_000), default=BATCH_CAP_DEFAULT, help="branches in a batch, at most"
     )
     parser.add_argument("--log-level", choices=_LEVELS, default="info")
+    add_options(parser)
     return parser
 
 

@@ -251,3 +251,17 @@ def test_sidecar_hands_its_arguments_over() -> None:
 
 def test_results_that_are_no_json_are_shown_as_text() -> None:
     assert [result_text(text) for text in ("", '{"a": 1.10}', "no json")] == ["null", '{"a": 1.10}', '"no json"']
+
+
+@pytest.mark.parametrize("written", ["loyalty:70000", "loyalty:x", "No Body", "bookkeeper:-1", ""])
+def test_a_participant_of_one_s_own_has_a_name_and_a_port(written: str, tmp_path: Path) -> None:
+    refused = invoke("dev", "--data", str(tmp_path / "none"), "--participant", written)
+    assert refused.exit_code == 2
+    assert f"--participant {written}: " in refused.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_participant_of_one_s_own_is_named_once(tmp_path: Path) -> None:
+    refused = invoke("dev", "--data", str(tmp_path / "none"), "--participant", "loyalty", "--participant", "loyalty:1")
+    assert refused.exit_code == 2
+    assert "--participant loyalty:1: loyalty stands twice" in refused.stderr

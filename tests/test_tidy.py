@@ -35,7 +35,11 @@ ENTRY_POINTS: Final = {
     "participant_sdk.load.__main__": "python -m participant_sdk.load",
     "participant_sdk.resources.memory": "for tests of services, and the simulator",
     "participant_sdk.resources.postgres_xa": "for services with SQL of their own",
+    "participant_sdk.service": "for services of one's own",
+    "participant_sdk.suite": "for clients, by XA's verbs",
+    "participant_sdk.testing.fixtures": "a pytest plugin, for tests of services",
     "sidecars.main": "python -m sidecars.main",
+    "sidecars.simulators.bank": "python -m sidecars.simulators.bank",
 }
 
 _SQL: Final = re.compile(r"\s*(select|insert|update|delete|with|create|alter|merge)\s", re.IGNORECASE)
@@ -242,6 +246,7 @@ def test_the_lock_file_knows_what_the_project_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     locked = tomllib.loads((ROOT / "uv.lock").read_text())
     (ours,) = (package for package in locked["package"] if package["name"] == project["project"]["name"])
-    asked = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
+    extras: dict[str, list[str]] = project["project"]["optional-dependencies"]
+    asked = project["project"]["dependencies"] + [each for extra in extras.values() for each in extra]
     known = {requirement["name"] for requirement in ours["metadata"]["requires-dist"]}
     assert {re.split(r"[\[<>=; ]", requirement)[0].lower() for requirement in asked} == known

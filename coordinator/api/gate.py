@@ -27,9 +27,13 @@ class Gate:
 
     def for_new_work(self) -> Engine:
         """The engine, for a transaction to begin. UnavailableError while starting or stopping."""
+        return self.assembly_for_new_work().engine
+
+    def assembly_for_new_work(self) -> Assembly:
+        """Everything behind the doors, for something to begin. UnavailableError while starting or stopping."""
         if self._stopping:
             raise UnavailableError("this coordinator is stopping and takes nothing new; ask another")
-        return self.engine
+        return self.assembly
 
     @property
     def assembly(self) -> Assembly:

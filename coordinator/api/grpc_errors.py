@@ -2,6 +2,7 @@
 
     InvalidRequestError      INVALID_ARGUMENT      BadRequest
     UnknownTransactionError  NOT_FOUND             ResourceInfo
+    UnknownWorkflowError     NOT_FOUND             ResourceInfo
     WrongPhaseError          FAILED_PRECONDITION   PreconditionFailure
     RefusedError             FAILED_PRECONDITION   PreconditionFailure
     RequestInUseError        ABORTED               RetryInfo
@@ -38,6 +39,7 @@ from coordinator.errors import (
     TransactionError,
     UnavailableError,
     UnknownTransactionError,
+    UnknownWorkflowError,
     WrongPhaseError,
 )
 from coordinator.telemetry import Telemetry
@@ -55,6 +57,7 @@ _SUBJECTS: Final = {"LOCK_NOT_HELD": "a lock"}
 _CODES: Final[tuple[tuple[type[TransactionError], grpc.StatusCode], ...]] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownTransactionError, grpc.StatusCode.NOT_FOUND),
+    (UnknownWorkflowError, grpc.StatusCode.NOT_FOUND),
     (WrongPhaseError, grpc.StatusCode.FAILED_PRECONDITION),
     (RefusedError, grpc.StatusCode.FAILED_PRECONDITION),
     (RequestInUseError, grpc.StatusCode.ABORTED),
@@ -108,6 +111,9 @@ def status_of(error: TransactionError) -> status_pb2.Status:
                 resource_type="transaction", resource_name=str(error.xid or ""), description=error.message
             )
             status.details.append(packed(resource))
+        case UnknownWorkflowError():
+            unknown = error_details_pb2.ResourceInfo(resource_type="workflow", description=error.message)
+            status.details.append(packed(unknown))
         case WrongPhaseError() | RefusedError():
             subject = (
                 f"transaction {error.xid}" if error.xid is not None else _SUBJECTS.get(error.code, "the decision log")
@@ -180,6 +186,8 @@ def _field_of(error: TransactionError) -> str:
             return error.field
         case UnknownTransactionError():
             return "xid"
+        case UnknownWorkflowError():
+            return "workflow_id"
         case RequestInUseError():
             return "request_id"
         case _:

@@ -29,23 +29,26 @@ async def at_owner(
 
     The client's deadline and cancellation go along. UnavailableError as ``Peers.ask`` raises it.
     """
-    peers = gate.assembly.peers
-    if peers.check_taken(_metadata(context)):
+    if is_forwarded_here(gate, context):
         return None
     try:
-        return await peers.ask(xid, call_of, request, _remaining_s(context))
+        return await gate.assembly.peers.ask(xid, call_of, request, _remaining_s(context))
     except PeerRefusedError as refused:
-        return await _pass_back(refused, context)
+        return await pass_back(refused, context)
+
+
+def is_forwarded_here(gate: Gate, context: AnyContext) -> bool:
+    """Whether another coordinator sent the call on to this incarnation. UnavailableError as ``check_taken``."""
+    return gate.assembly.peers.check_taken(_metadata(context))
 
 
 async def watched_at_owner(
     gate: Gate, xid: Xid, context: AnyContext
 ) -> AsyncIterator[transaction_pb2.WatchTransactionsResponse] | None:
     """The owner's stream of a transaction's changes; None as for ``at_owner``."""
-    peers = gate.assembly.peers
-    if peers.check_taken(_metadata(context)):
+    if is_forwarded_here(gate, context):
         return None
-    stream = await peers.watch(xid, _remaining_s(context))
+    stream = await gate.assembly.peers.watch(xid, _remaining_s(context))
     return None if stream is None else _passed_back(stream, context)
 
 
@@ -56,10 +59,11 @@ async def _passed_back(
         async for change in stream:
             yield change
     except PeerRefusedError as refused:
-        await _pass_back(refused, context)
+        await pass_back(refused, context)
 
 
-async def _pass_back(refused: PeerRefusedError, context: AnyContext) -> None:
+async def pass_back(refused: PeerRefusedError, context: AnyContext) -> None:
+    """End the call with the owner's own error, unchanged."""
     await context.abort(refused.failed.code, refused.failed.message, tuple(refused.trailing))
 
 

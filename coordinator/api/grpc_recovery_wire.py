@@ -28,12 +28,14 @@ _SCOPES: Final = {
     recovery_pb2.RECOVERY_SCOPE_TRANSACTION: Scope.TRANSACTION,
     recovery_pb2.RECOVERY_SCOPE_PARTICIPANT: Scope.PARTICIPANT,
     recovery_pb2.RECOVERY_SCOPE_ORPHANS: Scope.ORPHANS,
+    recovery_pb2.RECOVERY_SCOPE_WORKFLOWS: Scope.WORKFLOWS,
 }
 _WIRE_SCOPES: Final = {
     Scope.GLOBAL: recovery_pb2.RECOVERY_SCOPE_GLOBAL,
     Scope.TRANSACTION: recovery_pb2.RECOVERY_SCOPE_TRANSACTION,
     Scope.PARTICIPANT: recovery_pb2.RECOVERY_SCOPE_PARTICIPANT,
     Scope.ORPHANS: recovery_pb2.RECOVERY_SCOPE_ORPHANS,
+    Scope.WORKFLOWS: recovery_pb2.RECOVERY_SCOPE_WORKFLOWS,
 }
 _BREAKERS: Final = {
     BreakerState.CLOSED: recovery_pb2.BREAKER_STATE_CLOSED,
@@ -88,6 +90,7 @@ def write_pass(ran: Pass, message: recovery_pb2.RecoveryPass) -> None:
     message.failed = ran.failed
     message.in_doubt = ran.in_doubt
     message.taken_over = ran.taken_over
+    message.resumed_workflows = ran.resumed
     message.unreachable_participants.extend(ran.unreachable)
 
 

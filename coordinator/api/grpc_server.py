@@ -15,12 +15,14 @@ from pincex.tx.v1 import transaction_pb2
 from pincex.tx.v1.lock_pb2_grpc import add_LockServiceServicer_to_server
 from pincex.tx.v1.recovery_pb2_grpc import add_RecoveryServiceServicer_to_server
 from pincex.tx.v1.transaction_pb2_grpc import add_TransactionServiceServicer_to_server
+from pincex.tx.v1.workflow_pb2_grpc import add_WorkflowServiceServicer_to_server
 
-from coordinator.api import grpc_lock, grpc_recovery
+from coordinator.api import grpc_lock, grpc_recovery, grpc_workflow
 from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_malformed import MalformedInterceptor
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_transaction import TransactionService
+from coordinator.api.grpc_workflow import WorkflowService
 from coordinator.telemetry import Telemetry
 
 REQUEST_MAX_BYTES: Final = 8 * 1024 * 1024
@@ -30,6 +32,7 @@ METADATA_MAX_BYTES: Final = 16 * 1024
 _SERVED: Final = (
     transaction_pb2.DESCRIPTOR.services_by_name["TransactionService"].full_name,
     grpc_recovery.SERVICE.full_name,
+    grpc_workflow.SERVICE.full_name,
     grpc_lock.SERVICE.full_name,
 )
 _OPTIONS: Final = (
@@ -53,17 +56,22 @@ class GrpcDoor:
     """The gRPC server. ``listen`` takes the port, ``start`` serves, ``stop`` ends calls in flight after a bound."""
 
     def __init__(
-        self, service: TransactionService, recovery: RecoveryService, locks: LockService, telemetry: Telemetry
+        self,
+        service: TransactionService,
+        recovery: RecoveryService,
+        workflows: WorkflowService,
+        locks: LockService,
+        telemetry: Telemetry,
     ) -> None:
         self._server = grpc.aio.server(options=_OPTIONS, interceptors=(MalformedInterceptor(telemetry),))
         add_TransactionServiceServicer_to_server(service, self._server)
         add_RecoveryServiceServicer_to_server(recovery, self._server)
+        add_WorkflowServiceServicer_to_server(workflows, self._server)
         add_LockServiceServicer_to_server(locks, self._server)
         # The package has no types, and its stubs do not know the asynchronous servicer.
         self._health: Any = health.aio.HealthServicer()  # pyright: ignore[reportExplicitAny, reportAttributeAccessIssue, reportUnknownMemberType]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # pyright: ignore[reportUnknownMemberType]  As above.
-        names = (*_SERVED, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        reflection.enable_server_reflection((*_SERVED, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = 0
 
     def listen(self, address: str) -> None:

@@ -19,6 +19,7 @@ from coordinator.api.http_faults import Faults
 from coordinator.api.http_locks import LockRoutes, add_lock_routes
 from coordinator.api.http_recovery import RecoveryRoutes, add_recovery_routes
 from coordinator.api.http_schema import EXECUTE, PROBLEMS
+from coordinator.api.http_workflow import WorkflowRoutes, add_workflow_routes
 from coordinator.api.rejection import rejection
 from coordinator.errors import TransactionError
 from coordinator.health import Health
@@ -112,6 +113,7 @@ def _router(routes: HttpRoutes) -> APIRouter:
     router.add_api_route(status, routes.status, methods=["GET"], responses=PROBLEMS, tags=["transactions"])
     router.add_api_route(status, routes.status, methods=["HEAD"], include_in_schema=False)
     add_recovery_routes(router, RecoveryRoutes(routes.gate), PREFIX)
+    add_workflow_routes(router, WorkflowRoutes(routes.gate, PREFIX))
     add_lock_routes(router, LockRoutes(routes.gate), PREFIX)
     for path, call in (
         (f"{PREFIX}/health", routes.show_health),

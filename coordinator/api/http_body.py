@@ -32,7 +32,7 @@ async def read_call(request: Request, timeout_default_s: float) -> ExecuteCall:
     return checks.execute_call(
         _operations(body["operations"]),
         timeout_s,
-        _request_id(request, body),
+        read_request_id(request, body),
         wait_applied=_wait(body),
         lock_keys=_lock_keys(body["lock_keys"]) if "lock_keys" in body else (),
     )
@@ -71,7 +71,8 @@ def _operation(text: str, field: str) -> Operation:
     )
 
 
-def _request_id(request: Request, body: dict[str, str]) -> str:
+def read_request_id(request: Request, body: dict[str, str]) -> str:
+    """Read the name of the caller's intent, from the body or the header; empty for none. InvalidRequestError."""
     written = http_json.text(body["request_id"], "request_id") if "request_id" in body else ""
     if "request_id" in body and not written:
         raise invalid(

@@ -38,6 +38,7 @@ from coordinator.errors import (
     TransactionError,
     UnavailableError,
     UnknownTransactionError,
+    UnknownWorkflowError,
     WrongPhaseError,
 )
 
@@ -47,6 +48,7 @@ _STATUSES: Final[tuple[tuple[type[TransactionError], HTTPStatus], ...]] = (
     (RequestReusedError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (InvalidRequestError, HTTPStatus.BAD_REQUEST),
     (UnknownTransactionError, HTTPStatus.NOT_FOUND),
+    (UnknownWorkflowError, HTTPStatus.NOT_FOUND),
     (WrongPhaseError, HTTPStatus.CONFLICT),
     (RefusedError, HTTPStatus.CONFLICT),
     (RequestInUseError, HTTPStatus.CONFLICT),
@@ -116,6 +118,8 @@ def _field_of(error: TransactionError, request: Request) -> str:
             return error.field
         case UnknownTransactionError():
             return "transaction_id"
+        case UnknownWorkflowError():
+            return "workflow_id"
         case _:
             return ""
 

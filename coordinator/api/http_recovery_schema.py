@@ -8,7 +8,7 @@ from coordinator.api.checks import REASON_MAX_CHARS
 
 Schema = dict[str, object]
 
-_REASON: Final[Schema] = {
+REASON: Final[Schema] = {
     "type": "string",
     "minLength": 1,
     "maxLength": REASON_MAX_CHARS,
@@ -22,7 +22,8 @@ _PREVIEW: Final[Schema] = {
 _PARTICIPANT: Final[Schema] = {"type": "string", "description": "Its configured name.", "examples": ["bookkeeper"]}
 
 
-def _body(properties: Schema, required: tuple[str, ...]) -> Schema:
+def body_of(properties: Schema, required: tuple[str, ...]) -> Schema:
+    """A body of these members, and no others."""
     schema = {
         "type": "object",
         "required": list(required),
@@ -32,14 +33,18 @@ def _body(properties: Schema, required: tuple[str, ...]) -> Schema:
     return {"requestBody": {"required": bool(required), "content": {"application/json": {"schema": schema}}}}
 
 
-def _parameter(name: str, schema: Schema, description: str) -> Schema:
+def parameter_of(name: str, schema: Schema, description: str) -> Schema:
+    """A parameter of the query, which may be left out."""
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 
 SCHEMAS: Final[dict[str, Schema]] = {
-    "recovery/trigger": _body(
+    "recovery/trigger": body_of(
         {
-            "recovery_type": {"type": "string", "enum": ["global", "transaction", "participant", "orphans"]},
+            "recovery_type": {
+                "type": "string",
+                "enum": ["global", "transaction", "participant", "orphans", "workflows"],
+            },
             "transaction_id": {"type": "string", "format": "uuid", "description": "With transaction: which."},
             "participant": {**_PARTICIPANT, "description": "With participant: which."},
         },
@@ -48,23 +53,23 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "recovery/status": {},
     "recovery/in-doubt": {
         "parameters": [
-            _parameter("participant", {"type": "string"}, "Only this participant's."),
-            _parameter("page_size", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "At most."),
-            _parameter("page_token", {"type": "string"}, "The next_page_token of the answer before."),
+            parameter_of("participant", {"type": "string"}, "Only this participant's."),
+            parameter_of("page_size", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "At most."),
+            parameter_of("page_token", {"type": "string"}, "The next_page_token of the answer before."),
         ]
     },
-    "recovery/hold": _body({"reason": _REASON}, ("reason",)),
-    "recovery/release": _body({"reason": _REASON, "preview": _PREVIEW}, ("reason",)),
-    "{transaction_id}/retry": _body({}, ()),
-    "{transaction_id}/resolve": _body(
+    "recovery/hold": body_of({"reason": REASON}, ("reason",)),
+    "recovery/release": body_of({"reason": REASON, "preview": _PREVIEW}, ("reason",)),
+    "{transaction_id}/retry": body_of({}, ()),
+    "{transaction_id}/resolve": body_of(
         {
             "participant": _PARTICIPANT,
             "outcome": {"type": "string", "enum": ["commit", "rollback"]},
-            "reason": _REASON,
+            "reason": REASON,
             "preview": _PREVIEW,
         },
         ("participant", "outcome", "reason"),
     ),
-    "{transaction_id}/forget": _body({"reason": _REASON}, ("reason",)),
-    "{transaction_id}/rollback": _body({"reason": _REASON}, ()),
+    "{transaction_id}/forget": body_of({"reason": REASON}, ("reason",)),
+    "{transaction_id}/rollback": body_of({"reason": REASON}, ()),
 }

@@ -110,6 +110,7 @@ def _pass(ran: Pass | None) -> Members | None:
         "failed": ran.failed,
         "in_doubt": ran.in_doubt,
         "taken_over": ran.taken_over,
+        "resumed_workflows": ran.resumed,
         "unreachable_participants": ran.unreachable,
     }
 

@@ -48,8 +48,8 @@ def view_json(view: TransactionView) -> str:
             ("phase", json.dumps(view.phase.name)),
             ("waiting_for", json.dumps(view.waiting_for)),
             ("request_id", json.dumps(view.request_id or None)),
-            ("began_at", _time(view.began_unix_ms)),
-            ("deadline", _time(view.deadline_unix_ms)),
+            ("began_at", time_json(view.began_unix_ms)),
+            ("deadline", time_json(view.deadline_unix_ms)),
             ("incarnation", json.dumps(view.incarnation)),
             ("sequence", json.dumps(view.sequence)),
             ("branches", list_text(_branch(branch) for branch in view.branches)),
@@ -131,7 +131,7 @@ def _vote_members(vote: Vote | None) -> list[tuple[str, str]]:
 def _event(event: StoryEvent) -> str:
     return object_text(
         [
-            ("time", _time(event.unix_ms)),
+            ("time", time_json(event.unix_ms)),
             ("event", json.dumps(event.event)),
             ("participant", json.dumps(event.participant or None)),
             ("detail", json.dumps(event.detail)),
@@ -139,7 +139,8 @@ def _event(event: StoryEvent) -> str:
     )
 
 
-def _time(unix_ms: int | None) -> str:
+def time_json(unix_ms: int | None) -> str:
+    """A time in RFC 3339, or null."""
     if unix_ms is None:
         return "null"
     stamp = datetime.fromtimestamp(unix_ms / 1000, UTC)

@@ -37,6 +37,7 @@ LOOK_AT_MAX: Final = 10_000
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+Calls = TypeVar("Calls")
 
 
 class OperatorCalls:
@@ -175,14 +176,26 @@ def ask_operator(address: str, question: Callable[[OperatorCalls], Awaitable[Ans
 
 
 async def asked_in_turn(addresses: Sequence[str], question: Callable[[OperatorCalls], Awaitable[Answer]]) -> Answer:
-    """Ask each until one answers. TimeoutError where none can be connected to; ClientError as the last one says."""
+    """Ask each until one answers. Errors as for ``each_in_turn``."""
+    return await each_in_turn(addresses, OperatorCalls, question)
+
+
+async def each_in_turn(
+    addresses: Sequence[str],
+    calls_of: Callable[[grpc.aio.Channel, str], Calls],
+    question: Callable[[Calls], Awaitable[Answer]],
+) -> Answer:
+    """Ask each until one answers. TimeoutError where none can be connected to; ClientError as the last one says.
+
+    ``calls_of`` makes the calls to one, from a channel and its address.
+    """
     last: UnavailableError | TimeoutError = TimeoutError()
     for address in addresses:
         async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
             try:
                 async with asyncio.timeout(REACH_WITHIN_S):
                     await channel.channel_ready()
-                return await question(OperatorCalls(channel, address))
+                return await question(calls_of(channel, address))
             except UnavailableError as error:
                 last = error
             except TimeoutError as error:

@@ -36,6 +36,7 @@ def trigger(
     transaction: Annotated[str, typer.Option(help="Only this transaction.")] = "",
     participant: Annotated[str, typer.Option(help="Only this participant's branches.")] = "",
     orphans: Annotated[bool, typer.Option("--orphans", help="Only branches without a transaction.")] = False,
+    workflows: Annotated[bool, typer.Option("--workflows", help="Only workflows that were left unfinished.")] = False,
     address: Address = ADDRESS_DEFAULT,
     as_json: AsJson = False,
 ) -> None:
@@ -43,9 +44,10 @@ def trigger(
     from coordinator.commands import recovery_outputs
     from coordinator.commands.operator_calls import ask_operator
 
-    if (transaction != "") + (participant != "") + orphans > 1:
-        fail("one of --transaction, --participant, --orphans, or none", ExitCode.BAD_REQUEST, as_json=as_json)
-    request = _pass_over(transaction, participant, orphans=orphans)
+    if (transaction != "") + (participant != "") + orphans + workflows > 1:
+        options = "--transaction, --participant, --orphans, --workflows"
+        fail(f"one of {options}, or none", ExitCode.BAD_REQUEST, as_json=as_json)
+    request = _pass_over(transaction, participant, orphans=orphans, workflows=workflows)
     with recovery_outputs.working("a pass of recovery runs", as_json=as_json):
         ran = ask_operator(address, lambda calls: calls.trigger(request), as_json=as_json)
     recovery_outputs.show_pass(ran, as_json=as_json)
@@ -122,13 +124,17 @@ def release(
     ask_operator(address, asked, as_json=as_json)
 
 
-def _pass_over(transaction: str, participant: str, *, orphans: bool) -> recovery_pb2.TriggerRecoveryRequest:
+def _pass_over(
+    transaction: str, participant: str, *, orphans: bool, workflows: bool
+) -> recovery_pb2.TriggerRecoveryRequest:
     from pincex.tx.v1 import recovery_pb2
 
     if transaction:
         scope = recovery_pb2.RECOVERY_SCOPE_TRANSACTION
     elif participant:
         scope = recovery_pb2.RECOVERY_SCOPE_PARTICIPANT
+    elif workflows:
+        scope = recovery_pb2.RECOVERY_SCOPE_WORKFLOWS
     else:
         scope = recovery_pb2.RECOVERY_SCOPE_ORPHANS if orphans else recovery_pb2.RECOVERY_SCOPE_GLOBAL
     return recovery_pb2.TriggerRecoveryRequest(scope=scope, xid=transaction, participant=participant)

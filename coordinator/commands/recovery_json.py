@@ -71,6 +71,7 @@ def pass_members(ran: recovery_pb2.RecoveryPass) -> Members:
         "failed": ran.failed,
         "in_doubt": ran.in_doubt,
         "taken_over": ran.taken_over,
+        "resumed_workflows": ran.resumed_workflows,
         "unreachable_participants": list(ran.unreachable_participants),
     }
 

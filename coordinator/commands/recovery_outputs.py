@@ -248,6 +248,7 @@ def _sentence(ran: recovery_pb2.RecoveryPass) -> str:
     return (
         f"{members['recovery_type']}, began {members['began_at']}, {took}: {ran.scanned} scanned, "
         f"{ran.resolved} resolved, {ran.failed} failed, {ran.in_doubt} in doubt, {ran.taken_over} taken over"
+        f"{f', {ran.resumed_workflows} workflows resumed' if ran.resumed_workflows else ''}"
         + (f"; not reached: {missing}" if missing else "")
     )
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -22,23 +23,51 @@ if TYPE_CHECKING:
 ConfigPath = Annotated[
     Path | None, typer.Option("--config", help="The configuration, YAML or JSON; else TRANSACTION_CONFIG_PATH.")
 ]
+PORT_MAX: Final = 65535
 SIDECAR_MODULE: Final = "sidecars.main"
 
 
 def run_dev(
+    *,
     data: Annotated[Path, typer.Option(help="Where data, logs and the configuration are kept.")] = Path(".pincex"),
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    http_port: Annotated[int, typer.Option(min=0, max=PORT_MAX, help="0 takes a free one.")] = 8080,
     grpc_port: Annotated[int, typer.Option(min=0, max=65000, help="0 takes a free one.")] = 50051,
     postgres: Annotated[str, typer.Option(help="A PostgreSQL server by DSN; else one of our own is started.")] = "",
     redis: Annotated[str, typer.Option(help="A Redis server by DSN; else one of our own is started.")] = "",
+    participant: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:PORT", help="A participant of your own, which gets a database; may be repeated."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Once ready, tell where everything is as one line, with passwords.")
+    ] = False,
 ) -> None:
     """Run everything on this machine: databases, sidecars, a coordinator; on the loopback only."""
     from coordinator import dev
 
     try:
-        dev.run(dev.DevOptions(data, http_port, grpc_port, postgres, redis))
+        dev.run(dev.DevOptions(data, http_port, grpc_port, postgres, redis, _named_ports(participant or ()), as_json))
     except dev.DevError as error:
         fail(str(error), ExitCode.UNAVAILABLE)
+
+
+def _named_ports(written: Sequence[str]) -> dict[str, int]:
+    """Read NAME:PORT, where the port may be left out for a free one; end the command where one is wrong."""
+    from participant_sdk.ids import InvalidIdentifierError, check_participant
+
+    named: dict[str, int] = {}
+    for each in written:
+        name, _, port = each.partition(":")
+        try:
+            known = check_participant(name)
+        except InvalidIdentifierError as error:
+            fail(f"--participant {each}: {error}", ExitCode.BAD_REQUEST)
+        if port and not (port.isascii() and port.isdecimal() and int(port) <= PORT_MAX):
+            fail(f"--participant {each}: a port is a number from 0 to {PORT_MAX}", ExitCode.BAD_REQUEST)
+        if known in named:
+            fail(f"--participant {each}: {known} stands twice", ExitCode.BAD_REQUEST)
+        named[known] = int(port or "0")
+    return named
 
 
 def run_coordinator(config_path: ConfigPath = None) -> None:

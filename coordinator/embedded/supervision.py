@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -35,10 +35,23 @@ _ANSWER_S: Final = 2.0
 Tell = Callable[[str], None]
 
 
-class _Status(BaseModel):
-    """What is read of a health answer."""
+class _Participant(BaseModel):
+    """A participant, of a health answer."""
 
+    name: str
     status: str
+
+
+class _Health(BaseModel):
+    """What is read of a health answer. Of one that cannot be had, nothing is up."""
+
+    status: str = "DOWN"
+    participants: tuple[_Participant, ...] = ()
+
+    def is_up(self, without: Collection[str]) -> bool:
+        """Whether everything is, whatever is said of the participants ``without``."""
+        others = [each.status for each in self.participants if each.name not in without]
+        return self.status == "UP" or (self.status == "DEGRADED" and bool(without) and set(others) <= {"UP"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +100,10 @@ async def await_port(port: int) -> None:
         await asyncio.sleep(_LOOK_AGAIN_S)
 
 
-async def await_up(url: str) -> None:
-    """Return when the health at this URL says UP."""
+async def await_up(url: str, without: Collection[str] = ()) -> None:
+    """Return when the health at this URL says that everything is UP, but for the participants ``without``."""
     async with httpx.AsyncClient(timeout=_ANSWER_S) as client:
-        while await _status(client, url) != "UP":  # noqa: ASYNC110 - as above.
+        while not (await _health(client, url)).is_up(without):  # noqa: ASYNC110 - as above.
             await asyncio.sleep(_LOOK_AGAIN_S)
 
 
@@ -103,12 +116,11 @@ async def _listens(port: int) -> bool:
     return True
 
 
-async def _status(client: httpx.AsyncClient, url: str) -> str:
-    """The health's status; "" where there is none to be had."""
+async def _health(client: httpx.AsyncClient, url: str) -> _Health:
     try:
-        return _Status.model_validate_json((await client.get(url)).content).status
+        return _Health.model_validate_json((await client.get(url)).content)
     except (httpx.TransportError, ValidationError):
-        return ""
+        return _Health()
 
 
 def _starts(server: EmbeddedPostgres | EmbeddedRedis, tell: Tell) -> bool:

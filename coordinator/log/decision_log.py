@@ -11,11 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from coordinator.protocol.effects import DecisionRecord, HeuristicRecord, StoredDecision
 from participant_sdk.ids import RequestId, Xid
 from participant_sdk.xa import Decision
+
+if TYPE_CHECKING:
+    # It speaks of incarnations, which are defined here.
+    from coordinator.log.workflow_log import WorkflowLog
 
 # How long to wait before a statement that failed is tried again: doubling from the first to the cap.
 BACKOFF_FIRST_S: Final = 0.01
@@ -183,6 +187,11 @@ class DecisionLog(Protocol):
         It rises before anything is read or written over a new connection. An append with records is
         never the first statement of one: it raises LogUnavailableError instead, having connected.
         """
+        ...
+
+    @property
+    def workflows(self) -> WorkflowLog:
+        """The statements about workflows, which have connections of their own."""
         ...
 
     @property

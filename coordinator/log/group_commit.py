@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Final, NamedTuple, TypeVar
 
@@ -44,12 +45,18 @@ RECORD_REFUSED: Final = "RECORD_REFUSED"
 PARTICIPANTS_UNREPORTED: Final = "PARTICIPANTS_UNREPORTED"
 
 Rows = TypeVar("Rows")
+_Waiting = asyncio.Future[Answer] | asyncio.Future[None] | asyncio.Future[StoredDecision | None]
 
 _LOG: Final = structlog.get_logger(__name__)
 
 
 class _Lookup(NamedTuple):
     request: RequestId
+
+
+class _Question(NamedTuple):
+    request: RequestId
+    answer: asyncio.Future[StoredDecision | None]
 
 
 class _Inquiry(NamedTuple):
@@ -105,13 +112,15 @@ class GroupCommit:
             on_unbound=self._unbound,
         )
         # Lookups are bounded below. Conflicts are not: each belongs to a transaction that was let in.
-        self._lookups: Batcher[_Lookup | DecisionRecord] = Batcher(self._look_up, cap=batch_size, bound=sys.maxsize)
+        self._lookups: Batcher[_Lookup | _Question | DecisionRecord] = Batcher(
+            self._look_up, cap=batch_size, bound=sys.maxsize
+        )
         self._queue_bound = queue_bound
         self._inquiries: Batcher[_Inquiry] = Batcher(self._inquire, cap=batch_size, bound=queue_bound)
         # Own ROLLBACK rows under way, and what their transactions are told once they are written:
         # the row that the request_id is bound to, or that the record was refused (None).
         self._instead: dict[Xid, StoredDecision | None] = {}
-        self._waiting: dict[asyncio.Future[Answer] | asyncio.Future[None], None] = {}
+        self._waiting: dict[_Waiting, None] = {}
         self._ended = False
 
     @property
@@ -132,6 +141,22 @@ class GroupCommit:
         if len(self._lookups) >= self._queue_bound:
             raise QueueFullError(f"{self._queue_bound} lookups are queued for the decision log, the most allowed")
         self._lookups.put(_Lookup(request))
+
+    async def bound(self, request: RequestId) -> StoredDecision | None:
+        """Ask the log what a request_id is bound to (R3). LogUnavailableError when this incarnation ends first.
+
+        QueueFullError at the bound. A cancelled caller leaves nothing behind.
+        """
+        self._check_running()
+        if len(self._lookups) >= self._queue_bound:
+            raise QueueFullError(f"{self._queue_bound} lookups are queued for the decision log, the most allowed")
+        answer: asyncio.Future[StoredDecision | None] = asyncio.get_running_loop().create_future()
+        self._lookups.put(_Question(request, answer))
+        self._waiting[answer] = None
+        try:
+            return await answer
+        finally:
+            del self._waiting[answer]
 
     async def read(self, xid: Xid, participants: Sequence[str] = ()) -> Answer:
         """Ask the log of one xid (R7). LogUnavailableError when the read failed: that is no answer.
@@ -223,7 +248,7 @@ class GroupCommit:
         for record in records:
             self._lookups.put(record)
 
-    async def _look_up(self, items: list[_Lookup | DecisionRecord]) -> None:
+    async def _look_up(self, items: list[_Lookup | _Question | DecisionRecord]) -> None:
         requests = list(dict.fromkeys(item.request for item in items if item.request is not None))
         rows = await self._until_read(lambda: self._log.read_requests(requests))
         asked = [item.request for item in items if isinstance(item, _Lookup)]
@@ -233,9 +258,19 @@ class GroupCommit:
         bound = [(request, rows[request]) for request in asked if request in rows]
         if bound:
             self._appends.confirm(lambda: self._on_looked_up([*bound]))
+        self._answer([item for item in items if isinstance(item, _Question)], rows)
         conflicts = [item for item in items if isinstance(item, DecisionRecord)]
         if conflicts:
             await self._resolve(conflicts, rows)
+
+    def _answer(self, questions: Sequence[_Question], rows: Mapping[RequestId, StoredDecision]) -> None:
+        """Tell what is bound once it is known to be durable; what is not bound binds nobody (R7)."""
+        for question in questions:
+            row = rows.get(question.request)
+            if row is None:
+                _settle(question.answer, None)
+            else:
+                self._appends.confirm(partial(_settle, question.answer, row))
 
     async def _resolve(self, conflicts: list[DecisionRecord], rows: Mapping[RequestId, StoredDecision]) -> None:
         """Write the own ROLLBACK rows of transactions whose request_id is bound (R3)."""
@@ -329,6 +364,11 @@ class GroupCommit:
 
 def _own_rollback(record: DecisionRecord, reason: str) -> DecisionRecord:
     return DecisionRecord(record.xid, Decision.ROLLBACK, record.prepared, reason=reason)
+
+
+def _settle(answer: asyncio.Future[StoredDecision | None], row: StoredDecision | None) -> None:
+    if not answer.done():
+        answer.set_result(row)
 
 
 def _tell(item: _Inquiry, answer: Answer) -> None:

@@ -29,6 +29,7 @@ from coordinator.log.decision_log import (
     Standing,
 )
 from coordinator.log.memory_store import MemoryLogStore
+from coordinator.log.memory_workflows import MemoryWorkflows
 from coordinator.log.releasing import check_columns
 from coordinator.protocol.effects import DecisionRecord, HeuristicRecord, StoredDecision
 from participant_sdk.ids import RequestId, Xid
@@ -90,6 +91,12 @@ class MemoryLog:
         self._closed = False
         self._generation = 0
         self._connection: int | None = None
+        self._workflows = MemoryWorkflows(lambda: store.tables, self._run, self._read)
+
+    @property
+    def workflows(self) -> MemoryWorkflows:
+        """The statements about workflows."""
+        return self._workflows
 
     @property
     def generation(self) -> int:

@@ -14,6 +14,7 @@ from coordinator.log.decision_log import (
 )
 from coordinator.log.memory_tables import NOBODY, RESTORED_TIMELINE, IncarnationRow, Tables
 from coordinator.log.releasing import raised_sequences
+from coordinator.log.workflow_log import CLOCKS_APART_MAX_MS
 from coordinator.protocol.effects import HeuristicRecord, StoredDecision
 from participant_sdk.clock import Clock
 from participant_sdk.ids import Xid
@@ -163,13 +164,32 @@ class MemoryKeeping:
             min([now_ms, *leases_ms]) - round(retention_s * 1000),
             *(row.record.xid.unix_ms for number in tables.incarnations for row in tables.unfinished(number)),
             *(xid.unix_ms for xid, participant in tables.heuristics if (xid, participant) not in tables.forgotten),
+            *(
+                xid.unix_ms - CLOCKS_APART_MAX_MS
+                for xid, stored in tables.workflows.items()
+                if not stored.record.is_finished
+            ),
         ]
         bound_ms = min(bounds_ms)
         tables.pruned_below_unix_ms = max(tables.pruned_below_unix_ms, bound_ms)
         below = sorted(xid for xid in tables.decisions if xid.unix_ms < bound_ms)[:limit]
         for xid in below:
             tables.delete(xid)
+        self._prune_workflows(now_ms - round(retention_s * 1000), limit)
         return len(below)
+
+    def _prune_workflows(self, ended_before_ms: int, limit: int) -> None:
+        """Do ``workflow_prune.sql``."""
+        tables = self.tables
+        old = [
+            xid
+            for xid, stored in sorted(tables.workflows.items())
+            if stored.record.is_finished
+            and xid.unix_ms < tables.pruned_below_unix_ms
+            and stored.record.ended_unix_ms < ended_before_ms
+        ]
+        for xid in old[:limit]:
+            del tables.workflows[xid]
 
     def record_heuristics(self, records: Sequence[HeuristicRecord]) -> None:
         """Do ``record_heuristics.sql``."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from coordinator.log.decision_log import Checkpoint, IncarnationState, LiveIncarnation, OperatorAction
+from coordinator.log.decision_log import Checkpoint, Incarnation, IncarnationState, LiveIncarnation, OperatorAction
+from coordinator.log.workflow_log import StoredWorkflow
 from coordinator.protocol.effects import HeuristicRecord, StoredDecision
 from participant_sdk.ids import RequestId, Xid
 
@@ -63,6 +64,12 @@ class Tables:
     forgotten: dict[tuple[Xid, str], str] = field(default_factory=dict[tuple[Xid, str], str])
     actions: list[OperatorAction] = field(default_factory=list[OperatorAction])
     lock_epochs: dict[int, str] = field(default_factory=dict[int, str])
+    workflows: dict[Xid, StoredWorkflow] = field(default_factory=dict[Xid, StoredWorkflow])
+
+    def is_live(self, incarnation: Incarnation) -> bool:
+        """An incarnation may write."""
+        row = self.incarnations.get(incarnation.number)
+        return row is not None and row.is_live and incarnation.timeline == self.timeline
 
     def insert(self, stored: StoredDecision) -> None:
         """Put a row in. Neither its xid nor its request may be there."""

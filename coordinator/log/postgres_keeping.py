@@ -22,6 +22,7 @@ from coordinator.log.decision_log import (
 )
 from coordinator.log.postgres_statements import PostgresStatements, stored_decision
 from coordinator.log.releasing import check_columns, raised_sequences
+from coordinator.log.workflow_log import CLOCKS_APART_MAX_MS
 from coordinator.protocol.effects import HeuristicRecord, StoredDecision
 from participant_sdk.ids import Xid
 from participant_sdk.xa import Decision, Heuristic
@@ -132,12 +133,18 @@ class PostgresKeeping(PostgresStatements):
 
     async def prune(self, retention_s: float, limit: int, now_unix_ms: int) -> int:
         """Raise the horizon, and delete decisions below it (R14)."""
-        parameters = {"retention_s": float(retention_s), "limit": Int8(limit), "now_unix_ms": Int8(now_unix_ms)}
+        parameters = {
+            "retention_s": float(retention_s),
+            "limit": Int8(limit),
+            "now_unix_ms": Int8(now_unix_ms),
+            "clocks_apart_ms": Int8(CLOCKS_APART_MAX_MS),
+        }
         async with self._upkeep.transaction() as run:
             # First, as by all that lock more than their own: those whose rows go may be waited for by appends.
             await run(self._sql["lock_log"], {})
             await run(self._sql["prune_by_index"], {})
             ((count,),) = await run(self._sql["prune"], parameters)
+            await run(self._sql["workflow_prune"], parameters)
         return count
 
     async def record_heuristics(self, records: Sequence[HeuristicRecord]) -> None:

@@ -16,6 +16,7 @@ from psycopg.rows import TupleRow
 
 from coordinator.log.connection import LogConnection, Parameter, Timeouts
 from coordinator.log.decision_log import LogUnavailableError, LogUncertainError
+from coordinator.log.postgres_workflows import PostgresWorkflows
 from coordinator.protocol.effects import DecisionRecord, StoredDecision
 from participant_sdk.ids import RequestId
 from participant_sdk.xa import Decision
@@ -37,6 +38,12 @@ class PostgresStatements:
             for entry in folder.iterdir()
             if entry.name.endswith(".sql")
         }
+        self._workflows = PostgresWorkflows(dsn, name, timeouts, self._sql)
+
+    @property
+    def workflows(self) -> PostgresWorkflows:
+        """The statements about workflows, on connections of their own."""
+        return self._workflows
 
     @property
     def generation(self) -> int:
@@ -46,11 +53,12 @@ class PostgresStatements:
     @property
     def problem(self) -> str:
         """What the server refuses and no retry is likely to mend; empty where nothing is known of that kind."""
-        return self._appends.problem or self._reads.problem or self._upkeep.problem
+        connections = (self._appends, self._reads, self._upkeep, self._workflows)
+        return next((each.problem for each in connections if each.problem), "")
 
     async def close(self) -> None:
         """Close the connections. Nothing is written."""
-        for connection in (self._appends, self._reads, self._upkeep):
+        for connection in (self._appends, self._reads, self._upkeep, self._workflows):
             await connection.close()
 
     def _connected(self) -> None:

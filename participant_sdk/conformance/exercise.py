@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
-from participant_sdk.exact_json import Exact, InvalidJsonError, loads_object
+from participant_sdk.exact_json import Exact, InvalidJsonError, canonical, loads_object
 from participant_sdk.ids import check_participant
 from participant_sdk.participant import Operation
 
@@ -104,5 +103,5 @@ def _operation(participant: str, value: Exact, key: str) -> Operation:
         if name not in {"operation", "parameters"}:
             raise InvalidExerciseError(f"{key}.{name}: no such key")
     parameters = value.get("parameters", {})
-    # Numbers are read as decimals; as text they come out as they went in.
-    return Operation(participant, str(value["operation"]), json.dumps(parameters, default=str))
+    # Numbers are read as decimals, and stay numbers.
+    return Operation(participant, str(value["operation"]), canonical(parameters))

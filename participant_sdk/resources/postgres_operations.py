@@ -1,4 +1,4 @@
-"""The operations of a PostgreSQL XA resource: functions, or single statements of SQL.
+"""The operations of a PostgreSQL XA resource: functions, typed or not, or single statements of SQL.
 
 A function gets the branch's connection, inside its transaction, and the parameters; it
 returns the result as JSON text, or "". It says no by raising ``RefusedError``, or by any
@@ -17,23 +17,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from pydantic import BaseModel
+
 from participant_sdk.exact_json import Exact, InvalidJsonError, loads_object
+from participant_sdk.parameters import Model, RefusedError, read
 from participant_sdk.participant import Operation
 from participant_sdk.resources.postgres_lane import Connection
-from participant_sdk.xa import Vote, invalid
+from participant_sdk.xa import invalid
 
 _PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s")
 
 Parameters = Mapping[str, Exact]
 Function = Callable[[Connection, Parameters], Awaitable[str]]
-
-
-class RefusedError(Exception):
-    """The operation says no, with this vote."""
-
-    def __init__(self, vote: Vote) -> None:
-        super().__init__(vote.message)
-        self.vote = vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +47,44 @@ class Statement:
         object.__setattr__(self, "names", tuple(dict.fromkeys(_PLACEHOLDER.findall(self.sql))))
 
 
-XaOperation = Function | Statement
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """An operation that reads its parameters into a model. ``bind`` does so, and gives the function that is run.
+
+    RefusedError of ``bind`` names the parameter that is wrong; the number is the operation's place in its branch.
+    """
+
+    bind: Callable[[Operation, int], Function]
+
+
+def typed(model: type[Model], function: Callable[[Connection, Model], Awaitable[BaseModel | None]]) -> Typed:
+    """Make an operation of a function that takes this model; what it returns is told as JSON."""
+
+    def bind(operation: Operation, at: int) -> Function:
+        parameters = read(model, operation, at)
+
+        async def run(connection: Connection, _: Parameters) -> str:
+            try:
+                result = await function(connection, parameters)
+            except RefusedError as error:
+                if not error.vote.field:
+                    raise
+                path = f"operations[{at}].parameters.{error.vote.field}"
+                raise RefusedError(error.vote._replace(field=path)) from error
+            return "" if result is None else result.model_dump_json()
+
+        return run
+
+    return Typed(bind)
+
+
+XaOperation = Function | Statement | Typed
 
 
 class Call(NamedTuple):
     """One operation of a branch, read and ready to run. ``field`` names it in errors."""
 
-    run: XaOperation
+    run: Function | Statement
     parameters: Parameters
     field: str
 
@@ -75,6 +101,8 @@ def _read_call(operation: Operation, at: int, served: Mapping[str, XaOperation])
         names = ", ".join(served)
         message = f"there is no operation {operation.name!r}; there are {names}"
         raise RefusedError(invalid("UNKNOWN_OPERATION", message, f"{field}.operation"))
+    if isinstance(run, Typed):
+        return Call(run.bind(operation, at), {}, f"{field}.parameters")
     try:
         parameters = loads_object(operation.parameters)
     except InvalidJsonError as error:

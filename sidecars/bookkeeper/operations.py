@@ -8,28 +8,17 @@ database has only to add up draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from enum import IntEnum
 from importlib.resources import files
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Final, NamedTuple
 
-from participant_sdk.ids import Xid
-from participant_sdk.parameters import (
-    EXACT,
-    Amount,
-    Note,
-    Parameters,
-    RefusedError,
-    UserId,
-    read,
-    refuse,
-    unknown_operation,
-)
-from participant_sdk.participant import Operation
+from participant_sdk.parameters import EXACT, Amount, Note, Parameters, RefusedError, UserId
 from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned
+from participant_sdk.resources.reservation_planning import Place, Planner
 from participant_sdk.xa import business_no
 from sidecars.currencies import Currency, check_scale
 
@@ -84,36 +73,49 @@ class Entry(NamedTuple):
     description: str | None = None
 
 
-def _open_account(operation: Operation, index: int) -> Entry:
-    account = read(Account, operation, index)
+def _planned(entries: Sequence[Entry]) -> Planned:
+    """Work out what each of a branch's entries draws."""
+    if len(entries) == 1:
+        # Nearly every branch: nothing comes before it that could pay for it.
+        entry = entries[0]
+        return Planned((_row(entry, 0, entry.amount if _takes_money(entry) else _NOTHING),))
+    _check_openings(entries)
+    return Planned(tuple(map(_row, entries, range(len(entries)), _draws(entries))))
+
+
+_planner: Final = Planner(_planned)
+
+
+@_planner.operation("open_account")
+def _open_account(account: Account, _: Place) -> Entry:
     return Entry(EntryKind.OPEN, account.user_id, account.user_id, account.currency, _NOTHING)
 
 
-def _credit_account(operation: Operation, index: int) -> Entry:
-    money = _money(operation, index)
-    return Entry(EntryKind.CREDIT, OUTSIDE, money.user_id, money.currency, money.amount)
+@_planner.operation("credit_account")
+def _credit_account(money: Money, at: Place) -> Entry:
+    return _entry(EntryKind.CREDIT, OUTSIDE, money.user_id, money, at)
 
 
-def _debit_account(operation: Operation, index: int) -> Entry:
-    money = _money(operation, index)
-    return Entry(EntryKind.DEBIT, money.user_id, OUTSIDE, money.currency, money.amount)
+@_planner.operation("debit_account")
+def _debit_account(money: Money, at: Place) -> Entry:
+    return _entry(EntryKind.DEBIT, money.user_id, OUTSIDE, money, at)
 
 
-def _lock_funds(operation: Operation, index: int) -> Entry:
-    money = _money(operation, index)
-    return Entry(EntryKind.LOCK, money.user_id, money.user_id, money.currency, money.amount)
+@_planner.operation("lock_funds")
+def _lock_funds(money: Money, at: Place) -> Entry:
+    return _entry(EntryKind.LOCK, money.user_id, money.user_id, money, at)
 
 
-def _release_funds(operation: Operation, index: int) -> Entry:
-    money = _money(operation, index)
-    return Entry(EntryKind.RELEASE, money.user_id, money.user_id, money.currency, money.amount)
+@_planner.operation("release_funds")
+def _release_funds(money: Money, at: Place) -> Entry:
+    return _entry(EntryKind.RELEASE, money.user_id, money.user_id, money, at)
 
 
-def _transfer_funds(operation: Operation, index: int) -> Entry:
-    transfer = read(Transfer, operation, index)
-    check_scale(transfer.amount, transfer.currency, index, "amount")
+@_planner.operation("transfer_funds")
+def _transfer_funds(transfer: Transfer, at: Place) -> Entry:
+    check_scale(transfer.amount, transfer.currency, at.number, "amount")
     if transfer.from_user_id == transfer.to_user_id:
-        raise refuse(index, "to_user_id", "is the user whom the money comes from")
+        raise at.refuse("to_user_id", "is the user whom the money comes from")
     return Entry(
         EntryKind.TRANSFER,
         transfer.from_user_id,
@@ -124,42 +126,9 @@ def _transfer_funds(operation: Operation, index: int) -> Entry:
     )
 
 
-def _money(operation: Operation, index: int) -> Money:
-    money = read(Money, operation, index)
-    check_scale(money.amount, money.currency, index, "amount")
-    return money
-
-
-_OPERATIONS: Final[Mapping[str, Callable[[Operation, int], Entry]]] = {
-    "open_account": _open_account,
-    "credit_account": _credit_account,
-    "debit_account": _debit_account,
-    "lock_funds": _lock_funds,
-    "release_funds": _release_funds,
-    "transfer_funds": _transfer_funds,
-}
-OPERATION_NAMES: Final = tuple(_OPERATIONS)
-
-
-def plan(_log_id: str, _xid: Xid, operations: Sequence[Operation]) -> Planned:
-    """Work out a branch's entries and what each draws, or the "no" to what is wrong in itself."""
-    try:
-        entries = [_entry(operation, index) for index, operation in enumerate(operations)]
-        if len(entries) == 1:
-            # Nearly every branch: nothing comes before it that could pay for it.
-            entry = entries[0]
-            return Planned((_row(entry, 0, entry.amount if _takes_money(entry) else _NOTHING),))
-        _check_openings(entries)
-    except RefusedError as error:
-        return Planned((), error.vote)
-    return Planned(tuple(map(_row, entries, range(len(entries)), _draws(entries))))
-
-
-def _entry(operation: Operation, index: int) -> Entry:
-    read_entry = _OPERATIONS.get(operation.name)
-    if read_entry is None:
-        raise unknown_operation(operation, index, OPERATION_NAMES)
-    return read_entry(operation, index)
+def _entry(kind: EntryKind, debited: str, credited: str, money: Money, at: Place) -> Entry:
+    check_scale(money.amount, money.currency, at.number, "amount")
+    return Entry(kind, debited, credited, money.currency, money.amount)
 
 
 def _check_openings(entries: Sequence[Entry]) -> None:
@@ -217,6 +186,6 @@ SERVICE: Final = ReservationService(
     schema="bookkeeper",
     migrations=files("sidecars.bookkeeper") / "migrations",
     invariants=files("sidecars.bookkeeper") / "invariants.sql",
-    operations=OPERATION_NAMES,
-    plan=plan,
+    operations=_planner.names,
+    plan=_planner.plan,
 )

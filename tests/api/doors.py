@@ -25,6 +25,7 @@ from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
+from coordinator.api.grpc_workflow import WorkflowService
 from coordinator.api.http_app import HttpRoutes, make_app
 from coordinator.api.http_server import IDLE_S, HttpDoor
 from coordinator.assembly import Assembly, Settings, assemble
@@ -35,6 +36,7 @@ from coordinator.log.memory import MemoryLog, Moment, Statement
 from coordinator.passes import PassSettings
 from coordinator.protocol.timing import Timing
 from coordinator.telemetry import Telemetry
+from coordinator.workflows.workflows import WorkflowSettings
 from participant_sdk.clock import SystemClock
 from participant_sdk.grpc_resource_calls import GrpcResourceCalls
 from participant_sdk.grpc_transport import GrpcTransport
@@ -102,7 +104,12 @@ class Doors:
 
 @asynccontextmanager
 async def doors(
-    *, max_concurrent_txns: int = 1000, idle_s: int = IDLE_S, held: str = "", absent: str = ""
+    *,
+    max_concurrent_txns: int = 1000,
+    idle_s: int = IDLE_S,
+    held: str = "",
+    absent: str = "",
+    workflows: WorkflowSettings | None = None,
 ) -> AsyncGenerator[Doors]:
     """Open both doors for the time of the block.
 
@@ -113,7 +120,8 @@ async def doors(
     telemetry = Telemetry("info", lines)
     gate = Gate()
     service = TransactionService(gate, telemetry, timedelta(seconds=TIMEOUT_DEFAULT_S))
-    door = GrpcDoor(service, RecoveryService(gate, telemetry), LockService(gate, telemetry), telemetry)
+    others = (WorkflowService(gate, telemetry), LockService(gate, telemetry))
+    door = GrpcDoor(service, RecoveryService(gate, telemetry), *others, telemetry)
     door.listen("127.0.0.1:0")
     async with system() as around, asyncio.TaskGroup() as tasks:
         wire, ended = LogWire(), asyncio.Event()
@@ -122,7 +130,8 @@ async def doors(
             await log.hold(held)
         addresses = {**around.addresses, **({absent: NOWHERE} if absent else {})}
         incarnation = await log.open("coordinator", f"127.0.0.1:{door.port}", 3.0)
-        assembly = _assembled(log, incarnation, addresses, max_concurrent_txns, telemetry)
+        known = workflows or WorkflowSettings({})
+        assembly = _assembled(log, incarnation, addresses, max_concurrent_txns, telemetry, known)
         working = tasks.create_task(_work(assembly, ended))
         app = make_app(HttpRoutes(gate, telemetry, lambda: _health(assembly), TIMEOUT_DEFAULT_S))
         http_door = HttpDoor(app, 1, idle_s=idle_s)
@@ -150,7 +159,12 @@ async def doors(
 
 
 def _assembled(
-    log: MemoryLog, incarnation: Incarnation, addresses: Mapping[str, str], max_txns: int, telemetry: Telemetry
+    log: MemoryLog,
+    incarnation: Incarnation,
+    addresses: Mapping[str, str],
+    max_txns: int,
+    telemetry: Telemetry,
+    workflows: WorkflowSettings,
 ) -> Assembly:
     return assemble(
         log,
@@ -164,6 +178,7 @@ def _assembled(
             Limits(max_txns),
             512,
             passes=PassSettings(is_enabled=False),
+            workflows=workflows,
         ),
         clock=_CLOCK,
         random=random.Random(0),

@@ -20,6 +20,7 @@ from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
+from coordinator.api.grpc_workflow import WorkflowService
 from coordinator.api.http_app import HttpRoutes, make_app
 from coordinator.api.http_server import HttpDoor
 from coordinator.assembly import Assembly, Settings, assemble
@@ -30,12 +31,14 @@ from coordinator.log.memory import Gate as LogGate
 from coordinator.log.memory import MemoryLog, Moment, Statement
 from coordinator.protocol.timing import Timing
 from coordinator.telemetry import Telemetry
+from coordinator.workflows.workflows import WorkflowSettings
 from participant_sdk.clock import SystemClock
 from participant_sdk.grpc_options import CHANNEL_OPTIONS
 from participant_sdk.grpc_resource_calls import GrpcResourceCalls
 from participant_sdk.grpc_transport import GrpcTransport
 from participant_sdk.ids import Xid
 from participant_sdk.resource_calls import Access
+from tests.engine.workflows import DEFINITIONS
 from tests.sdk.small_system import System
 
 if TYPE_CHECKING:
@@ -137,7 +140,8 @@ class Fleet:
         telemetry = Telemetry("error", io.StringIO())
         gate = Gate()
         service = TransactionService(gate, telemetry, timedelta(seconds=TIMEOUT_DEFAULT_S))
-        door = GrpcDoor(service, RecoveryService(gate, telemetry), LockService(gate, telemetry), telemetry)
+        others = (WorkflowService(gate, telemetry), LockService(gate, telemetry))
+        door = GrpcDoor(service, RecoveryService(gate, telemetry), *others, telemetry)
         door.listen(at)
         log = log or self.memory()
         self._stack.push_async_callback(log.close)
@@ -148,7 +152,12 @@ class Fleet:
                 participant: Access(GrpcTransport(address), GrpcResourceCalls(address, clock=_CLOCK))
                 for participant, address in self.around.addresses.items()
             },
-            Settings(Timing(retry_initial_s=0.05, retry_max_s=0.2), Limits(1000), batch_size=512),
+            Settings(
+                Timing(retry_initial_s=0.05, retry_max_s=0.2),
+                Limits(1000),
+                batch_size=512,
+                workflows=WorkflowSettings({each.kind: each for each in DEFINITIONS}),
+            ),
             clock=_CLOCK,
             random=random.Random(0),
             telemetry=telemetry,

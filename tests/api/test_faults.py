@@ -20,6 +20,7 @@ from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
+from coordinator.api.grpc_workflow import WorkflowService
 from coordinator.api.http_app import HttpRoutes, make_app
 from coordinator.engine import Engine
 from coordinator.log.decision_log import Incarnation
@@ -115,7 +116,8 @@ async def test_in_a_stream_it_is_one_items_failure() -> None:
     telemetry = Telemetry("info", lines)
     gate = _FaultyGate()
     service = TransactionService(gate, telemetry, timedelta(seconds=1))
-    door = GrpcDoor(service, RecoveryService(gate, telemetry), LockService(gate, telemetry), telemetry)
+    others = (WorkflowService(gate, telemetry), LockService(gate, telemetry))
+    door = GrpcDoor(service, RecoveryService(gate, telemetry), *others, telemetry)
     door.listen("127.0.0.1:0")
     await door.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel:

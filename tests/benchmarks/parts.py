@@ -8,6 +8,7 @@ from typing import Final
 
 from tests.benchmarks import guard, limit_grpc, offered, soak, transfers, workloads
 from tests.benchmarks.filled import measure_filled
+from tests.benchmarks.flames import measure_flames
 from tests.benchmarks.memory import measure_memory
 from tests.benchmarks.recovery import measure_recovery
 from tests.benchmarks.run import Run
@@ -35,6 +36,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "recovery": Part("10,000 unfinished after kill -9", measure_recovery),
     "soak": Part("a long load: memory and descriptors over time", soak.measure_soak, is_long=True),
     "filled": Part("a log with millions of finished transactions", measure_filled, is_long=True),
+    "flames": Part("where each microsecond goes", measure_flames, is_long=True),
     guard.PART: Part("the product against its own ledger's limit, judged", guard.measure_guard, is_long=True),
 }
 

@@ -8,9 +8,11 @@ import pytest
 
 from tests.benchmarks.__main__ import read_plan
 from tests.benchmarks.figures import Figure, percentile_ms, summarize
+from tests.benchmarks.flames import REST, STAGES, by_stage
 from tests.benchmarks.guard import fallen
 from tests.benchmarks.ledgers import LedgerState, LogState, disagreements
 from tests.benchmarks.parts import PARTS
+from tests.benchmarks.processes import ROOT
 from tests.benchmarks.report import LIMITS, by_column, ratio
 from tests.benchmarks.run import told
 from tests.benchmarks.soak import Sample, values
@@ -163,3 +165,27 @@ def test_parts_are_chosen_by_name() -> None:
     assert read_plan([]).parts == tuple(name for name, part in PARTS.items() if not part.is_long)
     with pytest.raises(SystemExit):
         read_plan(["--parts", "none"])
+
+
+def test_a_sample_belongs_to_the_innermost_stage_of_its_stack() -> None:
+    begun = "run (asyncio/runners.py:118);Engine.execute (coordinator/engine.py:101)"
+    within = "Appends.run (coordinator/log/appends.py:9);Engine.recorded (coordinator/engine.py:7);step (x.py:1)"
+    waiting = "Thread._bootstrap (threading.py:1);Appends.run (coordinator/log/appends.py:9)"
+    lines = [
+        f"{begun} 3",
+        f"{within} 4",
+        f"{begun};deeper (y.py:2) 2",
+        f"{waiting} 50",
+        "run (asyncio/runners.py:118) 1",
+    ]
+    assert by_stage(lines) == {"beginning transactions": 5, "decisions on their way": 4, REST: 1}
+
+
+def test_every_stage_is_a_function_that_is_there() -> None:
+    """One that was renamed would count for another stage, without a word."""
+    for frame in STAGES:
+        function, _, path = frame.partition(" (")
+        *owner, name = function.split(".")
+        source = (ROOT / path).read_text()
+        assert f"def {name}(" in source, frame
+        assert not owner or f"class {owner[0]}" in source, frame

@@ -19,7 +19,7 @@ from participant_sdk.resources.postgres_operations import Statement
 from participant_sdk.resources.postgres_xa import PostgresXaResource
 from participant_sdk.resources.reservation import ReservationResource
 from participant_sdk.server import serving
-from sidecars.main import SERVICES
+from sidecars.main import SIDECARS
 from tests.conformance.hosts import NAME, PATIENCE_S
 from tests.contract.branch_subjects import BANK_OPERATIONS
 
@@ -41,7 +41,7 @@ async def serve(kind: str, dsn: str, listen: str, work: int) -> None:
             await stack.enter_async_context(doing)
             participant = bank
         else:
-            opened = ReservationResource.open(kind, SERVICES[kind], dsn, SystemClock())
+            opened = ReservationResource.open(kind, SIDECARS[kind].service, dsn, SystemClock())
             participant = await stack.enter_async_context(opened)
         await stack.enter_async_context(serving(participant, listen, patience_s=PATIENCE_S))
         await asyncio.Event().wait()
@@ -67,7 +67,7 @@ class _Worker:
 def main() -> int:
     """Run it."""
     parser = argparse.ArgumentParser(prog="tests.conformance.sidecar")
-    parser.add_argument("kind", choices=(NAME, *SERVICES))
+    parser.add_argument("kind", choices=(NAME, *SIDECARS))
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--listen", required=True)
     parser.add_argument("--work", type=int, default=0)

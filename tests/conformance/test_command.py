@@ -18,8 +18,9 @@ from coordinator.cli import make_app
 from participant_sdk.conformance import Exercise, InvalidExerciseError, example, example_names, read_exercise
 from participant_sdk.conformance.catalogue import checks
 from participant_sdk.conformance.command import BAD_USAGE, CONFORMS, DEVIATES, UNREACHABLE
+from participant_sdk.participant import Operation
 from participant_sdk.resources.memory import MemoryResource
-from tests.conformance.hosts import BANK, Bank, Host, Serve, by_the_sdk, do
+from tests.conformance.hosts import BANK, Bank, Host, Serve, by_the_sdk
 from tests.conformance.processes import ROOT
 from tests.conformance.serve import UnaryServicer, served
 from tests.conformance.wrong_services import OddCodes
@@ -109,7 +110,7 @@ async def test_a_name_without_an_example_wants_an_exercise() -> None:
     async with hosted() as host:
         code, _, errors = await command("-m", "participant_sdk.conformance", host.address)
     assert code == BAD_USAGE
-    assert "there is no example for 'bank'; there are bookkeeper, trading: write an exercise" in errors
+    assert f"there is no example for 'bank'; there are {', '.join(example_names())}: write an exercise" in errors
 
 
 @pytest.mark.parametrize("name", example_names())
@@ -130,8 +131,10 @@ def test_bad_usage_ends_with_2(tmp_path: Path) -> None:
 
 
 def test_an_exercise_is_read_from_json() -> None:
-    exercise = read_exercise(json.dumps({**WRITTEN, "slow": CREDIT, "setup": [CREDIT]}))
-    assert exercise.yes[0] == do("credit", account="alice", amount="1")
+    number = '{"operation": "credit", "parameters": {"amount": 1.50}}'
+    exercise = read_exercise(json.dumps({**WRITTEN, "slow": CREDIT, "setup": [CREDIT]})[:-1] + f', "read": {number}}}')
+    assert exercise.yes[0] == Operation("bank", "credit", '{"account":"alice","amount":"1"}')
+    assert exercise.read == Operation("bank", "credit", '{"amount":1.5}'), "a number stays one"
     assert (exercise.observe, exercise.slow, exercise.setup) == (None, exercise.yes[0], exercise.yes[:1])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from participant_sdk.conformance import Means, Report, example, read_exercise, run
 from participant_sdk.resources.invariants import violations
-from sidecars.main import SERVICES
+from sidecars.main import SIDECARS
 from tests.conformance.hosts import BANK, NAME, Bank, judged
 from tests.conformance.processes import ROOT, supervised
 from tests.conftest import MakeDatabase
@@ -43,17 +43,18 @@ async def test_the_memory_resource_conforms() -> None:
 
 
 async def test_the_shipped_participants_conform(databases: MakeDatabase, tmp_path: Path) -> None:
-    """On real PostgreSQL, as processes that are killed: XA, trading, and the bookkeeper by the command."""
-    dsns = [await databases(name) for name in (NAME, "trading", "bookkeeper")]
+    """On real PostgreSQL, as processes that are killed: XA, those that read, and the bookkeeper by the command."""
+    dsns = {name: await databases(name) for name in (NAME, *SIDECARS)}
     async with asyncio.TaskGroup() as group:
-        bank_task = group.create_task(_bank(dsns[0], tmp_path))
-        trading_task = group.create_task(_trading(dsns[1], tmp_path))
-        group.create_task(_bookkeeper(dsns[2], tmp_path))
-    bank, trading = bank_task.result(), trading_task.result()
+        bank_task = group.create_task(_bank(dsns.pop(NAME), tmp_path))
+        group.create_task(_bookkeeper(dsns.pop("bookkeeper"), tmp_path))
+        tasks = [group.create_task(_sidecar(name, dsn, tmp_path)) for name, dsn in dsns.items()]
+    bank = bank_task.result()
     assert bank.passed, bank.text()
     assert skipped(bank) == set(), bank.text()
-    assert trading.passed, trading.text()
-    assert skipped(trading) == NOT_THERE - {"a read votes read only"}, trading.text()
+    for report in [task.result() for task in tasks]:
+        assert report.passed, report.text()
+        assert skipped(report) == NOT_THERE - {"a read votes read only"}, report.text()
 
 
 async def _bank(dsn: str, folder: Path) -> Report:
@@ -62,10 +63,10 @@ async def _bank(dsn: str, folder: Path) -> Report:
         return await run(process.address, BANK, Means(process.restart, process.work, 20.0))
 
 
-async def _trading(dsn: str, folder: Path) -> Report:
-    async with supervised("trading", dsn, folder) as process:
-        report = await run(process.address, read_exercise(example("trading")), Means(process.restart))
-    assert await violations(dsn, SERVICES["trading"].invariants) == []
+async def _sidecar(name: str, dsn: str, folder: Path) -> Report:
+    async with supervised(name, dsn, folder) as process:
+        report = await run(process.address, read_exercise(example(name)), Means(process.restart))
+    assert await violations(dsn, SIDECARS[name].service.invariants) == []
     return report
 
 
@@ -85,4 +86,4 @@ async def _bookkeeper(dsn: str, folder: Path) -> None:
     assert command.returncode == 0
     assert (report["conforms"], report["participant"], report["address"]) == (True, "bookkeeper", process.address)
     assert {it["check"] for it in report["findings"] if it["verdict"] == "skipped"} == NOT_THERE
-    assert await violations(dsn, SERVICES["bookkeeper"].invariants) == []
+    assert await violations(dsn, SIDECARS["bookkeeper"].service.invariants) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, LiteralString, NamedTuple
 
 import psycopg
@@ -20,7 +21,10 @@ from participant_sdk.resources.postgres_operations import Statement
 from participant_sdk.resources.postgres_xa import PostgresXaResource
 from participant_sdk.resources.reservation import ReservationResource
 from participant_sdk.xa import Ack, Decision, Vote
+from sidecars.http.participant import HttpParticipant
+from sidecars.http.planning import INVARIANTS
 from sidecars.trading import operations as trading
+from tests.http_sidecar.inventory import inventory, target_at
 
 
 class Business(NamedTuple):
@@ -46,6 +50,12 @@ TRADING: Final = Business(
     Operation("trading", "place_order", _ORDER),
     Operation("trading", "cancel_order", '{"order_id":"no-such-order"}'),
     Operation("trading", "validate_order", _ORDER),
+)
+_SKU: Final = '{"sku":"bolt","quantity":1}'
+INVENTORY: Final = Business(
+    Operation("inventory", "restock", _SKU),
+    Operation("inventory", "reserve", '{"sku":"bolt","quantity":1000000}'),
+    Operation("inventory", "stock_level", '{"sku":"bolt"}'),
 )
 
 
@@ -183,6 +193,28 @@ async def xa_bank(dsn: str) -> AsyncGenerator[Subject]:
             return await _number(dsn, "select balance::integer - 100 from accounts where name = 'alice'")
 
         yield Subject(resource, enlist, resource.expire, effects)
+
+
+@asynccontextmanager
+async def http_inventory(dsn: str, folder: Path) -> AsyncGenerator[Subject]:
+    """The example service in Go behind the HTTP sidecar."""
+    async with (
+        inventory(folder) as service,
+        HttpParticipant.open("inventory", target_at(service.address), dsn, _CLOCK, connections=2) as participant,
+    ):
+
+        async def enlist(_xid: Xid, _remaining_s: float) -> None:
+            raise AssertionError("there is no work before Prepare")
+
+        async def expire() -> int:
+            return 0
+
+        async def effects() -> int:
+            return service.ends()["confirmed"]
+
+        yield Subject(participant, enlist, expire, effects, INVENTORY, has_work=False)
+        assert service.ends()["held"] == await _number(dsn, "select count(*)::integer from http.held where state = 2")
+    assert await violations(dsn, INVARIANTS) == []
 
 
 @asynccontextmanager

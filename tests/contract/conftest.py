@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from coordinator.locks.lock_store import LockStore
 from coordinator.log.decision_log import DecisionLog
 from coordinator.log.postgres import migrate_log
 from tests.conftest import MakeDatabase
-from tests.contract.branch_subjects import Subject, memory_bank, reservation_book, xa_bank
+from tests.contract.branch_subjects import Subject, http_inventory, memory_bank, reservation_book, xa_bank
 from tests.contract.lock_worlds import LockWorld, MemoryLockWorld, RedisLockWorld
 from tests.contract.worlds import MemoryWorld, PostgresWorld, World
 
@@ -39,14 +40,16 @@ def log(world: World) -> DecisionLog:
     return world.handle()
 
 
-@pytest.fixture(params=["memory", "postgres_xa", "reservation"])
-async def subject(request: pytest.FixtureRequest, databases: MakeDatabase) -> AsyncIterator[Subject]:
+@pytest.fixture(params=["memory", "postgres_xa", "reservation", "http"])
+async def subject(request: pytest.FixtureRequest, databases: MakeDatabase, tmp_path: Path) -> AsyncIterator[Subject]:
     """Each kind of participant, for the contract that all of them keep."""
     match request.param:
         case "memory":
             opened = memory_bank()
         case "postgres_xa":
             opened = xa_bank(await databases("bank"))
+        case "http":
+            opened = http_inventory(await databases("inventory"), tmp_path)
         case _:
             opened = reservation_book(await databases("book"))
     async with opened as participating:

@@ -24,7 +24,7 @@ _EFFECTS: Final[Mapping[str, str]] = {
     ),
     "trading": (
         "select o.user_id, b.xid::text from trading.orders o join pincex.branches b using (branch)"
-        " where o.status in (2, 3) and o.user_id like %s"
+        " where o.status in (2, 3, 5) and o.user_id like %s"
     ),
     BANK: "select request, xid::text from credits where request like %s",
 }

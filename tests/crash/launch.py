@@ -17,14 +17,14 @@ from pathlib import Path
 
 from tests import patching
 from tests.crash import trigger
-from tests.crash.points import POINTS, parts_of, patches
+from tests.crash.points import EVERY_POINT, parts_of, patches
 
 
 def main() -> int:
     """Become the process; its exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash.launch")
     parser.add_argument("--armed", type=Path, required=True, help="the file that arms the process")
-    parser.add_argument("--point", choices=[point.name for point in POINTS], help="arm it from the start")
+    parser.add_argument("--point", choices=[point.name for point in EVERY_POINT], help="arm it from the start")
     parser.add_argument("--nth", type=int, default=1, help="the hit that kills")
     parser.add_argument("command", nargs="+", help="coordinator, or a module that has a main, and its arguments")
     options = parser.parse_args()

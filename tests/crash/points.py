@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final
 
 from tests.crash.placing import Need, Part, Point, Where, patches_of
+from tests.crash.workflow_points import WORKFLOW_POINTS
 from tests.patching import Patch
 
 _BEFORE, _AFTER, _ENTRY = Where.BEFORE, Where.AFTER, Where.ENTRY
@@ -282,11 +283,13 @@ _XA: Final = (
 )
 
 POINTS: Final = (*_COORDINATOR, *_RESERVATION, *_XA)
+# With those that only a workflow comes by.
+EVERY_POINT: Final = (*POINTS, *WORKFLOW_POINTS)
 
 
 def patches(parts: Collection[Part] = tuple(Part)) -> dict[str, Patch]:
     """The patches that put every point of these parts in its place."""
-    return patches_of([point for point in POINTS if point.part in parts])
+    return patches_of([point for point in EVERY_POINT if point.part in parts])
 
 
 def parts_of(command: str) -> Collection[Part]:
@@ -296,4 +299,4 @@ def parts_of(command: str) -> Collection[Part]:
 
 def named(name: str) -> Point:
     """The point of this name."""
-    return next(point for point in POINTS if point.name == name)
+    return next(point for point in EVERY_POINT if point.name == name)

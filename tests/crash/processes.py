@@ -193,13 +193,16 @@ async def cluster(
     bank: bool = False,
     others: Mapping[str, str] | None = None,
     more: Mapping[str, object] | None = None,
+    workflows: Sequence[str] = (),
+    services: Sequence[str] = SERVICES,
 ) -> AsyncGenerator[Cluster]:
     """Start all, ready for work, for the time of the block; kill what is left at its end.
 
     ``bank`` adds the participant on XA; ``others`` are further participants, by name, and where they serve;
-    ``more`` are further sections of the coordinators' configuration.
+    ``workflows`` are modules of workflows; ``services`` are the sidecars; ``more`` are further sections of the
+    coordinators' configuration.
     """
-    names = (*SERVICES, BANK) if bank else SERVICES
+    names = (*services, BANK) if bank else services
     dsns = {name: await databases(name) for name in ("txlog", *names)}
     doors = [(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}") for _ in range(coordinators)]
     async with AsyncExitStack() as stack:
@@ -210,7 +213,7 @@ async def cluster(
         sidecars = {name: _sidecar(name, folder, dsns[name], addresses[name], known) for name in names}
         running = Cluster(
             [
-                _coordinator(number, door, folder, dsns["txlog"], configured, more or {})
+                _coordinator(number, door, folder, dsns["txlog"], configured, workflows, more or {})
                 for number, door in enumerate(doors, 1)
             ],
             sidecars,
@@ -242,6 +245,7 @@ def _coordinator(
     folder: Path,
     log_dsn: str,
     participants: Mapping[str, str],
+    workflows: Sequence[str],
     more: Mapping[str, object],
 ) -> Coordinator:
     name = f"coordinator-{number}"
@@ -250,6 +254,7 @@ def _coordinator(
         "log": {"dsn": log_dsn},
         "server": {"grpc": door[0], "http": door[1]},
         "coordinator": {"name": name},
+        "workflows": {"modules": list(workflows)},
         "participants": [{"name": each, "address": address} for each, address in participants.items()],
         "security": {
             "enable_authentication": False,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.placing import Part, Point, Where, put
-from tests.crash.points import POINTS, named, patches
+from tests.crash.points import EVERY_POINT, POINTS, named, patches
 from tests.crash.trigger import arm
 from tests.patching import PatchError, replacing, text_of
 
@@ -28,12 +28,12 @@ MODULE = '''class Worker:
 
 def test_there_are_points_enough_and_each_has_its_name() -> None:
     assert len(POINTS) >= 25
-    assert len({point.name for point in POINTS}) == len(POINTS)
+    assert len({point.name for point in EVERY_POINT}) == len(EVERY_POINT)
     assert {point.part for point in POINTS} == set(Part)
     assert all(named(point.first) for point in POINTS if point.first)
 
 
-@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
+@pytest.mark.parametrize("point", EVERY_POINT, ids=lambda point: point.name)
 def test_every_point_has_its_place(point: Point) -> None:
     """A place that moved on would never be crashed at again, and nobody would notice."""
     compile(put([point], text_of(point.module)), point.module, "exec")
@@ -42,7 +42,7 @@ def test_every_point_has_its_place(point: Point) -> None:
 def test_points_of_one_module_stand_side_by_side() -> None:
     for module, patch in patches().items():
         text = patch(text_of(module))
-        assert text.count("tests.crash.trigger") == sum(point.module == module for point in POINTS)
+        assert text.count("tests.crash.trigger") == sum(point.module == module for point in EVERY_POINT)
         compile(text, module, "exec")
 
 

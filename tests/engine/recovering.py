@@ -22,6 +22,7 @@ from coordinator.passes import PassSettings
 from coordinator.protocol.effects import DecisionRecord
 from coordinator.protocol.timing import Timing
 from coordinator.telemetry import Telemetry
+from coordinator.workflows.workflows import WorkflowSettings
 from participant_sdk.branch import BranchPhase
 from participant_sdk.clock import SystemClock
 from participant_sdk.grpc_resource_calls import GrpcResourceCalls
@@ -244,6 +245,7 @@ async def node(
     timing: Timing = SOON,
     name: str = "coordinator",
     lease_s: float = LEASE_S,
+    workflows: WorkflowSettings | None = None,
 ) -> AsyncGenerator[Assembly]:
     """Run a coordinator's parts for the time of the block, from when every participant has reported."""
     log = MemoryLog(around.log, around.log_tap.statement)
@@ -252,7 +254,7 @@ async def node(
         log,
         await log.open(name, f"{name}:1", lease_s),
         {each: Access(GrpcTransport(host.address), around.wires[each]) for each, host in around.hosts.items()},
-        Settings(timing, Limits(), 512, passes),
+        Settings(timing, Limits(), 512, passes, workflows=workflows or WorkflowSettings({})),
         clock=CLOCK,
         random=random.Random(0),
         telemetry=telemetry,

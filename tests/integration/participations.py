@@ -15,14 +15,12 @@ from participant_sdk.participant import Commit, Operation, Prepare, Rollback, Wo
 from participant_sdk.resources.invariants import violations
 from participant_sdk.resources.reservation import ReservationResource, ReservationService
 from participant_sdk.xa import Ack, Vote
-from sidecars.bookkeeper.operations import SERVICE as BOOKKEEPER
-from sidecars.trading.operations import SERVICE as TRADING
+from sidecars.main import SIDECARS
 
 LOG_ID = "00000000000000aa"
 OTHER_LOG_ID = "00000000000000bb"
 INCARNATION = 1_700_000_000
 EPOCH = 1
-SERVICES = {"bookkeeper": BOOKKEEPER, "trading": TRADING}
 
 
 class Participation:
@@ -82,7 +80,7 @@ class Participation:
 
     async def violations(self) -> list[str]:
         """What the service's invariants find wrong."""
-        return await violations(self.dsn, SERVICES[self.resource.name].invariants)
+        return await violations(self.dsn, SIDECARS[self.resource.name].service.invariants)
 
 
 @asynccontextmanager
@@ -90,6 +88,8 @@ async def participating(
     dsn: str, name: str, *, connections: int = 4, service: ReservationService | None = None
 ) -> AsyncGenerator[Participation]:
     """Open a shipped participant over a database."""
-    opened = ReservationResource.open(name, service or SERVICES[name], dsn, SystemClock(), connections=connections)
+    opened = ReservationResource.open(
+        name, service or SIDECARS[name].service, dsn, SystemClock(), connections=connections
+    )
     async with opened as resource:
         yield Participation(resource, dsn, XidSource(INCARNATION))

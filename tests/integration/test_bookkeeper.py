@@ -12,7 +12,7 @@ import pytest
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Operation, Prepare, Work
 from participant_sdk.xa import VoteKind, XaCode
-from sidecars.bookkeeper.operations import plan
+from sidecars.bookkeeper.operations import SERVICE
 from tests.integration.participations import LOG_ID, Participation, participating
 
 XID = Xid.make(1, 1, 1)
@@ -246,7 +246,7 @@ async def test_what_is_wrong_in_itself_is_refused_by_name(books: Participation) 
 
 @pytest.mark.parametrize("amount", ["0.5", '"0.5"', "0.50000000000000000000000", "5e-1", '"00.5"'])
 def test_an_amount_may_be_written_in_any_exact_way(amount: str) -> None:
-    planned = plan(LOG_ID, XID, [Operation("bookkeeper", "lock_funds", at("u", amount, "BTC"))])
+    planned = SERVICE.plan(LOG_ID, XID, [Operation("bookkeeper", "lock_funds", at("u", amount, "BTC"))])
     assert planned.vote.is_yes
     assert Decimal(planned.rows[0].partition('"a":')[2].partition(",")[0]) == Decimal("0.5")
 

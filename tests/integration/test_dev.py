@@ -20,6 +20,7 @@ from coordinator.embedded.process import processes_in
 from coordinator.embedded.redis import EmbeddedRedis
 from participant_sdk.client import TransactionClient
 from participant_sdk.client_results import Committed
+from sidecars.main import SIDECARS
 from tests.development import PINCEX, Development, development, start, until
 
 SECOND_START_S: Final = 10.0
@@ -75,7 +76,7 @@ async def _commits(running: Development, *operations: tuple[str, str, dict[str, 
 def test_everything_answers_and_the_screen_tells_where(running: Development) -> None:
     health = httpx.get(f"http://{running.http}/api/v1/transactions/health").json()
     assert health["status"] == "UP"
-    assert {each["name"] for each in health["participants"]} == {"bookkeeper", "trading"}
+    assert {each["name"] for each in health["participants"]} == set(SIDECARS)
     for place in (running.http, running.grpc, *running.sidecars.values()):
         assert place in running.output
     assert f"curl -sS http://{running.http}/api/v1/transactions/execute" in running.output
@@ -105,7 +106,8 @@ def test_a_ctrl_c_leaves_no_process(folder: Path) -> None:
     running = start(folder)
     with running.process:
         children = _children(running.process.pid)
-        assert len(children) == 5
+        # PostgreSQL, Redis and the coordinator; the sidecars, and who plays the companies that they talk to.
+        assert len(children) == 3 + len(SIDECARS) + sum(each.simulator is not None for each in SIDECARS.values())
         assert running.stop() == 0
         assert _alive(children) == set()
 
@@ -195,6 +197,6 @@ async def test_given_servers_are_used_in_place_of_the_embedded(postgres: Embedde
         await _commits(running, _OPEN, _CREDIT)
         assert not (folder / "postgres").exists()
         assert not (folder / "redis").exists()
-    for database in ("txlog", "bookkeeper", "trading"):
+    for database in ("txlog", *SIDECARS):
         postgres.drop_database(database)
     redis.stop()

@@ -22,8 +22,10 @@ async def trading(database: str) -> AsyncGenerator[Participation]:
         assert await participation.violations() == []
 
 
-def place(symbol: str = "BTC/USD", amount: str = "0.5", more: str = ',"price":50000') -> tuple[str, str]:
-    return "place_order", f'{{"user_id":"123","symbol":"{symbol}","side":"buy","amount":{amount}{more}}}'
+def place(
+    symbol: str = "BTC/USD", amount: str = "0.5", more: str = ',"price":50000', user: str = "123"
+) -> tuple[str, str]:
+    return "place_order", f'{{"user_id":"{user}","symbol":"{symbol}","side":"buy","amount":{amount}{more}}}'
 
 
 def cancel(order_id: str) -> tuple[str, str]:
@@ -111,7 +113,7 @@ async def placed(trading: Participation) -> tuple[Prepare, str]:
 
 
 async def test_an_order_is_cancelled_once(trading: Participation) -> None:
-    """Two cancels in one batch: one yes. What is being cancelled may be asked for again, what is cancelled not."""
+    """Two cancels in one batch: one yes. It is in its book until matching reaches the cancellation."""
     prepare, order_id = await placed(trading)
     early = await trading.vote(cancel(order_id))
     # Only another branch is in doubt: a moment later the same request may pass.
@@ -126,9 +128,9 @@ async def test_an_order_is_cancelled_once(trading: Participation) -> None:
     await trading.rollback(one)
     await trading.prepare(three)
     await trading.commit(three)
-    assert await book(trading) == []
-    late = await trading.vote(cancel(order_id))
-    assert (late.reason, late.transient, late.xa_code) == ("ORDER_CANCELLED", False, XaCode.RBROLLBACK)
+    assert await trading.rows("select status, cancel_sequence, cancelling from trading.orders") == [(2, 2, None)]
+    soon = await trading.vote(cancel(order_id))
+    assert (soon.reason, soon.transient, soon.xa_code) == ("ORDER_BEING_CANCELLED", True, XaCode.RBTRANSIENT)
 
 
 async def test_an_order_cancelled_twice_by_one_branch_is_refused_for_good(trading: Participation) -> None:
@@ -185,6 +187,32 @@ WRONG = [
     (("match_order", ASKED), "UNKNOWN_OPERATION", "operations[0].operation"),
     (cancel("nothing"), "UNKNOWN_ORDER", f"{PARAMETERS}.order_id"),
     (cancel(""), "BAD_PARAMETERS", f"{PARAMETERS}.order_id"),
+    (("cancel_order", "{}"), "BAD_PARAMETERS", f"{PARAMETERS}.order_id"),
+    (("cancel_order", '{"order_id":7}'), "BAD_PARAMETERS", f"{PARAMETERS}.order_id"),
+    (place(amount="true"), "BAD_PARAMETERS", f"{PARAMETERS}.amount"),
+    (place(amount='"1e3"'), "BAD_PARAMETERS", f"{PARAMETERS}.amount"),
+    (place(amount="0.5", more=',"price":1,"stop":1'), "BAD_PARAMETERS", f"{PARAMETERS}.stop"),
+    (place(user=" 123"), "BAD_PARAMETERS", f"{PARAMETERS}.user_id"),
+    (place(user=""), "BAD_PARAMETERS", f"{PARAMETERS}.user_id"),
+    (place(more=',"price":1,"time_in_force":"day"'), "BAD_PARAMETERS", f"{PARAMETERS}.time_in_force"),
+    (place(more=',"type":"market","time_in_force":"gtc"'), "BAD_PARAMETERS", f"{PARAMETERS}.time_in_force"),
+    (place(more=',"price":1,"client_order_id":"my order"'), "BAD_PARAMETERS", f"{PARAMETERS}.client_order_id"),
+    (place(more=f',"price":1,"client_order_id":"{"x" * 65}"'), "BAD_PARAMETERS", f"{PARAMETERS}.client_order_id"),
+    (("validate_order", ASKED.replace("BTC/USD", "BTC/XYZ")), "UNKNOWN_SYMBOL", f"{PARAMETERS}.symbol"),
+    (("order_status", '{"order_id":"nothing"}'), "UNKNOWN_ORDER", f"{PARAMETERS}.order_id"),
+    (("order_status", "{}"), "BAD_PARAMETERS", f"{PARAMETERS}.order_id"),
+    (("order_status", '{"order_id":"x","fills_from":-1}'), "BAD_PARAMETERS", f"{PARAMETERS}.fills_from"),
+    (("order_status", '{"order_id":"x","fills_from":0.5}'), "BAD_PARAMETERS", f"{PARAMETERS}.fills_from"),
+    (("order_status", '{"order_id":"x","fills_from":"1"}'), "BAD_PARAMETERS", f"{PARAMETERS}.fills_from"),
+    (("order_book", '{"symbol":"BTC/XYZ"}'), "UNKNOWN_SYMBOL", f"{PARAMETERS}.symbol"),
+    (("order_book", '{"symbol":"BTC/USD","depth":0}'), "BAD_PARAMETERS", f"{PARAMETERS}.depth"),
+    (("order_book", '{"symbol":"BTC/USD","depth":51}'), "BAD_PARAMETERS", f"{PARAMETERS}.depth"),
+]
+BOOK = ("order_book", '{"symbol":"BTC/USD"}')
+WRONG_TOGETHER = [
+    ((place(), BOOK), "READS_APART", "operations[1].operation"),
+    ((BOOK, cancel("x")), "READS_APART", "operations[0].operation"),
+    ((BOOK,) * 5, "TOO_MANY_READS", "operations[4].operation"),
 ]
 LIMITS = [
     (place(amount="0.000001"), "amount"),
@@ -203,6 +231,13 @@ async def test_what_is_wrong_in_itself_is_refused_by_name(trading: Participation
     assert await trading.rows("select order_id from trading.orders") == []
 
 
+async def test_what_may_not_stand_together_is_refused_by_name(trading: Participation) -> None:
+    votes = await trading.prepare(*[trading.branch(*operations) for operations, _, _ in WRONG_TOGETHER])
+    told = [(vote.xa_code, vote.reason, vote.field) for vote in votes]
+    assert told == [(XaCode.XAER_INVAL, reason, field) for _, reason, field in WRONG_TOGETHER]
+    assert (await trading.vote(*(BOOK,) * 4)).is_yes
+
+
 async def test_limits_and_halts_are_the_business_saying_no(trading: Participation) -> None:
     """They bind the request, as wrong parameters do not."""
     votes = await trading.prepare(*[trading.branch(operation) for operation, _ in LIMITS])
@@ -214,6 +249,125 @@ async def test_limits_and_halts_are_the_business_saying_no(trading: Participatio
     assert (await trading.vote(place("ETH/USD"))).is_yes
 
 
-async def test_a_market_order_has_no_price(trading: Participation) -> None:
-    await trading.do(place(more=',"type":"market"'))
-    assert await trading.rows("select type, price from trading.orders") == [(2, None)]
+async def test_a_market_order_has_no_price_and_does_not_wait(trading: Participation) -> None:
+    """Somebody else must offer something when it is prepared; whether that is there still, matching finds out."""
+    await trading.do(("place_order", ASKED))
+    await trading.do(place(more=',"type":"market"', user="456"))
+    assert await trading.rows("select type, price, time_in_force from trading.orders where type = 2") == [(2, None, 2)]
+
+
+async def test_a_market_order_that_nobody_can_fill_is_refused(trading: Participation) -> None:
+    """Bad input: neither an empty book, nor one's own orders, nor those that do not wait or are to leave."""
+    sell, market = ASKED.replace("123", "456"), place(more=',"type":"market"')
+
+    async def is_refused() -> None:
+        for operation in (market, ("validate_order", market[1])):
+            vote = await trading.vote(operation)
+            assert (vote.reason, vote.field) == ("NO_LIQUIDITY", f"{PARAMETERS}.type")
+            assert vote.is_business_no
+
+    await is_refused()
+    await trading.do(("place_order", ASKED))
+    await trading.do(place(user="456"))
+    await trading.do(("place_order", sell.replace("}", ',"time_in_force":"ioc"}')))
+    await trading.vote(("place_order", sell))
+    await is_refused()
+    order_id = order_of(await trading.do(("place_order", sell)))
+    assert (await trading.vote(("validate_order", market[1]))).is_yes
+    await trading.do(cancel(order_id))
+    await is_refused()
+    unknown = await trading.vote(place("BTC/XYZ", more=',"type":"market"'))
+    assert (unknown.reason, unknown.field) == ("UNKNOWN_SYMBOL", f"{PARAMETERS}.symbol")
+
+
+def named(name: str, user: str = "123") -> tuple[str, str]:
+    return place(more=f',"price":50000,"client_order_id":"{name}"', user=user)
+
+
+async def test_a_client_gives_an_id_to_one_order(trading: Participation) -> None:
+    """Of one user; another's is another."""
+    await trading.do(named("one"))
+    for operation in (named("one"), ("validate_order", named("one")[1])):
+        vote = await trading.vote(operation)
+        assert (vote.reason, vote.field) == ("DUPLICATE_CLIENT_ORDER_ID", f"{PARAMETERS}.client_order_id")
+        assert vote.is_business_no
+    await trading.do(named("one", user="456"), named("two"))
+    twice = await trading.vote(named("three"), named("three"))
+    assert (twice.reason, twice.field) == (
+        "DUPLICATE_CLIENT_ORDER_ID",
+        "operations[1].parameters.client_order_id",
+    )
+    await trading.do(named("three"))
+    rows = await trading.rows("select user_id, client_order_id from trading.client_orders order by 1, 2")
+    assert rows == [("123", "one"), ("123", "three"), ("123", "two"), ("456", "one")]
+
+
+async def test_an_id_in_doubt_may_be_asked_for_again(trading: Participation) -> None:
+    """In one batch and in the next; who is rolled back gives it free, and who is refused never had it."""
+    first, second, third, bad = (
+        trading.branch(named("one")),
+        trading.branch(named("one")),
+        trading.branch(named("one")),
+        trading.branch(named("free"), place(amount="5000")),
+    )
+    votes = [*await trading.prepare(first, second, bad), *await trading.prepare(third)]
+    told = [(vote.kind, vote.reason, vote.transient) for vote in votes]
+    assert told == [
+        (VoteKind.PREPARED, "", False),
+        (VoteKind.ROLLED_BACK, "CLIENT_ORDER_ID_BUSY", True),
+        (VoteKind.ROLLED_BACK, "LIMIT_EXCEEDED", False),
+        (VoteKind.ROLLED_BACK, "CLIENT_ORDER_ID_BUSY", True),
+    ]
+    await trading.rollback(first)
+    assert await trading.rows("select client_order_id from trading.client_orders") == []
+    await trading.do(named("one"), named("free"))
+
+
+async def test_rivals_for_an_id_from_two_workers_get_one_yes(trading: Participation) -> None:
+    rivals = [trading.branch(named("one")) for _ in range(8)]
+    answers = await asyncio.gather(*[trading.prepare(rival) for rival in rivals])
+    assert sum(votes[0].is_yes for votes in answers) == 1
+    assert {votes[0].reason for votes in answers} == {"", "CLIENT_ORDER_ID_BUSY"}
+
+
+async def test_an_order_is_read_wherever_it_stands(trading: Participation) -> None:
+    """READ_ONLY, with a result for each operation; before its branch has ended, after, and after a "no"."""
+    prepare = trading.branch(named("one"))
+    order_id = order_of((await trading.prepare(prepare))[0])
+    query = ("order_status", f'{{"order_id":"{order_id}"}}')
+
+    async def status() -> dict[str, object]:
+        vote = await trading.vote(("validate_order", ASKED), query)
+        assert (vote.kind, vote.results[0]) == (VoteKind.READ_ONLY, "")
+        return json.loads(vote.results[1])
+
+    shown = await status()
+    assert (shown["status"], shown["client_order_id"], shown["is_matched"]) == ("PENDING", "one", False)
+    await trading.commit(prepare)
+    assert (await status())["status"] == "OPEN"
+    rejected = trading.branch(place())
+    order_id = order_of((await trading.prepare(rejected))[0])
+    query = ("order_status", f'{{"order_id":"{order_id}"}}')
+    await trading.rollback(rejected)
+    assert (await status())["status"] == "REJECTED"
+
+
+async def test_a_repeated_read_tells_what_the_first_one_told(trading: Participation) -> None:
+    """R8: the stored vote, whatever has happened since."""
+    query = trading.branch(("order_book", '{"symbol":"BTC/USD"}'))
+    first = await trading.prepare(query)
+    await trading.do(place())
+    assert await trading.prepare(query) == first
+    await trading.rows("update trading.symbols set status = 2 where symbol = 'BTC/USD'")
+    assert (await trading.vote(("order_book", '{"symbol":"BTC/USD"}'))).is_yes
+
+
+async def test_orders_of_an_older_sidecar_are_placed_as_they_were(trading: Participation) -> None:
+    """Old code must run on the new schema: what it sends has no time in force."""
+    order_id, members = "old-0", '"e":1,"p":1,"a":1,"r":100'
+    await trading.rows(
+        "select * from trading.reserve(array[1], %s::jsonb)",
+        f'[{{"b":1,"o":0,"k":1,"i":"{order_id}","u":"123","y":"BTC/USD",{members}}}]',
+    )
+    assert await trading.rows("select time_in_force, status from trading.orders") == [(1, 1)]
+    await trading.rows("delete from trading.orders")

@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.mutants import (
     acknowledging,
+    calling,
     deciding,
     forwarding,
     holding,
@@ -21,12 +22,14 @@ from tests.mutants import (
     request_ids,
     reserving,
     resolving,
+    running_workflows,
     sweeping,
 )
 from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     *acknowledging.MUTANTS,
+    *calling.MUTANTS,
     *deciding.MUTANTS,
     *forwarding.MUTANTS,
     *holding.MUTANTS,
@@ -42,5 +45,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *request_ids.MUTANTS,
     *reserving.MUTANTS,
     *resolving.MUTANTS,
+    *running_workflows.MUTANTS,
     *sweeping.MUTANTS,
 )

@@ -21,6 +21,7 @@ from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
+from coordinator.api.grpc_workflow import WorkflowService
 from coordinator.assembly import Settings, assemble
 from coordinator.engine import Engine
 from coordinator.log.memory import MemoryLog
@@ -130,7 +131,8 @@ async def coordinator(around: System, *, max_concurrent_txns: int = 1000) -> Asy
     telemetry = Telemetry("error")
     gate = Gate()
     service = TransactionService(gate, telemetry, timedelta(seconds=30))
-    door = GrpcDoor(service, RecoveryService(gate, telemetry), LockService(gate, telemetry), telemetry)
+    others = (WorkflowService(gate, telemetry), LockService(gate, telemetry))
+    door = GrpcDoor(service, RecoveryService(gate, telemetry), *others, telemetry)
     door.listen("127.0.0.1:0")
     address = f"127.0.0.1:{door.port}"
     assembly = assemble(

@@ -40,6 +40,8 @@ READS: Final = (
     "commits_above",
     "read_heuristics",
     "list_heuristics",
+    "workflow_read",
+    "workflow_list",
 )
 
 

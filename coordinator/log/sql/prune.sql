@@ -2,8 +2,9 @@
 -- lock. Not in HOLD, nor for one retention after its end: what waited for a decision meanwhile is given the time to
 -- ask for it that it would have had.
 --
--- The horizon is below all that is unfinished, below heuristic ends that are not forgotten, and below what a
--- coordinator may still decide whose lease ran out while it could not reach the log.
+-- The horizon is below all that is unfinished, below heuristic ends that are not forgotten, below what an unfinished
+-- workflow may ask for, by whichever coordinator's clock, and below what a coordinator may still decide whose lease ran
+-- out while it could not reach the log.
 --
 -- What the time is, two clocks must agree on, this server's and the caller's: of the two the one that is behind. One
 -- that was set forward would have undecided transactions forgotten, for good, as the horizon never falls; one that was
@@ -25,7 +26,8 @@ WITH agreed AS (
             agreed.time, (SELECT min(lease_until) FROM txlog.incarnations WHERE fenced_at IS NULL)
         ) - make_interval(secs => %(retention_s)s)) * 1000)::bigint,
         (SELECT min(txlog.xid_unix_ms(xid)) FROM unfinished),
-        (SELECT min(txlog.xid_unix_ms(xid)) FROM txlog.heuristics WHERE forgotten_at IS NULL)
+        (SELECT min(txlog.xid_unix_ms(xid)) FROM txlog.heuristics WHERE forgotten_at IS NULL),
+        (SELECT min(txlog.xid_unix_ms(workflow_id)) - %(clocks_apart_ms)s FROM txlog.workflows WHERE phase IN (1, 2))
     ) AS unix_ms
     FROM txlog.log CROSS JOIN agreed
     WHERE held_since IS NULL

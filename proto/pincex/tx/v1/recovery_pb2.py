@@ -28,61 +28,61 @@ from pincex.tx.v1 import resource_pb2 as pincex_dot_tx_dot_v1_dot_resource__pb2
 from pincex.tx.v1 import transaction_pb2 as pincex_dot_tx_dot_v1_dot_transaction__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpincex/tx/v1/recovery.proto\x12\x0cpincex.tx.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19pincex/tx/v1/common.proto\x1a\x1bpincex/tx/v1/resource.proto\x1a\x1epincex/tx/v1/transaction.proto\"f\n\x16TriggerRecoveryRequest\x12*\n\x05scope\x18\x01 \x01(\x0e\x32\x1b.pincex.tx.v1.RecoveryScope\x12\x0b\n\x03xid\x18\x02 \x01(\t\x12\x13\n\x0bparticipant\x18\x03 \x01(\t\"C\n\x17TriggerRecoveryResponse\x12(\n\x04pass\x18\x01 \x01(\x0b\x32\x1a.pincex.tx.v1.RecoveryPass\"\x93\x02\n\x0cRecoveryPass\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07scanned\x18\x03 \x01(\r\x12\x10\n\x08resolved\x18\x04 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\r\x12\x10\n\x08in_doubt\x18\x06 \x01(\r\x12*\n\x05scope\x18\x07 \x01(\x0e\x32\x1b.pincex.tx.v1.RecoveryScope\x12\x12\n\ntaken_over\x18\x08 \x01(\r\x12 \n\x18unreachable_participants\x18\t \x03(\t\"\xc1\x01\n\x13ParticipantRecovery\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\n\n\x02up\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04owed\x18\x04 \x01(\r\x12\x10\n\x08in_doubt\x18\x05 \x01(\r\x12\x1a\n\x12oldest_in_doubt_ms\x18\x06 \x01(\x04\x12+\n\x07\x62reaker\x18\x07 \x01(\x0e\x32\x1a.pincex.tx.v1.BreakerState\x12\x10\n\x08reported\x18\x08 \x01(\x08\"q\n\x0fLiveCoordinator\x12\x13\n\x0bincarnation\x18\x01 \x01(\r\x12\x13\n\x0b\x63oordinator\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x15\n\rlease_left_ms\x18\x04 \x01(\x03\x12\x0c\n\x04self\x18\x05 \x01(\x08\"n\n\x0eNeedsAttention\x12\x0b\n\x03xid\x18\x01 \x01(\t\x12\x14\n\x0cparticipants\x18\x02 \x03(\t\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\r\x12\x17\n\x0f\x64\x65\x63ided_unix_ms\x18\x04 \x01(\x03\x12\x0e\n\x06\x61\x64vice\x18\x05 \x01(\t\"\x1a\n\x18GetRecoveryStatusRequest\"\x9e\x04\n\x19GetRecoveryStatusResponse\x12-\n\tlast_pass\x18\x01 \x01(\x0b\x32\x1a.pincex.tx.v1.RecoveryPass\x12\x32\n\x0enext_pass_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nheld_since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bheld_reason\x18\x04 \x01(\t\x12\x30\n\x0c\x63urrent_pass\x18\x05 \x01(\x0b\x32\x1a.pincex.tx.v1.RecoveryPass\x12\x37\n\x0cparticipants\x18\x06 \x03(\x0b\x32!.pincex.tx.v1.ParticipantRecovery\x12\x33\n\x0c\x63oordinators\x18\x07 \x03(\x0b\x32\x1d.pincex.tx.v1.LiveCoordinator\x12\x35\n\x0fneeds_attention\x18\x08 \x03(\x0b\x32\x1c.pincex.tx.v1.NeedsAttention\x12\x1d\n\x15needs_attention_count\x18\t \x01(\r\x12\x35\n\x11pruned_below_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blog_problem\x18\x0b \x01(\t\x12\x17\n\x0fopen_heuristics\x18\x0c \x01(\r\"P\n\x12ListInDoubtRequest\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x7f\n\x13ListInDoubtResponse\x12-\n\x08\x62ranches\x18\x01 \x03(\x0b\x32\x1b.pincex.tx.v1.InDoubtBranch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12 \n\x18unreachable_participants\x18\x03 \x03(\t\"\xb0\x01\n\rInDoubtBranch\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12$\n\x06\x62ranch\x18\x02 \x01(\x0b\x32\x14.pincex.tx.v1.Branch\x12(\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0e\x32\x16.pincex.tx.v1.Decision\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.pincex.tx.v1.DecisionState\x12\x0e\n\x06\x61\x64vice\x18\x05 \x01(\t\"&\n\x17RetryTransactionRequest\x12\x0b\n\x03xid\x18\x01 \x01(\t\">\n\x18RetryTransactionResponse\x12\"\n\x05phase\x18\x01 \x01(\x0e\x32\x13.pincex.tx.v1.Phase\"\x91\x01\n#RecoveryServiceResolveBranchRequest\x12\x0b\n\x03xid\x18\x01 \x01(\t\x12\x13\n\x0bparticipant\x18\x02 \x01(\t\x12\'\n\x07outcome\x18\x03 \x01(\x0e\x32\x16.pincex.tx.v1.Decision\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07preview\x18\x05 \x01(\x08\"|\n$RecoveryServiceResolveBranchResponse\x12$\n\x06\x62ranch\x18\x01 \x01(\x0b\x32\x14.pincex.tx.v1.Branch\x12\x1e\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x11.pincex.tx.v1.Ack\x12\x0e\n\x06\x61\x64vice\x18\x03 \x01(\t\"5\n\x16\x46orgetHeuristicRequest\x12\x0b\n\x03xid\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"/\n\x17\x46orgetHeuristicResponse\x12\x14\n\x0cparticipants\x18\x01 \x03(\t\"\x1d\n\x0bHoldRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\">\n\x0cHoldResponse\x12.\n\nheld_since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\x12ReleaseHoldRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07preview\x18\x02 \x01(\x08\"\x94\x01\n\x13ReleaseHoldResponse\x12\x18\n\x10\x63ommits_restored\x18\x01 \x01(\r\x12\x1a\n\x12rollbacks_presumed\x18\x02 \x01(\r\x12-\n\x07\x63ommits\x18\x03 \x03(\x0b\x32\x1c.pincex.tx.v1.RestoredCommit\x12\x18\n\x10sequences_raised\x18\x04 \x01(\r\"W\n\x0eRestoredCommit\x12\x0b\n\x03xid\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x14\n\x0cparticipants\x18\x04 \x03(\t*\xa6\x01\n\rRecoveryScope\x12\x1e\n\x1aRECOVERY_SCOPE_UNSPECIFIED\x10\x00\x12\x19\n\x15RECOVERY_SCOPE_GLOBAL\x10\x01\x12\x1e\n\x1aRECOVERY_SCOPE_TRANSACTION\x10\x02\x12\x1e\n\x1aRECOVERY_SCOPE_PARTICIPANT\x10\x03\x12\x1a\n\x16RECOVERY_SCOPE_ORPHANS\x10\x04*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03\x32\xf9\x05\n\x0fRecoveryService\x12^\n\x0fTriggerRecovery\x12$.pincex.tx.v1.TriggerRecoveryRequest\x1a%.pincex.tx.v1.TriggerRecoveryResponse\x12\x64\n\x11GetRecoveryStatus\x12&.pincex.tx.v1.GetRecoveryStatusRequest\x1a\'.pincex.tx.v1.GetRecoveryStatusResponse\x12R\n\x0bListInDoubt\x12 .pincex.tx.v1.ListInDoubtRequest\x1a!.pincex.tx.v1.ListInDoubtResponse\x12\x61\n\x10RetryTransaction\x12%.pincex.tx.v1.RetryTransactionRequest\x1a&.pincex.tx.v1.RetryTransactionResponse\x12v\n\rResolveBranch\x12\x31.pincex.tx.v1.RecoveryServiceResolveBranchRequest\x1a\x32.pincex.tx.v1.RecoveryServiceResolveBranchResponse\x12^\n\x0f\x46orgetHeuristic\x12$.pincex.tx.v1.ForgetHeuristicRequest\x1a%.pincex.tx.v1.ForgetHeuristicResponse\x12=\n\x04Hold\x12\x19.pincex.tx.v1.HoldRequest\x1a\x1a.pincex.tx.v1.HoldResponse\x12R\n\x0bReleaseHold\x12 .pincex.tx.v1.ReleaseHoldRequest\x1a!.pincex.tx.v1.ReleaseHoldResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpincex/tx/v1/recovery.proto\x12\x0cpincex.tx.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19pincex/tx/v1/common.proto\x1a\x1bpincex/tx/v1/resource.proto\x1a\x1epincex/tx/v1/transaction.proto\"f\n\x16TriggerRecoveryRequest\x12*\n\x05scope\x18\x01 \x01(\x0e\x32\x1b.pincex.tx.v1.RecoveryScope\x12\x0b\n\x03xid\x18\x02 \x01(\t\x12\x13\n\x0bparticipant\x18\x03 \x01(\t\"C\n\x17TriggerRecoveryResponse\x12(\n\x04pass\x18\x01 \x01(\x0b\x32\x1a.pincex.tx.v1.RecoveryPass\"\xae\x02\n\x0cRecoveryPass\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07scanned\x18\x03 \x01(\r\x12\x10\n\x08resolved\x18\x04 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\r\x12\x10\n\x08in_doubt\x18\x06 \x01(\r\x12*\n\x05scope\x18\x07 \x01(\x0e\x32\x1b.pincex.tx.v1.RecoveryScope\x12\x12\n\ntaken_over\x18\x08 \x01(\r\x12 \n\x18unreachable_participants\x18\t \x03(\t\x12\x19\n\x11resumed_workflows\x18\n \x01(\r\"\xc1\x01\n\x13ParticipantRecovery\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\n\n\x02up\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04owed\x18\x04 \x01(\r\x12\x10\n\x08in_doubt\x18\x05 \x01(\r\x12\x1a\n\x12oldest_in_doubt_ms\x18\x06 \x01(\x04\x12+\n\x07\x62reaker\x18\x07 \x01(\x0e\x32\x1a.pincex.tx.v1.BreakerState\x12\x10\n\x08reported\x18\x08 \x01(\x08\"q\n\x0fLiveCoordinator\x12\x13\n\x0bincarnation\x18\x01 \x01(\r\x12\x13\n\x0b\x63oordinator\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x15\n\rlease_left_ms\x18\x04 \x01(\x03\x12\x0c\n\x04self\x18\x05 \x01(\x08\"n\n\x0eNeedsAttention\x12\x0b\n\x03xid\x18\x01 \x01(\t\x12\x14\n\x0cparticipants\x18\x02 \x03(\t\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\r\x12\x17\n\x0f\x64\x65\x63ided_unix_ms\x18\x04 \x01(\x03\x12\x0e\n\x06\x61\x64vice\x18\x05 \x01(\t\"\x1a\n\x18GetRecoveryStatusRequest\"\x9e\x04\n\x19GetRecoveryStatusResponse\x12-\n\tlast_pass\x18\x01 \x01(\x0b\x32\x1a.pincex.tx.v1.RecoveryPass\x12\x32\n\x0enext_pass_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nheld_since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bheld_reason\x18\x04 \x01(\t\x12\x30\n\x0c\x63urrent_pass\x18\x05 \x01(\x0b\x32\x1a.pincex.tx.v1.RecoveryPass\x12\x37\n\x0cparticipants\x18\x06 \x03(\x0b\x32!.pincex.tx.v1.ParticipantRecovery\x12\x33\n\x0c\x63oordinators\x18\x07 \x03(\x0b\x32\x1d.pincex.tx.v1.LiveCoordinator\x12\x35\n\x0fneeds_attention\x18\x08 \x03(\x0b\x32\x1c.pincex.tx.v1.NeedsAttention\x12\x1d\n\x15needs_attention_count\x18\t \x01(\r\x12\x35\n\x11pruned_below_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blog_problem\x18\x0b \x01(\t\x12\x17\n\x0fopen_heuristics\x18\x0c \x01(\r\"P\n\x12ListInDoubtRequest\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x7f\n\x13ListInDoubtResponse\x12-\n\x08\x62ranches\x18\x01 \x03(\x0b\x32\x1b.pincex.tx.v1.InDoubtBranch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12 \n\x18unreachable_participants\x18\x03 \x03(\t\"\xb0\x01\n\rInDoubtBranch\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12$\n\x06\x62ranch\x18\x02 \x01(\x0b\x32\x14.pincex.tx.v1.Branch\x12(\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0e\x32\x16.pincex.tx.v1.Decision\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.pincex.tx.v1.DecisionState\x12\x0e\n\x06\x61\x64vice\x18\x05 \x01(\t\"&\n\x17RetryTransactionRequest\x12\x0b\n\x03xid\x18\x01 \x01(\t\">\n\x18RetryTransactionResponse\x12\"\n\x05phase\x18\x01 \x01(\x0e\x32\x13.pincex.tx.v1.Phase\"\x91\x01\n#RecoveryServiceResolveBranchRequest\x12\x0b\n\x03xid\x18\x01 \x01(\t\x12\x13\n\x0bparticipant\x18\x02 \x01(\t\x12\'\n\x07outcome\x18\x03 \x01(\x0e\x32\x16.pincex.tx.v1.Decision\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07preview\x18\x05 \x01(\x08\"|\n$RecoveryServiceResolveBranchResponse\x12$\n\x06\x62ranch\x18\x01 \x01(\x0b\x32\x14.pincex.tx.v1.Branch\x12\x1e\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x11.pincex.tx.v1.Ack\x12\x0e\n\x06\x61\x64vice\x18\x03 \x01(\t\"5\n\x16\x46orgetHeuristicRequest\x12\x0b\n\x03xid\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"/\n\x17\x46orgetHeuristicResponse\x12\x14\n\x0cparticipants\x18\x01 \x03(\t\"\x1d\n\x0bHoldRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\">\n\x0cHoldResponse\x12.\n\nheld_since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\x12ReleaseHoldRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07preview\x18\x02 \x01(\x08\"\x94\x01\n\x13ReleaseHoldResponse\x12\x18\n\x10\x63ommits_restored\x18\x01 \x01(\r\x12\x1a\n\x12rollbacks_presumed\x18\x02 \x01(\r\x12-\n\x07\x63ommits\x18\x03 \x03(\x0b\x32\x1c.pincex.tx.v1.RestoredCommit\x12\x18\n\x10sequences_raised\x18\x04 \x01(\r\"W\n\x0eRestoredCommit\x12\x0b\n\x03xid\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x14\n\x0cparticipants\x18\x04 \x03(\t*\xc4\x01\n\rRecoveryScope\x12\x1e\n\x1aRECOVERY_SCOPE_UNSPECIFIED\x10\x00\x12\x19\n\x15RECOVERY_SCOPE_GLOBAL\x10\x01\x12\x1e\n\x1aRECOVERY_SCOPE_TRANSACTION\x10\x02\x12\x1e\n\x1aRECOVERY_SCOPE_PARTICIPANT\x10\x03\x12\x1a\n\x16RECOVERY_SCOPE_ORPHANS\x10\x04\x12\x1c\n\x18RECOVERY_SCOPE_WORKFLOWS\x10\x05*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03\x32\xf9\x05\n\x0fRecoveryService\x12^\n\x0fTriggerRecovery\x12$.pincex.tx.v1.TriggerRecoveryRequest\x1a%.pincex.tx.v1.TriggerRecoveryResponse\x12\x64\n\x11GetRecoveryStatus\x12&.pincex.tx.v1.GetRecoveryStatusRequest\x1a\'.pincex.tx.v1.GetRecoveryStatusResponse\x12R\n\x0bListInDoubt\x12 .pincex.tx.v1.ListInDoubtRequest\x1a!.pincex.tx.v1.ListInDoubtResponse\x12\x61\n\x10RetryTransaction\x12%.pincex.tx.v1.RetryTransactionRequest\x1a&.pincex.tx.v1.RetryTransactionResponse\x12v\n\rResolveBranch\x12\x31.pincex.tx.v1.RecoveryServiceResolveBranchRequest\x1a\x32.pincex.tx.v1.RecoveryServiceResolveBranchResponse\x12^\n\x0f\x46orgetHeuristic\x12$.pincex.tx.v1.ForgetHeuristicRequest\x1a%.pincex.tx.v1.ForgetHeuristicResponse\x12=\n\x04Hold\x12\x19.pincex.tx.v1.HoldRequest\x1a\x1a.pincex.tx.v1.HoldResponse\x12R\n\x0bReleaseHold\x12 .pincex.tx.v1.ReleaseHoldRequest\x1a!.pincex.tx.v1.ReleaseHoldResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pincex.tx.v1.recovery_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RECOVERYSCOPE']._serialized_start=2876
-  _globals['_RECOVERYSCOPE']._serialized_end=3042
-  _globals['_BREAKERSTATE']._serialized_start=3044
-  _globals['_BREAKERSTATE']._serialized_end=3168
+  _globals['_RECOVERYSCOPE']._serialized_start=2903
+  _globals['_RECOVERYSCOPE']._serialized_end=3099
+  _globals['_BREAKERSTATE']._serialized_start=3101
+  _globals['_BREAKERSTATE']._serialized_end=3225
   _globals['_TRIGGERRECOVERYREQUEST']._serialized_start=166
   _globals['_TRIGGERRECOVERYREQUEST']._serialized_end=268
   _globals['_TRIGGERRECOVERYRESPONSE']._serialized_start=270
   _globals['_TRIGGERRECOVERYRESPONSE']._serialized_end=337
   _globals['_RECOVERYPASS']._serialized_start=340
-  _globals['_RECOVERYPASS']._serialized_end=615
-  _globals['_PARTICIPANTRECOVERY']._serialized_start=618
-  _globals['_PARTICIPANTRECOVERY']._serialized_end=811
-  _globals['_LIVECOORDINATOR']._serialized_start=813
-  _globals['_LIVECOORDINATOR']._serialized_end=926
-  _globals['_NEEDSATTENTION']._serialized_start=928
-  _globals['_NEEDSATTENTION']._serialized_end=1038
-  _globals['_GETRECOVERYSTATUSREQUEST']._serialized_start=1040
-  _globals['_GETRECOVERYSTATUSREQUEST']._serialized_end=1066
-  _globals['_GETRECOVERYSTATUSRESPONSE']._serialized_start=1069
-  _globals['_GETRECOVERYSTATUSRESPONSE']._serialized_end=1611
-  _globals['_LISTINDOUBTREQUEST']._serialized_start=1613
-  _globals['_LISTINDOUBTREQUEST']._serialized_end=1693
-  _globals['_LISTINDOUBTRESPONSE']._serialized_start=1695
-  _globals['_LISTINDOUBTRESPONSE']._serialized_end=1822
-  _globals['_INDOUBTBRANCH']._serialized_start=1825
-  _globals['_INDOUBTBRANCH']._serialized_end=2001
-  _globals['_RETRYTRANSACTIONREQUEST']._serialized_start=2003
-  _globals['_RETRYTRANSACTIONREQUEST']._serialized_end=2041
-  _globals['_RETRYTRANSACTIONRESPONSE']._serialized_start=2043
-  _globals['_RETRYTRANSACTIONRESPONSE']._serialized_end=2105
-  _globals['_RECOVERYSERVICERESOLVEBRANCHREQUEST']._serialized_start=2108
-  _globals['_RECOVERYSERVICERESOLVEBRANCHREQUEST']._serialized_end=2253
-  _globals['_RECOVERYSERVICERESOLVEBRANCHRESPONSE']._serialized_start=2255
-  _globals['_RECOVERYSERVICERESOLVEBRANCHRESPONSE']._serialized_end=2379
-  _globals['_FORGETHEURISTICREQUEST']._serialized_start=2381
-  _globals['_FORGETHEURISTICREQUEST']._serialized_end=2434
-  _globals['_FORGETHEURISTICRESPONSE']._serialized_start=2436
-  _globals['_FORGETHEURISTICRESPONSE']._serialized_end=2483
-  _globals['_HOLDREQUEST']._serialized_start=2485
-  _globals['_HOLDREQUEST']._serialized_end=2514
-  _globals['_HOLDRESPONSE']._serialized_start=2516
-  _globals['_HOLDRESPONSE']._serialized_end=2578
-  _globals['_RELEASEHOLDREQUEST']._serialized_start=2580
-  _globals['_RELEASEHOLDREQUEST']._serialized_end=2633
-  _globals['_RELEASEHOLDRESPONSE']._serialized_start=2636
-  _globals['_RELEASEHOLDRESPONSE']._serialized_end=2784
-  _globals['_RESTOREDCOMMIT']._serialized_start=2786
-  _globals['_RESTOREDCOMMIT']._serialized_end=2873
-  _globals['_RECOVERYSERVICE']._serialized_start=3171
-  _globals['_RECOVERYSERVICE']._serialized_end=3932
+  _globals['_RECOVERYPASS']._serialized_end=642
+  _globals['_PARTICIPANTRECOVERY']._serialized_start=645
+  _globals['_PARTICIPANTRECOVERY']._serialized_end=838
+  _globals['_LIVECOORDINATOR']._serialized_start=840
+  _globals['_LIVECOORDINATOR']._serialized_end=953
+  _globals['_NEEDSATTENTION']._serialized_start=955
+  _globals['_NEEDSATTENTION']._serialized_end=1065
+  _globals['_GETRECOVERYSTATUSREQUEST']._serialized_start=1067
+  _globals['_GETRECOVERYSTATUSREQUEST']._serialized_end=1093
+  _globals['_GETRECOVERYSTATUSRESPONSE']._serialized_start=1096
+  _globals['_GETRECOVERYSTATUSRESPONSE']._serialized_end=1638
+  _globals['_LISTINDOUBTREQUEST']._serialized_start=1640
+  _globals['_LISTINDOUBTREQUEST']._serialized_end=1720
+  _globals['_LISTINDOUBTRESPONSE']._serialized_start=1722
+  _globals['_LISTINDOUBTRESPONSE']._serialized_end=1849
+  _globals['_INDOUBTBRANCH']._serialized_start=1852
+  _globals['_INDOUBTBRANCH']._serialized_end=2028
+  _globals['_RETRYTRANSACTIONREQUEST']._serialized_start=2030
+  _globals['_RETRYTRANSACTIONREQUEST']._serialized_end=2068
+  _globals['_RETRYTRANSACTIONRESPONSE']._serialized_start=2070
+  _globals['_RETRYTRANSACTIONRESPONSE']._serialized_end=2132
+  _globals['_RECOVERYSERVICERESOLVEBRANCHREQUEST']._serialized_start=2135
+  _globals['_RECOVERYSERVICERESOLVEBRANCHREQUEST']._serialized_end=2280
+  _globals['_RECOVERYSERVICERESOLVEBRANCHRESPONSE']._serialized_start=2282
+  _globals['_RECOVERYSERVICERESOLVEBRANCHRESPONSE']._serialized_end=2406
+  _globals['_FORGETHEURISTICREQUEST']._serialized_start=2408
+  _globals['_FORGETHEURISTICREQUEST']._serialized_end=2461
+  _globals['_FORGETHEURISTICRESPONSE']._serialized_start=2463
+  _globals['_FORGETHEURISTICRESPONSE']._serialized_end=2510
+  _globals['_HOLDREQUEST']._serialized_start=2512
+  _globals['_HOLDREQUEST']._serialized_end=2541
+  _globals['_HOLDRESPONSE']._serialized_start=2543
+  _globals['_HOLDRESPONSE']._serialized_end=2605
+  _globals['_RELEASEHOLDREQUEST']._serialized_start=2607
+  _globals['_RELEASEHOLDREQUEST']._serialized_end=2660
+  _globals['_RELEASEHOLDRESPONSE']._serialized_start=2663
+  _globals['_RELEASEHOLDRESPONSE']._serialized_end=2811
+  _globals['_RESTOREDCOMMIT']._serialized_start=2813
+  _globals['_RESTOREDCOMMIT']._serialized_end=2900
+  _globals['_RECOVERYSERVICE']._serialized_start=3228
+  _globals['_RECOVERYSERVICE']._serialized_end=3989
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,8 @@ class _RecoveryScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Recover
     """One participant's branches."""
     RECOVERY_SCOPE_ORPHANS: _RecoveryScope.ValueType  # 4
     """Branches without a transaction."""
+    RECOVERY_SCOPE_WORKFLOWS: _RecoveryScope.ValueType  # 5
+    """Workflows that dead coordinators left unfinished."""
 
 class RecoveryScope(_RecoveryScope, metaclass=_RecoveryScopeEnumTypeWrapper):
     """What a recovery pass looks at."""
@@ -53,6 +55,8 @@ RECOVERY_SCOPE_PARTICIPANT: RecoveryScope.ValueType  # 3
 """One participant's branches."""
 RECOVERY_SCOPE_ORPHANS: RecoveryScope.ValueType  # 4
 """Branches without a transaction."""
+RECOVERY_SCOPE_WORKFLOWS: RecoveryScope.ValueType  # 5
+"""Workflows that dead coordinators left unfinished."""
 Global___RecoveryScope: _TypeAlias = RecoveryScope  # noqa: Y015
 
 class _BreakerState:
@@ -146,6 +150,7 @@ class RecoveryPass(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     TAKEN_OVER_FIELD_NUMBER: _builtins.int
     UNREACHABLE_PARTICIPANTS_FIELD_NUMBER: _builtins.int
+    RESUMED_WORKFLOWS_FIELD_NUMBER: _builtins.int
     scanned: _builtins.int
     """Transactions and branches looked at."""
     resolved: _builtins.int
@@ -158,6 +163,8 @@ class RecoveryPass(_message.Message):
     """What it looked at."""
     taken_over: _builtins.int
     """Transactions taken over from dead coordinators."""
+    resumed_workflows: _builtins.int
+    """Workflows of dead coordinators that go on here."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -182,10 +189,11 @@ class RecoveryPass(_message.Message):
         scope: Global___RecoveryScope.ValueType = ...,
         taken_over: _builtins.int = ...,
         unreachable_participants: _abc.Iterable[_builtins.str] | None = ...,
+        resumed_workflows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failed", b"failed", "in_doubt", b"in_doubt", "resolved", b"resolved", "scanned", b"scanned", "scope", b"scope", "start_time", b"start_time", "taken_over", b"taken_over", "unreachable_participants", b"unreachable_participants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failed", b"failed", "in_doubt", b"in_doubt", "resolved", b"resolved", "resumed_workflows", b"resumed_workflows", "scanned", b"scanned", "scope", b"scope", "start_time", b"start_time", "taken_over", b"taken_over", "unreachable_participants", b"unreachable_participants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Fiat: bank money, in and out."""

@@ -1,0 +1,100 @@
+"""docs/testing-your-service.md is run as it is written: its files in a folder, and pytest there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from participant_sdk.testing import StartError, System, running_system
+from tests.development import ROOT, until
+from tests.pages import blocks
+
+CONFTEST, TRANSFERS, OWN, LOYALTY_TESTS = blocks("testing-your-service.md", "python")
+SERVICE, *_ = blocks("own-service.md", "python")
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_the_page_is_run_as_it_is_written(tmp_path: Path) -> None:
+    """A project of its own, which has nothing of ours but what is installed."""
+    (tmp_path / "migrations").mkdir()
+    for name, text in (
+        ("conftest.py", CONFTEST + OWN),
+        ("test_transfers.py", TRANSFERS),
+        ("test_loyalty.py", LOYALTY_TESTS),
+        ("loyalty.py", SERVICE),
+        ("migrations/0001_points.sql", blocks("own-service.md", "sql")[0]),
+        ("exercise.json", blocks("own-service.md", "json")[0]),
+        ("pytest.ini", blocks("testing-your-service.md", "ini")[0] + "filterwarnings = error\n"),
+    ):
+        (tmp_path / name).write_text(text)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    # Every test of the page, and none of a class that is called Test….
+    assert "6 passed" in ended.stdout
+
+
+def test_a_system_that_does_not_start_says_why() -> None:
+    with (
+        pytest.raises(StartError, match="bookkeeper: names of what runs here already"),
+        running_system(participants=["bookkeeper"]),
+    ):
+        pass
+    with pytest.raises(StartError, match="not a participant's name"), running_system(participants=["No Body"]):
+        pass
+    assert list(Path(tempfile.gettempdir()).glob(f"pincex-testing-{os.getpid()}-*")) == []
+
+
+def test_killed_tests_leave_nothing() -> None:
+    """The system stops by itself, and the next one removes its folder; whom nobody serves it waits for in vain."""
+    program = (
+        "import os, signal\n"
+        "from participant_sdk.testing import running_system\n"
+        "with running_system() as system:\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    with killed:
+        assert killed.stdout is not None
+        pid = int(killed.stdout.readline())
+        assert killed.wait() == -signal.SIGKILL
+    place = Path(tempfile.gettempdir())
+    (left,) = place.glob(f"pincex-testing-{pid}-*")
+    until(lambda: not _anybody_in(left))
+    with running_system(participants=["loyalty"]) as system:
+        assert not left.exists()
+        asyncio.run(_waited_for_in_vain(system))
+
+
+async def _waited_for_in_vain(system: System) -> None:
+    with pytest.raises(TimeoutError):
+        await system.until_up("loyalty", timedelta(seconds=0.2))
+    with pytest.raises(ValueError, match="'nobody' is none of the system's participants"):
+        await system.until_up("nobody")
+
+
+def _anybody_in(folder: Path) -> bool:
+    """Whether a process has the folder on its command line."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(folder) in entry.read_text(errors="replace"):
+                return True
+        except OSError:
+            continue
+    return False
