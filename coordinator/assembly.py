@@ -22,6 +22,9 @@ from coordinator.heuristic_keeper import HeuristicKeeper
 from coordinator.hold import Holding
 from coordinator.incarnation import IncarnationLife
 from coordinator.inquiries import Inquiries
+from coordinator.locks.lock_store import LockStore
+from coordinator.locks.locks import DEFAULT_LOCKS, LockSettings
+from coordinator.locks.parts import LockParts, assemble_locks
 from coordinator.log.decision_log import DecisionLog, Incarnation, Standing
 from coordinator.log.group_commit import GroupCommit
 from coordinator.log.reported import Reported
@@ -59,6 +62,7 @@ class Settings:
     batch_size: int
     passes: PassSettings = DEFAULT_PASSES
     breaker_enabled: bool = True
+    locks: LockSettings = DEFAULT_LOCKS
     workflows: WorkflowSettings = field(default_factory=lambda: WorkflowSettings(builtin.definitions()))
 
 
@@ -80,6 +84,7 @@ class Assembly:
     passes: RecoveryPasses
     resolution: Resolution
     open_heuristics: OpenHeuristics
+    locks: LockParts
     workflows: Workflows
     workflow_peers: WorkflowPeers
 
@@ -96,6 +101,7 @@ class Assembly:
                 tasks.create_task(self.recovery.run())
                 tasks.create_task(self.passes.run())
                 tasks.create_task(self.open_heuristics.run())
+                tasks.create_task(self.locks.run())
                 tasks.create_task(self.workflows.run())
                 for link in self.links.values():
                     tasks.create_task(link.run())
@@ -129,8 +135,12 @@ def assemble(
     random: Random,
     telemetry: Telemetry,
     on_finished: Callable[[Finished], None],
+    lock_store: LockStore | None = None,
 ) -> Assembly:
-    """Wire one incarnation's parts. ``on_finished`` is told of each transaction that owes nothing any more."""
+    """Wire one incarnation's parts. ``on_finished`` is told of each transaction that owes nothing any more.
+
+    Without a ``lock_store``, locks are this coordinator's own.
+    """
     core = _core(log, incarnation, participants, settings, clock, random, telemetry, on_finished)
     engine, commit, life = core.engine, core.commit, core.life
     calls = {name: access.calls for name, access in participants.items()}
@@ -156,8 +166,11 @@ def assemble(
         clock=clock,
         on_ended=telemetry.passed,
     )
+    locks = assemble_locks(
+        engine, log, life, settings.locks, lock_store, clock=clock, random=random, telemetry=telemetry
+    )
     peers = Peers(engine, commit, life)
-    expose(engine, commit, core.links, passes, core.open_heuristics, telemetry)
+    expose(engine, commit, core.links, passes, core.open_heuristics, locks.locks, telemetry)
     return Assembly(
         engine,
         inquiries,
@@ -173,29 +186,9 @@ def assemble(
         passes,
         _resolution(core, inquiries, log, calls, redriving, telemetry),
         core.open_heuristics,
+        locks,
         workflows,
         WorkflowPeers(peers, workflows),
-    )
-
-
-def _resolution(
-    core: _Core,
-    inquiries: Inquiries,
-    log: DecisionLog,
-    calls: Mapping[str, ResourceCalls],
-    redriving: Redriving,
-    telemetry: Telemetry,
-) -> Resolution:
-    return Resolution(
-        core.engine,
-        inquiries,
-        log,
-        calls,
-        redriving,
-        Doubts(core.engine, inquiries, log, calls, core.life),
-        heuristics=core.heuristics,
-        open_heuristics=core.open_heuristics,
-        on_forced=telemetry.forced,
     )
 
 
@@ -254,6 +247,27 @@ def _core(
     lost_tails.connect(links)
     reports.connect(links)
     return _Core(engine, reported, commit, life, recovery, heuristics, open_heuristics, reports, awaited, links)
+
+
+def _resolution(
+    core: _Core,
+    inquiries: Inquiries,
+    log: DecisionLog,
+    calls: Mapping[str, ResourceCalls],
+    redriving: Redriving,
+    telemetry: Telemetry,
+) -> Resolution:
+    return Resolution(
+        core.engine,
+        inquiries,
+        log,
+        calls,
+        redriving,
+        Doubts(core.engine, inquiries, log, calls, core.life),
+        heuristics=core.heuristics,
+        open_heuristics=core.open_heuristics,
+        on_forced=telemetry.forced,
+    )
 
 
 def _commit(

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from coordinator.commands import clients, conformance, load, participants, recovery, resolving, servers, workflow
+from coordinator.commands import (
+    clients,
+    conformance,
+    load,
+    locks,
+    participants,
+    recovery,
+    resolving,
+    servers,
+    workflow,
+)
 
 
 def make_app() -> typer.Typer:
@@ -38,6 +48,10 @@ def make_app() -> typer.Typer:
     app.add_typer(_participants(), name="participant")
     app.add_typer(_recovery(), name="recovery")
     app.add_typer(_workflow(), name="workflow")
+    keys = typer.Typer(help="Locks: who holds what, who waits, and the operator's hand on one.", no_args_is_help=True)
+    keys.command("list")(locks.list_)
+    keys.command("break")(locks.break_)
+    app.add_typer(keys, name="locks")
     return app
 
 

@@ -19,8 +19,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from coordinator import config_sources
 from coordinator.config_sources import InvalidConfigError
 from coordinator.config_values import (
+    MEMORY_STORE,
     connection_string,
     host_port,
+    lock_store,
     one_of,
     participant_name,
     share,
@@ -166,6 +168,18 @@ class LogDatabase(_Section):
     retention: Annotated[timedelta, span("2h", "3650d")] = timedelta(days=7)
 
 
+class LocksSection(_Section):
+    """Where locks are kept, and how. ``store`` is ``memory``, for one coordinator, or the address of a Redis.
+
+    A lock whose coordinator does not keep it alive ends after ``ttl``; who names no time-out waits ``lock_timeout``.
+    """
+
+    store: Annotated[str, lock_store()] = MEMORY_STORE
+    ttl: Annotated[timedelta, span("1s", "10m")] = timedelta(seconds=15)
+    lock_timeout: Annotated[timedelta, span("10ms", "55m")] = timedelta(seconds=10)
+    deadlock_detection: Switch = True
+
+
 class Workflows(_Section):
     """Workflows. ``modules`` are Python modules whose workflows are run; ``timeout`` is for those that say nothing."""
 
@@ -206,6 +220,7 @@ class Config(_Section):
     logging: Logging = Logging()
     performance: Performance = Performance()
     security: Security = Security()
+    locks: LocksSection = LocksSection()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Config:

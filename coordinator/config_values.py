@@ -15,6 +15,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BeforeValidator
 
+from coordinator.locks.redis_address import parse_address
 from participant_sdk.ids import check_participant
 
 _UNITS_S: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
@@ -22,6 +23,7 @@ _DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|s|m|h|d))+")
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _ADDRESS: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):(\d{1,5})")
 PORT_MAX: Final = 65535
+MEMORY_STORE: Final = "memory"
 
 
 def parse_duration(text: str) -> timedelta:
@@ -136,6 +138,20 @@ def host_port() -> BeforeValidator:
         if found is None or int(found.group(1)) > PORT_MAX:
             raise ValueError(f"a host:port, port 0 to {PORT_MAX}; not {_shown(value)}")
         return found.group()
+
+    return BeforeValidator(read)
+
+
+def lock_store() -> BeforeValidator:
+    """``memory``, or the address of a Redis."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"{MEMORY_STORE}, or a Redis address such as redis://:password@redis:6379/0")  # noqa: TRY004 - the configuration's complaint
+        if value != MEMORY_STORE:
+            # Its complaints do not repeat the value, which may hold a password.
+            parse_address(value)
+        return value
 
     return BeforeValidator(read)
 

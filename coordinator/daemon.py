@@ -21,6 +21,7 @@ import psycopg
 
 from coordinator.admission import Limits
 from coordinator.api.gate import Gate
+from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import CannotListenError, GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
@@ -29,7 +30,16 @@ from coordinator.api.http_app import HttpRoutes, make_app
 from coordinator.api.http_server import HttpDoor
 from coordinator.assembly import Assembly, Settings, assemble
 from coordinator.config import Config
+from coordinator.config_values import MEMORY_STORE
 from coordinator.health import Health, ParticipantHealth
+from coordinator.locks.epochs import Epochs
+from coordinator.locks.lock_store import LockStore
+from coordinator.locks.lock_table import LockTable
+from coordinator.locks.locks import LockSettings
+from coordinator.locks.memory import MemoryLockStore
+from coordinator.locks.redis_address import parse_address
+from coordinator.locks.redis_connection import RedisConnection
+from coordinator.locks.redis_store import RedisLockStore
 from coordinator.log.decision_log import (
     BACKOFF_CAP_S,
     BACKOFF_FIRST_S,
@@ -109,6 +119,7 @@ class Daemon:
             TransactionService(self._gate, self.telemetry, timeout_default),
             RecoveryService(self._gate, self.telemetry),
             WorkflowService(self._gate, self.telemetry),
+            LockService(self._gate, self.telemetry),
             self.telemetry,
         )
         routes = HttpRoutes(self._gate, self.telemetry, self.health, timeout_default.total_seconds())
@@ -281,6 +292,11 @@ class Daemon:
                 config.log.retention.total_seconds(),
             ),
             recovery.circuit_breaker_enabled,
+            LockSettings(
+                config.locks.ttl.total_seconds(),
+                config.locks.lock_timeout.total_seconds(),
+                config.locks.deadlock_detection,
+            ),
             WorkflowSettings(self._definitions, config.workflows.timeout.total_seconds()),
         )
         return assemble(
@@ -295,7 +311,16 @@ class Daemon:
             random=Random(secrets.randbits(64)),  # noqa: S311 - it spreads retries, and guards nothing
             telemetry=self.telemetry,
             on_finished=self._on_finished,
+            lock_store=self._lock_store(log, incarnation),
         )
+
+    def _lock_store(self, log: PostgresLog, incarnation: Incarnation) -> LockStore:
+        store, epochs, number = self._config.locks.store, Epochs(log), incarnation.number
+        if store == MEMORY_STORE:
+            return MemoryLockStore(LockTable(), number, epochs, self._clock)
+        connection = RedisConnection(parse_address(store))
+        random = Random(secrets.randbits(64))  # noqa: S311 - as above
+        return RedisLockStore(connection, incarnation.log_id, number, epochs, random)
 
     def _on_finished(self, finished: Finished) -> None:
         self.telemetry.finished(finished)

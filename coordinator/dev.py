@@ -297,6 +297,7 @@ class _Development:
             "log": {"dsn": self._places.databases[_LOG_DATABASE]},
             "server": {"grpc": f"127.0.0.1:{self._places.grpc}", "http": f"127.0.0.1:{self._places.http}"},
             "participants": [{"name": name, "address": address} for name, address in self._places.participants.items()],
+            "locks": {"store": self._places.redis},
             "security": {
                 "enable_authentication": False,
                 "enable_authorization": False,

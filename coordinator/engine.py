@@ -46,6 +46,7 @@ from participant_sdk.participant import Operation
 from participant_sdk.xa import Ack, Decision, Vote
 
 PRESUMED: Final = "PRESUMED"
+ROLLBACK_ASKED: Final = "ROLLBACK_ASKED"
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -92,6 +93,10 @@ class Engine:
         self._life = life
         self._heuristics = heuristics
 
+    def connect_locks(self, take: Callable[[Running, ExecuteCall], None], drop: Callable[[Running], None]) -> None:
+        """Attach who takes a call's locks and then asks for commit, and who lets go of a finished transaction's."""
+        self._take_locks, self._drop_locks = take, drop
+
     # What callers ask.
 
     def execute(self, call: ExecuteCall) -> asyncio.Future[Ended]:
@@ -110,7 +115,11 @@ class Engine:
             # It is born with its branches, rather than told of each: nothing can be wrong with them.
             running.transaction.branches.enlist(participant, len(operations), 0)
         future = running.waiter()
-        self._take(running, events.CommitAsked(call.wait_applied), running.began_s)
+        if call.lock_keys:
+            self._alarms.set(running.transaction.xid, running.transaction.deadline_s)
+            self._take_locks(running, call)  # Commit is asked for once they are held.
+        else:
+            self._take(running, events.CommitAsked(call.wait_applied), running.began_s)
         return future
 
     def begin(self, timeout_s: float, tenant: str, request_id: str, call_id: str = "") -> Xid:
@@ -125,7 +134,7 @@ class Engine:
 
     def enlist(self, xid: Xid, participant: str, operations: Sequence[Operation], embedded: int) -> Enlisted:
         """Add work to a branch. UnknownTransactionError, WrongPhaseError, InvalidRequestError."""
-        running = self._held(xid)
+        running = self.held(xid)
         if participant not in self._links:
             raise unknown_service(participant, self._links, field="participant")
         check_growth(running.transaction.branches.get(participant), len(operations), embedded)
@@ -138,25 +147,25 @@ class Engine:
 
     def set_rollback_only(self, xid: Xid, reason: str) -> None:
         """Leave the transaction no end but rollback. UnknownTransactionError, WrongPhaseError."""
-        self._take(self._held(xid), events.SetRollbackOnly(reason), self._clock.monotonic_s(), refuse=True)
+        self._take(self.held(xid), events.SetRollbackOnly(reason), self._clock.monotonic_s(), refuse=True)
 
     def commit(self, xid: Xid, *, wait_applied: bool = True) -> asyncio.Future[Ended]:
         """End an interactive transaction; again, or too late, it tells how it ended."""
-        running = self._held(xid)
+        running = self.held(xid)
         tx = running.transaction
         future = running.waiter()
         if tx.phase is Phase.ACTIVE:
-            if tx.request is not None:
+            if tx.request is not None and not tx.digest:
                 tx.digest = canonical.digest([op for share in running.operations.values() for op in share])
             self._take(running, events.CommitAsked(wait_applied), self._clock.monotonic_s())
         return future
 
-    def rollback(self, xid: Xid, reason: str) -> asyncio.Future[Ended]:
-        """Undo a transaction that is not being decided yet; later, it tells how it ended."""
-        running = self._held(xid)
+    def rollback(self, xid: Xid, reason: str, code: str = ROLLBACK_ASKED) -> asyncio.Future[Ended]:
+        """Undo a transaction that is not being decided yet; later, it tells how it ended. ``code`` says why."""
+        running = self.held(xid)
         future = running.waiter()
         if running.transaction.phase in (Phase.ACTIVE, Phase.PREPARING):
-            self._take(running, events.RollbackAsked(reason), self._clock.monotonic_s())
+            self._take(running, events.RollbackAsked(reason, code), self._clock.monotonic_s())
         return future
 
     def close_intent(self, tenant: str, request_id: str, reason: str) -> asyncio.Future[Ended]:
@@ -180,6 +189,12 @@ class Engine:
     def find(self, xid: Xid) -> Running | None:
         """The transaction, running or finished lately."""
         return self._running.get(xid) or self.history.get(xid)
+
+    def held(self, xid: Xid) -> Running:
+        """The transaction; UnknownTransactionError where it is not held."""
+        if (running := self.find(xid)) is None:
+            raise UnknownTransactionError(f"transaction {xid} is not held by this coordinator", xid=xid)
+        return running
 
     def new_id(self) -> Xid:
         """An identifier that no transaction has: for what transactions are parts of."""
@@ -222,8 +237,7 @@ class Engine:
         now_s = self._clock.monotonic_s()
         for request, stored in answers:
             for xid in self._lookups.pop(request, ()):
-                running = self._running.get(xid)
-                if running is not None:
+                if (running := self._running.get(xid)) is not None:
                     self._take(running, events.LookedUp(stored), now_s)
 
     def voted(self, participant: str, votes: Sequence[tuple[Xid, Vote]]) -> None:
@@ -259,8 +273,7 @@ class Engine:
     def heuristics_recorded(self, records: Sequence[HeuristicRecord]) -> None:
         """The log keeps these heuristic ends."""
         for record in records:
-            running = self._running.get(record.xid)
-            if running is not None:
+            if (running := self._running.get(record.xid)) is not None:
                 self._take(running, events.HeuristicRecorded(record.participant), self._clock.monotonic_s())
 
     def drive(self, tx: Transaction, story: str, decided_unix_ms: int) -> None:
@@ -302,15 +315,8 @@ class Engine:
         self._take(running, events.Close(reason, message), running.began_s)
         return future
 
-    def _held(self, xid: Xid) -> Running:
-        running = self.find(xid)
-        if running is None:
-            raise UnknownTransactionError(f"transaction {xid} is not held by this coordinator", xid=xid)
-        return running
-
     def _ring(self, xid: Xid) -> None:
-        running = self._running.get(xid)
-        if running is not None:
+        if (running := self._running.get(xid)) is not None:
             self._wake(running, self._clock.monotonic_s())
 
     def _wake(self, running: Running, now_s: float) -> None:
@@ -386,6 +392,8 @@ class Engine:
         self._alarms.drop(tx.xid)
         self.attention.pop(tx.xid, None)
         self._intents.remove(running)
+        if running.locks:
+            self._drop_locks(running)
         if tx.sequence:
             self._life.finished(tx.incarnation, tx.sequence)
         self.history.add(running)

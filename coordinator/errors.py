@@ -8,6 +8,9 @@
     ├── UnknownWorkflowError       no such workflow
     ├── WrongPhaseError            the transaction is past the point where this is possible
     ├── RefusedError               an operator's wish that the state of things forbids; says why and what instead
+    ├── LockTimeoutError           nobody let go of the keys in time; nothing is held of this call
+    ├── DeadlockError              it waited in a circle of transactions, and is the one that was rolled back
+    ├── LockLostError              it held keys, and does not any more
     ├── BusyError                  come again after ``retry_after_s``; nothing was begun
     ├── UnavailableError           the log, or a participant, cannot be reached; nothing was begun
     └── OutcomeUnknownError        it may have committed; ask again by request_id or xid
@@ -89,7 +92,7 @@ class RefusedError(TransactionError):
     """What an operator asks for would be unsafe or is not so. Nothing was changed.
 
     ``code`` is the stable reason: DECISION_KNOWN, TRANSACTION_LIVE, ALREADY_FINISHED, NOT_IN_DOUBT, NOT_HEURISTIC,
-    NOT_HELD, PARTICIPANTS_MISSING, STILL_APPLYING, BRANCHES_DISAGREE, BINDING_CONFLICT, RELEASE_REFUSED,
+    NOT_HELD, LOCK_NOT_HELD, PARTICIPANTS_MISSING, STILL_APPLYING, BRANCHES_DISAGREE, BINDING_CONFLICT, RELEASE_REFUSED,
     PASS_RUNNING; of workflows ALREADY_FINISHED, PAST_PIVOT, STEP_COMMITTED, STEP_UNDONE, STEP_NOT_WAITED_FOR,
     STEP_NOT_LAST.
     """
@@ -99,6 +102,24 @@ class RefusedError(TransactionError):
     def __init__(self, message: str, *, code: str, xid: Xid | None = None) -> None:
         super().__init__(message, xid=xid)
         self.code = code
+
+
+class LockTimeoutError(TransactionError):
+    """The keys were not let go in time. Nothing is held of this call; it may be sent again."""
+
+    reason = "LOCK_TIMEOUT"
+
+
+class DeadlockError(TransactionError):
+    """It waited in a circle, and is the one to give way. The message says who waited for whom."""
+
+    reason = "DEADLOCK"
+
+
+class LockLostError(TransactionError):
+    """It held the keys and lost them; somebody else may hold them by now."""
+
+    reason = "LOCK_LOST"
 
 
 class BusyError(TransactionError):

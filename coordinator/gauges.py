@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from coordinator.engine import Engine
+from coordinator.locks.locks import Locks
 from coordinator.log.group_commit import GroupCommit
 from coordinator.metrics import Level
 from coordinator.open_heuristics import OpenHeuristics
@@ -23,6 +24,7 @@ def expose(
     links: Mapping[str, Link],
     passes: RecoveryPasses,
     open_heuristics: OpenHeuristics,
+    locks: Locks,
     telemetry: Telemetry,
 ) -> None:
     """Have the gauges read from these parts."""
@@ -36,6 +38,8 @@ def expose(
         telemetry.level(Level.IN_DOUBT_AGE, _in_doubt_age(passes, name), name)
     telemetry.level(Level.ATTENTION, lambda: passes.attention_count)
     telemetry.level(Level.OPEN_HEURISTICS, lambda: open_heuristics.count)
+    telemetry.level(Level.LOCKS_HELD, lambda: locks.count(is_granted=True))
+    telemetry.level(Level.LOCKS_WAITING, lambda: locks.count(is_granted=False))
     telemetry.level(Level.HELD, lambda: float(bool(passes.held)))
 
 

@@ -76,6 +76,8 @@ class Count(Enum):
         "Sessions with a participant that had lost what it had acknowledged",
         ("participant",),
     )
+    LOCKS_LOST = ("pincex_locks_lost", "Locks that were held and lost: lost, unreachable or broken", ("cause",))
+    DEADLOCKS = ("pincex_deadlocks", "Circles of waits that this coordinator found and had one of them give way", ())
     FAULTS = ("pincex_faults", "Errors that no rule foresees; each is a defect to report", ("where",))
 
 
@@ -90,6 +92,12 @@ class Distribution(Enum):
         SECONDS_BOUNDS,
     )
     BATCH = ("pincex_batch_size", "Items that travelled together", ("stage", "participant"), SIZE_BOUNDS)
+    LOCK_WAIT = (
+        "pincex_lock_wait_seconds",
+        "From the claim to its grant, or until it was given up",
+        ("result",),
+        SECONDS_BOUNDS,
+    )
     FLUSH = ("pincex_log_flush_duration_seconds", "One durable write of the decision log", (), SECONDS_BOUNDS)
 
 
@@ -113,6 +121,8 @@ class Level(Enum):
         "Branches that ended by hand and are not forgotten; of more than 1000 that many are counted",
         (),
     )
+    LOCKS_HELD = ("pincex_locks_held", "Calls for locks that this coordinator's owners hold", ())
+    LOCKS_WAITING = ("pincex_locks_waiting", "Calls for locks that this coordinator's owners wait with", ())
     HELD = ("pincex_log_held", "1 where the decision log is in HOLD", ())
 
 

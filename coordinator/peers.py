@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import grpc
 from pincex.tx.v1 import common_pb2, recovery_pb2, transaction_pb2
+from pincex.tx.v1.lock_pb2_grpc import LockServiceStub
 from pincex.tx.v1.recovery_pb2_grpc import RecoveryServiceStub
 from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
 from pincex.tx.v1.workflow_pb2_grpc import WorkflowServiceStub
@@ -40,6 +41,7 @@ from participant_sdk.xa import Decision
 
 if TYPE_CHECKING:
     # The asynchronous stubs are names for type checkers; what makes one is the plain stub.
+    from pincex.tx.v1.lock_pb2_grpc import LockServiceAsyncStub
     from pincex.tx.v1.recovery_pb2_grpc import RecoveryServiceAsyncStub
     from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub
     from pincex.tx.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub
@@ -77,6 +79,7 @@ class Stubs(NamedTuple):
     transactions: TransactionServiceAsyncStub
     recovery: RecoveryServiceAsyncStub
     workflows: WorkflowServiceAsyncStub
+    locks: LockServiceAsyncStub
 
 
 class _Owner(NamedTuple):
@@ -312,7 +315,7 @@ class Peers:
         if entry is None:
             channel = grpc.aio.insecure_channel(address, options=tuple(_CHANNEL_OPTIONS.items()))
             services = (TransactionServiceStub(channel), RecoveryServiceStub(channel), WorkflowServiceStub(channel))
-            entry = (channel, Stubs(*services))
+            entry = (channel, Stubs(*services, LockServiceStub(channel)))
         self._channels[address] = entry
         if len(self._channels) > CHANNELS_MAX:
             oldest, _ = self._channels.pop(next(iter(self._channels)))

@@ -28,7 +28,7 @@ class ExecuteCall(NamedTuple):
     """One transaction to run from begin to outcome.
 
     ``timeout_s`` is for reaching a decision. ``request_id`` is empty for none; with one, ``digest``
-    is ``canonical.digest(operations)``.
+    is ``canonical.digest(operations)``. ``lock_keys`` are held alone before anything is sent to participants.
     """
 
     operations: tuple[Operation, ...]
@@ -37,6 +37,7 @@ class ExecuteCall(NamedTuple):
     request_id: str = ""
     digest: bytes = b""
     wait_applied: bool = True
+    lock_keys: tuple[str, ...] = ()
 
 
 class Ended(NamedTuple):

@@ -12,7 +12,7 @@ from coordinator.protocol.phases import FINISHED, Phase
 from coordinator.protocol.transaction import Transaction
 from coordinator.requests import Ended, StoryEvent, TransactionView
 from participant_sdk.ids import Xid
-from participant_sdk.participant import Operation, Prepare
+from participant_sdk.participant import FencingToken, Operation, Prepare
 from participant_sdk.xa import AckKind, Decision, Vote
 
 HISTORY_MAX: Final = 10_000
@@ -41,7 +41,8 @@ class Running:
     ``call_id`` is the random name of the Begin that made it. ``operations`` is each participant's share of
     the work, let go once Prepare is history. ``waiters`` are the calls that want the outcome; each has a
     future of its own, so that one that gives up takes nothing from the others. ``stored_unix_ms`` is when
-    the log says that it was decided, for one that was taken over; 0 for others.
+    the log says that it was decided, for one that was taken over; 0 for others. ``locks`` is set once it has asked
+    for locks, ``locking`` names those that it waits for, ``fencing_tokens`` shows those that it holds to participants.
     """
 
     __slots__ = (
@@ -50,6 +51,9 @@ class Running:
         "call_id",
         "decided_s",
         "ended",
+        "fencing_tokens",
+        "locking",
+        "locks",
         "operation_count",
         "operations",
         "prepared_s",
@@ -67,6 +71,9 @@ class Running:
         self.began_unix_ms = began_unix_ms
         self.stored_unix_ms = stored_unix_ms
         self.call_id = ""
+        self.locks = False
+        self.locking = ""
+        self.fencing_tokens: tuple[FencingToken, ...] = ()
         self.prepared_s = 0.0
         self.decided_s = 0.0
         self.operations: dict[str, tuple[Operation, ...]] = {}
@@ -101,6 +108,7 @@ class Running:
             branch.embedded > 0,
             branch.number,
             branch.embedded,
+            self.fencing_tokens,
         )
 
     @property
@@ -189,7 +197,7 @@ class Running:
             tx.request.name if tx.request else "",
             tx.incarnation,
             tx.sequence,
-            _waiting_for(tx),
+            f"the lock on {self.locking}" if self.locking and tx.phase is Phase.ACTIVE else _waiting_for(tx),
             tuple([StoryEvent(ms, event, name, _words(detail)) for ms, event, name, detail in self.story]),
         )
 

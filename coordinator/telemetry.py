@@ -105,6 +105,18 @@ class Telemetry:
         """A participant turned out to have lost what it had acknowledged."""
         self.metrics.count(Count.BEHIND, (participant,))
 
+    def lock_waited(self, result: str, duration_s: float) -> None:
+        """A claim to keys was granted, or given up: timeout, deadlock, full, unavailable, cancelled."""
+        self.metrics.histogram(Distribution.LOCK_WAIT, (result,)).observe(duration_s)
+
+    def lock_lost(self, cause: str) -> None:
+        """Keys that were held are held no more: lost by the store, unreachable, or broken by an operator."""
+        self.metrics.count(Count.LOCKS_LOST, (cause,))
+
+    def deadlock_broken(self) -> None:
+        """Owners waited in a circle, and one of them was told to give way."""
+        self.metrics.count(Count.DEADLOCKS)
+
     def level(self, what: Level, read: Callable[[], float], *labels: str) -> None:
         """Have ``read`` called for this gauge whenever the metrics are scraped."""
         self.metrics.level(what, read, labels)

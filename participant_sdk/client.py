@@ -88,18 +88,21 @@ class TransactionClient:
         timeout_s: float | None = None,
         request_id: str | None = None,
         wait: Wait = Wait.APPLIED,
+        lock_keys: Sequence[str] = (),
     ) -> Ending:
         """Run one transaction to its ending: Committed or RolledBack.
 
         ``operations`` are (service, operation, parameters), 1 to 100, run in order at each service.
         ``timeout_s``, up to 55 minutes, is for reaching an ending; closing an intent that did not may
         take 6 s more. ``request_id`` names the intent: sent again, by anyone, it has the same ending.
-        Without one the client makes one, so that a lost reply can be settled.
+        Without one the client makes one, so that a lost reply can be settled. ``lock_keys`` are held alone
+        until the transaction has finished; not granted in time, it is sent again like any *retry*.
 
         InvalidRequestError names what is wrong, and nothing was kept; OutcomeUnknown where nobody would
         say. A cancelled caller leaves the transaction to its coordinator: ask again by request_id.
         """
         intent = self._intent(operations, timeout_s, request_id, wait)
+        intent.request.lock_keys.extend(lock_keys)
         return await self._settling.settle(intent, self._settling.attempt)
 
     def stream(self, *, in_flight: int = IN_FLIGHT_DEFAULT) -> ExecuteStream:
@@ -113,9 +116,12 @@ class TransactionClient:
         """
         return await self._settling.close(_checked(request_id), reason)
 
-    async def begin(self, *, timeout_s: float | None = None, request_id: str = "") -> Transaction:
+    async def begin(
+        self, *, timeout_s: float | None = None, request_id: str = "", lock_keys: Sequence[str] = ()
+    ) -> Transaction:
         """Begin an interactive transaction, which rolls back by itself after ``timeout_s``.
 
+        With ``lock_keys`` it holds these alone, and ``Transaction.lock`` locks more.
         Without a ``request_id`` the client makes one, so that a lost reply can be asked for again.
         InvalidRequestError names what is wrong; UnavailableError where no coordinator answered;
         RequestInUseError where another transaction of the request_id did not end meanwhile. What a
@@ -123,7 +129,7 @@ class TransactionClient:
         """
         within_s = self._checked_timeout(timeout_s)
         name = _checked(request_id) if request_id else _new_request_id()
-        request = transaction_pb2.BeginRequest(request_id=name, call_id=_new_request_id())
+        request = transaction_pb2.BeginRequest(request_id=name, call_id=_new_request_id(), lock_keys=lock_keys)
         set_timeout(request.timeout, within_s)
         xid = await self._coordinators.insist(
             lambda stub: stub.Begin,

@@ -6,6 +6,8 @@
     ├── RequestInUseError          another transaction of the request_id has not ended; try later
     ├── UnknownTransactionError    no such transaction
     ├── WrongPhaseError            the transaction is past the point where this is possible
+    ├── DeadlockError              an interactive transaction waited in a circle for locks, and was rolled back
+    ├── LockTimeoutError           the keys were not let go in time; the transaction is as it was
     ├── RefusedError               the coordinator does not serve this caller, or this call
     ├── UnavailableError           no coordinator answered; for calls that decide nothing
     ├── RolledBackError            a ``transaction()`` block ended in rollback; ``result`` says why
@@ -25,6 +27,8 @@ from participant_sdk.client_results import RolledBack
 REQUEST_REUSED: Final = "REQUEST_ID_REUSED"
 REQUEST_IN_USE: Final = "REQUEST_ID_IN_USE"
 OUTCOME_UNKNOWN: Final = "OUTCOME_UNKNOWN"
+DEADLOCK: Final = "DEADLOCK"
+LOCK_TIMEOUT: Final = "LOCK_TIMEOUT"
 NOT_SENT: Final = "NOT_SENT"
 _NOTHING_BEGUN: Final = frozenset({"TOO_MANY_TRANSACTIONS", REQUEST_IN_USE, NOT_SENT})
 
@@ -97,6 +101,14 @@ class WrongPhaseError(ClientError):
     """The transaction is in another phase than the call needs."""
 
 
+class DeadlockError(ClientError):
+    """The transaction waited in a circle with others, was the youngest, and is rolled back: begin it anew."""
+
+
+class LockTimeoutError(ClientError):
+    """Nobody let go of the keys in time; the message says who held them. The transaction is as it was."""
+
+
 class RefusedError(ClientError):
     """The coordinator does not serve this caller, or this call."""
 
@@ -131,18 +143,23 @@ def error_of(failed: Failed) -> ClientError | None:
         return RequestReusedError(
             failed.message, field=failed.field or "request_id", reason=failed.reason, xid=failed.xid
         )
-    match failed.code:
-        case StatusCode.INVALID_ARGUMENT | StatusCode.OUT_OF_RANGE:
-            reason = failed.reason or "INVALID_REQUEST"
-            return InvalidRequestError(failed.message, field=failed.field, reason=reason, xid=failed.xid)
-        case StatusCode.NOT_FOUND:
-            return UnknownTransactionError(failed.message, reason=failed.reason, xid=failed.xid)
-        case StatusCode.FAILED_PRECONDITION:
-            return WrongPhaseError(failed.message, reason=failed.reason, xid=failed.xid)
-        case StatusCode.PERMISSION_DENIED | StatusCode.UNAUTHENTICATED | StatusCode.UNIMPLEMENTED:
-            return RefusedError(failed.message, reason=failed.reason, xid=failed.xid)
-        case _:
-            return None
+    if failed.reason == DEADLOCK:
+        return DeadlockError(failed.message, reason=failed.reason, xid=failed.xid)
+    if failed.code in _ABOUT_FIELDS:
+        reason = failed.reason or "INVALID_REQUEST"
+        return InvalidRequestError(failed.message, field=failed.field, reason=reason, xid=failed.xid)
+    kind = _KINDS.get(failed.code)
+    return None if kind is None else kind(failed.message, reason=failed.reason, xid=failed.xid)
+
+
+_ABOUT_FIELDS: Final = frozenset({StatusCode.INVALID_ARGUMENT, StatusCode.OUT_OF_RANGE})
+_KINDS: Final[dict[StatusCode, type[ClientError]]] = {
+    StatusCode.NOT_FOUND: UnknownTransactionError,
+    StatusCode.FAILED_PRECONDITION: WrongPhaseError,
+    StatusCode.PERMISSION_DENIED: RefusedError,
+    StatusCode.UNAUTHENTICATED: RefusedError,
+    StatusCode.UNIMPLEMENTED: RefusedError,
+}
 
 
 def late_error_of(failed: Failed, message: str) -> ClientError:

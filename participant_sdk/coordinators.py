@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc
+from pincex.tx.v1.lock_pb2_grpc import LockServiceStub
 from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
 
 from participant_sdk.backoff import Backoff
@@ -23,6 +24,7 @@ from participant_sdk.grpc_options import CHANNEL_OPTIONS
 
 if TYPE_CHECKING:
     # The asynchronous stub is a name for type checkers; what makes one is the plain stub.
+    from pincex.tx.v1.lock_pb2_grpc import LockServiceAsyncStub
     from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub
 
 BACKOFF_FIRST_S: Final = 0.02
@@ -56,7 +58,7 @@ def client_backoff() -> Backoff:
 class Coordinators:
     """One channel per address; ``stub`` is the one in use."""
 
-    __slots__ = ("_at", "_channels", "_stubs", "addresses")
+    __slots__ = ("_at", "_channels", "_lock_stubs", "_stubs", "addresses")
 
     def __init__(self, addresses: Sequence[str] | str) -> None:
         self.addresses = (addresses,) if isinstance(addresses, str) else tuple(addresses)
@@ -66,12 +68,18 @@ class Coordinators:
             grpc.aio.insecure_channel(address, options=tuple(_CHANNEL_OPTIONS.items())) for address in self.addresses
         ]
         self._stubs: list[TransactionServiceAsyncStub] = [TransactionServiceStub(c) for c in self._channels]
+        self._lock_stubs: list[LockServiceAsyncStub] = [LockServiceStub(c) for c in self._channels]
         self._at = _RANDOM.randrange(len(self._stubs))
 
     @property
     def stub(self) -> TransactionServiceAsyncStub:
         """The coordinator in use."""
         return self._stubs[self._at]
+
+    @property
+    def locks(self) -> LockServiceAsyncStub:
+        """The locks of the coordinator in use."""
+        return self._lock_stubs[self._at]
 
     def turn_from(self, failed: TransactionServiceAsyncStub) -> None:
         """Go on to the next coordinator, unless another call has already left this one."""

@@ -74,6 +74,8 @@ def prepare_size_bytes(branch: Prepare) -> int:
     size = _OVERHEAD_BYTES + len(branch.request_id) + len(branch.tenant)
     for service, name, parameters in branch.operations:
         size += _OVERHEAD_BYTES + len(service) + len(name) + text_size_bytes(parameters)
+    for token in branch.fencing_tokens:
+        size += _OVERHEAD_BYTES + text_size_bytes(token.key)
     return size
 
 

@@ -17,11 +17,26 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 import grpc
-from pincex.tx.v1 import transaction_pb2
+from pincex.tx.v1 import lock_pb2, transaction_pb2
 
-from participant_sdk.client_errors import OUTCOME_UNKNOWN, Failed, OutcomeUnknown, UnavailableError, error_of
+from participant_sdk.client_errors import (
+    LOCK_TIMEOUT,
+    OUTCOME_UNKNOWN,
+    Failed,
+    LockTimeoutError,
+    OutcomeUnknown,
+    UnavailableError,
+    error_of,
+)
 from participant_sdk.client_results import Committed, Ending, Enlisted, KnownDecision, RolledBack, Wait
-from participant_sdk.client_wire import read_decision, read_ending, read_enlisted, wire_wait, write_operations
+from participant_sdk.client_wire import (
+    read_decision,
+    read_ending,
+    read_enlisted,
+    set_timeout,
+    wire_wait,
+    write_operations,
+)
 from participant_sdk.coordinators import TRY_MAX_S, Answer, Coordinators, Read, Request, client_backoff
 from participant_sdk.ids import Xid
 from participant_sdk.operations import OperationLike, operations_of
@@ -71,6 +86,26 @@ class Transaction:
         return await self._enlist(
             transaction_pb2.EnlistRequest(xid=str(self.xid), participant=participant, embedded_operations=operations)
         )
+
+    async def lock(self, *keys: str, shared: bool = False, timeout_s: float | None = None) -> int:
+        """Wait until the transaction holds all of these keys, alone or shared; return the fencing token.
+
+        ``timeout_s`` is the coordinator's ``lock_timeout`` where it is left out. They are let go when the
+        transaction has finished. LockTimeoutError leaves everything as it was; DeadlockError: the transaction waited
+        in a circle, and was rolled back. UnavailableError may have locked them; other errors as for ``enlist``.
+        """
+        mode = lock_pb2.LOCK_MODE_SHARED if shared else lock_pb2.LOCK_MODE_EXCLUSIVE
+        request = lock_pb2.AcquireRequest(xid=str(self.xid), keys=keys, mode=mode)
+        if timeout_s is not None:
+            set_timeout(request.timeout, timeout_s)
+        coordinators = self._coordinators
+        until_s = max(self._left_s, 0.001)
+        answer = await coordinators.ask(lambda _: coordinators.locks.Acquire, request, until_s, lambda told: told.token)
+        if isinstance(answer, Failed):
+            if answer.reason == LOCK_TIMEOUT:
+                raise LockTimeoutError(answer.message, reason=answer.reason, xid=str(self.xid))
+            raise error_of(answer) or UnavailableError(str(answer), reason=answer.reason, xid=str(self.xid))
+        return answer
 
     async def set_rollback_only(self, reason: str) -> None:
         """Leave the transaction no end but rollback; asked of the coordinators in turn. Errors as for ``enlist``."""

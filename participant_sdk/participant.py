@@ -31,6 +31,14 @@ class Operation(NamedTuple):
     parameters: str
 
 
+class FencingToken(NamedTuple):
+    """What a lock's holder shows: whoever holds the key later has a higher token; sharers do not outdate each other."""
+
+    key: str
+    token: int
+    shared: bool = False
+
+
 class Prepare(NamedTuple):
     """A branch to prepare. A named tuple, because one is made for every branch.
 
@@ -50,6 +58,7 @@ class Prepare(NamedTuple):
     ends_work: bool = False
     branch_number: int = 0
     operation_count: int = 0
+    fencing_tokens: tuple[FencingToken, ...] = ()
 
 
 class Commit(NamedTuple):

@@ -24,7 +24,7 @@ from participant_sdk.ids import (
     check_participant,
     check_request_id,
 )
-from participant_sdk.participant import Commit, Operation, Prepare, Rollback
+from participant_sdk.participant import Commit, FencingToken, Operation, Prepare, Rollback
 from participant_sdk.xa import Ack, AckKind, Vote, VoteKind, XaCode, transient_no
 
 OPERATIONS_MAX: Final = 100
@@ -38,6 +38,8 @@ REASON_MAX_CHARS: Final = 64
 FIELD_MAX_CHARS: Final = 200
 DIGEST_SIZE_BYTES: Final = 32
 SEQUENCE_MAX: Final = 2**63 - 1
+LOCK_KEYS_MAX: Final = 100
+LOCK_KEY_MAX_CHARS: Final = 200
 BAD_RESULTS: Final = "BAD_RESULTS"
 
 _OPERATION_NAME: Final = re.compile(r"[\x21-\x7e]{1,64}")
@@ -78,6 +80,9 @@ def write_prepare(request: resource_pb2.PrepareRequest, branch: Prepare, remaini
         request.ends_work = True
         request.branch_number = branch.branch_number
         request.operation_count = branch.operation_count
+    if branch.fencing_tokens:
+        for key, token, shared in branch.fencing_tokens:
+            request.fencing_tokens.add(key=key, token=token, shared=shared)
 
 
 def read_prepare(request: resource_pb2.PrepareRequest, xid: Xid, log_id: str, *, service: str, now_s: float) -> Prepare:
@@ -102,6 +107,7 @@ def read_prepare(request: resource_pb2.PrepareRequest, xid: Xid, log_id: str, *,
         request.ends_work,
         request.branch_number,
         request.operation_count,
+        _read_tokens(request.fencing_tokens) if request.fencing_tokens else (),
     )
 
 
@@ -122,6 +128,17 @@ def read_operations(operations: Sequence[common_pb2.Operation], service: str) ->
             raise InvalidFieldError(f"operations[{at}].parameters", f"larger than {PARAMETERS_MAX_BYTES} bytes")
         read.append(operation)
     return tuple(read)
+
+
+def _read_tokens(tokens: Sequence[resource_pb2.FencingToken]) -> tuple[FencingToken, ...]:
+    if len(tokens) > LOCK_KEYS_MAX or len({each.key for each in tokens}) < len(tokens):
+        raise InvalidFieldError("fencing_tokens", f"at most {LOCK_KEYS_MAX}, one for each key")
+    for at, each in enumerate(tokens):
+        if not 0 < len(each.key) <= LOCK_KEY_MAX_CHARS or not each.key.isprintable():
+            raise InvalidFieldError(f"fencing_tokens[{at}].key", f"1 to {LOCK_KEY_MAX_CHARS} printable characters")
+        if not 0 < each.token <= SEQUENCE_MAX:
+            raise InvalidFieldError(f"fencing_tokens[{at}].token", f"from 1 to {SEQUENCE_MAX}, not {each.token}")
+    return tuple(FencingToken(each.key, each.token, each.shared) for each in tokens)
 
 
 def read_commit(request: resource_pb2.CommitRequest) -> Commit:

@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 from coordinator.embedded.postgres import EmbeddedPostgres, Shutdown
+from coordinator.embedded.redis import EmbeddedRedis
 
 MakeDatabase = Callable[[str], Awaitable[str]]
 
@@ -45,6 +46,15 @@ def postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
     server.start()
     yield server
     server.stop(Shutdown.IMMEDIATE)
+
+
+@pytest.fixture(scope="session")
+def redis(server_folder: Path) -> Iterator[EmbeddedRedis]:
+    """A Redis 6.2. Each test has keys of its own in it; one that flushes it may run only beside such as may be lost."""
+    server = EmbeddedRedis(server_folder / "redis")
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

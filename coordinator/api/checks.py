@@ -11,6 +11,7 @@ from typing import Final
 from coordinator import canonical
 from coordinator.api import json_faults
 from coordinator.errors import InvalidRequestError
+from coordinator.locks.claims import KEY_MAX_CHARS, KEYS_MAX, sorted_keys
 from coordinator.passes import Scope
 from coordinator.requests import TENANT_DEFAULT, ExecuteCall
 from participant_sdk import exact_json, ids
@@ -21,19 +22,53 @@ from participant_sdk.participant import Operation
 OPERATIONS_MAX: Final = 100
 TIMEOUT_MAX_S: Final = 55 * 60
 REASON_MAX_CHARS: Final = 200
+PAGE_SIZE_MAX: Final = 1000
 NAMES_KEPT_MAX: Final = 4096
 
 _OPERATION_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 def execute_call(
-    operations: Sequence[Operation], timeout_s: float, request_id: str, *, wait_applied: bool
+    operations: Sequence[Operation],
+    timeout_s: float,
+    request_id: str,
+    *,
+    wait_applied: bool,
+    lock_keys: Sequence[str] = (),
 ) -> ExecuteCall:
     """A transaction that may be run. InvalidRequestError names the first field that is wrong."""
     parameters = check_operations(operations)
     check_request_id(request_id)
     digest = canonical.digest_of_read(operations, parameters) if request_id else b""
-    return ExecuteCall(tuple(operations), timeout_s, TENANT_DEFAULT, request_id, digest, wait_applied)
+    keys = check_lock_keys(lock_keys, "lock_keys", least=0) if lock_keys else ()
+    return ExecuteCall(tuple(operations), timeout_s, TENANT_DEFAULT, request_id, digest, wait_applied, keys)
+
+
+def check_page_size(size: int) -> int:
+    """Return how many a page has, 1 to 1,000."""
+    if not 1 <= size <= PAGE_SIZE_MAX:
+        raise InvalidRequestError(f"1 to {PAGE_SIZE_MAX}, not {size}", field="page_size", code="PAGE_SIZE_OUT_OF_RANGE")
+    return size
+
+
+def check_lock_keys(keys: Sequence[str], field: str = "keys", *, least: int = 1) -> tuple[str, ...]:
+    """Return the keys to lock, sorted and without repetition."""
+    if not least <= len(keys) <= KEYS_MAX:
+        raise InvalidRequestError(f"{least} to {KEYS_MAX} keys, not {len(keys)}", field=field, code="LOCK_KEY_COUNT")
+    for index, key in enumerate(keys):
+        check_lock_key(key, f"{field}[{index}]")
+    return sorted_keys(keys)
+
+
+def check_lock_key(key: str, field: str = "key") -> str:
+    """Return a key to lock."""
+    if not 0 < len(key) <= KEY_MAX_CHARS or not key.isprintable() or key != key.strip():
+        raise InvalidRequestError(
+            f"not a lock's key (1 to {KEY_MAX_CHARS} printable characters, no space at its ends): {key[:64]!r}",
+            field=field,
+            code="LOCK_KEY_MALFORMED",
+        )
+    return key
 
 
 def check_operations(operations: Sequence[Operation], *, least: int = 1) -> list[Mapping[str, Exact]]:

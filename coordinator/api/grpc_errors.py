@@ -6,6 +6,8 @@
     WrongPhaseError          FAILED_PRECONDITION   PreconditionFailure
     RefusedError             FAILED_PRECONDITION   PreconditionFailure
     RequestInUseError        ABORTED               RetryInfo
+    LockTimeoutError         ABORTED               RetryInfo
+    DeadlockError            ABORTED
     BusyError                RESOURCE_EXHAUSTED    RetryInfo
     UnavailableError         UNAVAILABLE           RetryInfo
     OutcomeUnknownError      UNKNOWN
@@ -28,7 +30,9 @@ from pincex.tx.v1 import transaction_pb2
 from coordinator.api.rejection import RejectedError
 from coordinator.errors import (
     BusyError,
+    DeadlockError,
     InvalidRequestError,
+    LockTimeoutError,
     OutcomeUnknownError,
     RefusedError,
     RequestInUseError,
@@ -39,6 +43,7 @@ from coordinator.errors import (
     WrongPhaseError,
 )
 from coordinator.telemetry import Telemetry
+from participant_sdk.xa import XaCode
 
 # A context's messages do not matter to its errors, and its type is invariant in them.
 AnyContext = grpc.aio.ServicerContext[Any, Any]  # pyright: ignore[reportExplicitAny]
@@ -48,6 +53,7 @@ UNAVAILABLE_RETRY_AFTER_S: Final = 1.0
 DETAILS_KEY: Final = "grpc-status-details-bin"
 _MESSAGE_MAX_CHARS: Final = 1000
 _NANOS: Final = 1_000_000_000
+_SUBJECTS: Final = {"LOCK_NOT_HELD": "a lock"}
 _CODES: Final[tuple[tuple[type[TransactionError], grpc.StatusCode], ...]] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownTransactionError, grpc.StatusCode.NOT_FOUND),
@@ -55,6 +61,8 @@ _CODES: Final[tuple[tuple[type[TransactionError], grpc.StatusCode], ...]] = (
     (WrongPhaseError, grpc.StatusCode.FAILED_PRECONDITION),
     (RefusedError, grpc.StatusCode.FAILED_PRECONDITION),
     (RequestInUseError, grpc.StatusCode.ABORTED),
+    (LockTimeoutError, grpc.StatusCode.ABORTED),
+    (DeadlockError, grpc.StatusCode.ABORTED),
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (UnavailableError, grpc.StatusCode.UNAVAILABLE),
     (OutcomeUnknownError, grpc.StatusCode.UNKNOWN),
@@ -80,7 +88,7 @@ def retry_after_s_of(error: TransactionError) -> float:
     match error:
         case BusyError():
             return error.retry_after_s
-        case UnavailableError() | RequestInUseError():
+        case UnavailableError() | RequestInUseError() | LockTimeoutError():
             return UNAVAILABLE_RETRY_AFTER_S
         case _:
             return 0.0
@@ -107,7 +115,9 @@ def status_of(error: TransactionError) -> status_pb2.Status:
             unknown = error_details_pb2.ResourceInfo(resource_type="workflow", description=error.message)
             status.details.append(packed(unknown))
         case WrongPhaseError() | RefusedError():
-            subject = f"transaction {error.xid}" if error.xid is not None else "the decision log"
+            subject = (
+                f"transaction {error.xid}" if error.xid is not None else _SUBJECTS.get(error.code, "the decision log")
+            )
             unmet = error_details_pb2.PreconditionFailure.Violation(
                 type=error.code, subject=subject, description=error.message
             )
@@ -190,6 +200,8 @@ def _metadata_of(error: TransactionError) -> dict[str, str]:
         metadata["transaction_id"] = str(error.xid)
     if isinstance(error, RejectedError):
         metadata["state"] = error.state
+    if isinstance(error, DeadlockError):
+        metadata["xa_code"] = str(XaCode.RBDEADLOCK.value)
     if field := _field_of(error):
         metadata["field"] = field
     return metadata

@@ -12,11 +12,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pincex.tx.v1 import transaction_pb2
+from pincex.tx.v1.lock_pb2_grpc import add_LockServiceServicer_to_server
 from pincex.tx.v1.recovery_pb2_grpc import add_RecoveryServiceServicer_to_server
 from pincex.tx.v1.transaction_pb2_grpc import add_TransactionServiceServicer_to_server
 from pincex.tx.v1.workflow_pb2_grpc import add_WorkflowServiceServicer_to_server
 
-from coordinator.api import grpc_recovery, grpc_workflow
+from coordinator.api import grpc_lock, grpc_recovery, grpc_workflow
+from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_malformed import MalformedInterceptor
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_transaction import TransactionService
@@ -27,8 +29,12 @@ REQUEST_MAX_BYTES: Final = 8 * 1024 * 1024
 ANSWER_MAX_BYTES: Final = 64 * 1024 * 1024
 METADATA_MAX_BYTES: Final = 16 * 1024
 
-_TRANSACTIONS: Final = transaction_pb2.DESCRIPTOR.services_by_name["TransactionService"].full_name
-_OURS: Final = (_TRANSACTIONS, grpc_recovery.SERVICE.full_name, grpc_workflow.SERVICE.full_name)
+_SERVED: Final = (
+    transaction_pb2.DESCRIPTOR.services_by_name["TransactionService"].full_name,
+    grpc_recovery.SERVICE.full_name,
+    grpc_workflow.SERVICE.full_name,
+    grpc_lock.SERVICE.full_name,
+)
 _OPTIONS: Final = (
     # 100 operations of 64 KiB fit, and little more.
     ("grpc.max_receive_message_length", REQUEST_MAX_BYTES),
@@ -50,16 +56,22 @@ class GrpcDoor:
     """The gRPC server. ``listen`` takes the port, ``start`` serves, ``stop`` ends calls in flight after a bound."""
 
     def __init__(
-        self, service: TransactionService, recovery: RecoveryService, workflows: WorkflowService, telemetry: Telemetry
+        self,
+        service: TransactionService,
+        recovery: RecoveryService,
+        workflows: WorkflowService,
+        locks: LockService,
+        telemetry: Telemetry,
     ) -> None:
         self._server = grpc.aio.server(options=_OPTIONS, interceptors=(MalformedInterceptor(telemetry),))
         add_TransactionServiceServicer_to_server(service, self._server)
         add_RecoveryServiceServicer_to_server(recovery, self._server)
         add_WorkflowServiceServicer_to_server(workflows, self._server)
+        add_LockServiceServicer_to_server(locks, self._server)
         # The package has no types, and its stubs do not know the asynchronous servicer.
         self._health: Any = health.aio.HealthServicer()  # pyright: ignore[reportExplicitAny, reportAttributeAccessIssue, reportUnknownMemberType]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # pyright: ignore[reportUnknownMemberType]  As above.
-        reflection.enable_server_reflection((*_OURS, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        reflection.enable_server_reflection((*_SERVED, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = 0
 
     def listen(self, address: str) -> None:
@@ -77,7 +89,7 @@ class GrpcDoor:
     async def set_serving(self, *, serving: bool) -> None:
         """Tell health checks whether calls are welcome."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *_OURS):
+        for name in ("", *_SERVED):
             await self._health.set(name, status)
 
     async def stop(self, grace_s: float) -> None:

@@ -74,7 +74,11 @@ class TransactionService(TransactionServiceServicer):
             timeout_s = grpc_wire.read_timeout(request, self._timeout_default_s)
             request_id = checks.check_request_id(request.request_id)
             call_id = checks.check_request_id(request.call_id, "call_id")
-            response.xid = str(self._gate.for_new_work().begin(timeout_s, TENANT_DEFAULT, request_id, call_id))
+            keys = checks.check_lock_keys(request.lock_keys, "lock_keys", least=0)
+            xid = self._gate.for_new_work().begin(timeout_s, TENANT_DEFAULT, request_id, call_id)
+            if keys:
+                await self._gate.assembly.locks.transactions.begin(xid, keys)
+            response.xid = str(xid)
         return response
 
     async def Enlist(  # noqa: N802

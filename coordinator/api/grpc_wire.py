@@ -8,11 +8,11 @@ from functools import lru_cache
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
-from pincex.tx.v1 import common_pb2, transaction_pb2
+from pincex.tx.v1 import common_pb2, lock_pb2, transaction_pb2
 
 from coordinator.api import checks
 from coordinator.errors import InvalidRequestError
-from coordinator.protocol.outcome import BranchOutcome, Outcome
+from coordinator.protocol.outcome import BranchOutcome, Outcome, xa_code_of
 from coordinator.protocol.phases import Phase
 from coordinator.requests import DecisionAnswer, Ended, ExecuteCall, TransactionView
 from participant_sdk.participant import Operation
@@ -43,7 +43,9 @@ def read_execute(request: transaction_pb2.ExecuteRequest, timeout_default_s: flo
     timeout_s = read_timeout(request, timeout_default_s)
     wait_applied = read_wait(request.wait)
     operations = read_operations(request.operations)
-    return checks.execute_call(operations, timeout_s, request.request_id, wait_applied=wait_applied)
+    return checks.execute_call(
+        operations, timeout_s, request.request_id, wait_applied=wait_applied, lock_keys=request.lock_keys
+    )
 
 
 def read_operations(operations: Sequence[common_pb2.Operation]) -> tuple[Operation, ...]:
@@ -51,7 +53,9 @@ def read_operations(operations: Sequence[common_pb2.Operation]) -> tuple[Operati
     return tuple([Operation(each.service, each.operation, each.parameters) for each in operations])
 
 
-def read_timeout(request: transaction_pb2.ExecuteRequest | transaction_pb2.BeginRequest, default_s: float) -> float:
+def read_timeout(
+    request: transaction_pb2.ExecuteRequest | transaction_pb2.BeginRequest | lock_pb2.AcquireRequest, default_s: float
+) -> float:
     """Read a time-out in seconds, the default where the request has none. InvalidRequestError."""
     if not request.HasField("timeout"):
         return default_s
@@ -184,6 +188,8 @@ def _write_fields(outcome: Outcome, result: transaction_pb2.TransactionResult) -
         result.message = outcome.message
     if outcome.retry:
         result.retry = True
+    if code := xa_code_of(outcome):
+        result.xa_code = code
     if outcome.replayed:
         result.replayed = True
     if outcome.heuristic is not None:

@@ -16,6 +16,7 @@ from coordinator.api import checks, http_problems, http_views
 from coordinator.api.gate import Gate
 from coordinator.api.http_body import read_call
 from coordinator.api.http_faults import Faults
+from coordinator.api.http_locks import LockRoutes, add_lock_routes
 from coordinator.api.http_recovery import RecoveryRoutes, add_recovery_routes
 from coordinator.api.http_schema import EXECUTE, PROBLEMS
 from coordinator.api.http_workflow import WorkflowRoutes, add_workflow_routes
@@ -113,6 +114,7 @@ def _router(routes: HttpRoutes) -> APIRouter:
     router.add_api_route(status, routes.status, methods=["HEAD"], include_in_schema=False)
     add_recovery_routes(router, RecoveryRoutes(routes.gate), PREFIX)
     add_workflow_routes(router, WorkflowRoutes(routes.gate, PREFIX))
+    add_lock_routes(router, LockRoutes(routes.gate), PREFIX)
     for path, call in (
         (f"{PREFIX}/health", routes.show_health),
         ("/health/live", routes.live),

@@ -9,11 +9,12 @@ from starlette.requests import Request
 from coordinator.api import checks, http_json, json_spans
 from coordinator.api.http_json import invalid
 from coordinator.api.http_problems import KEY_HEADER
+from coordinator.locks.claims import KEYS_MAX
 from coordinator.requests import ExecuteCall
 from participant_sdk.exact_json import InvalidJsonError
 from participant_sdk.participant import Operation
 
-_BODY_KEYS: Final = ("operations", "timeout_seconds", "request_id", "wait")
+_BODY_KEYS: Final = ("operations", "timeout_seconds", "request_id", "wait", "lock_keys")
 _OPERATION_KEYS: Final = ("service", "operation", "parameters")
 _WAITS: Final = {"applied": True, "decided": False}
 
@@ -33,7 +34,18 @@ async def read_call(request: Request, timeout_default_s: float) -> ExecuteCall:
         timeout_s,
         read_request_id(request, body),
         wait_applied=_wait(body),
+        lock_keys=_lock_keys(body["lock_keys"]) if "lock_keys" in body else (),
     )
+
+
+def _lock_keys(text: str) -> list[str]:
+    try:
+        written = json_spans.items(text)
+    except InvalidJsonError as error:
+        raise invalid(str(error), "lock_keys", "TYPE") from error
+    if len(written) > KEYS_MAX:
+        raise invalid(f"0 to {KEYS_MAX} keys, not {len(written)}", "lock_keys", "LOCK_KEY_COUNT")
+    return [http_json.text(each, f"lock_keys[{index}]") for index, each in enumerate(written)]
 
 
 def _operations(text: str) -> list[Operation]:

@@ -5,6 +5,8 @@ UnknownTransactionError  404
 WrongPhaseError          409
 RefusedError             409
 RequestInUseError        409, Retry-After
+LockTimeoutError         409, Retry-After
+DeadlockError            409
 BusyError                429, Retry-After
 UnavailableError         503, Retry-After
 OutcomeUnknownError      503: ask again by request_id; the code says that it may have committed
@@ -26,7 +28,9 @@ from coordinator.api.grpc_errors import reason_of, retry_after_s_of
 from coordinator.api.rejection import RejectedError
 from coordinator.errors import (
     BusyError,
+    DeadlockError,
     InvalidRequestError,
+    LockTimeoutError,
     OutcomeUnknownError,
     RefusedError,
     RequestInUseError,
@@ -48,6 +52,8 @@ _STATUSES: Final[tuple[tuple[type[TransactionError], HTTPStatus], ...]] = (
     (WrongPhaseError, HTTPStatus.CONFLICT),
     (RefusedError, HTTPStatus.CONFLICT),
     (RequestInUseError, HTTPStatus.CONFLICT),
+    (LockTimeoutError, HTTPStatus.CONFLICT),
+    (DeadlockError, HTTPStatus.CONFLICT),
     (BusyError, HTTPStatus.TOO_MANY_REQUESTS),
     (UnavailableError, HTTPStatus.SERVICE_UNAVAILABLE),
     (OutcomeUnknownError, HTTPStatus.SERVICE_UNAVAILABLE),

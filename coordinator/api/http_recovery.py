@@ -13,6 +13,7 @@ from starlette.responses import Response
 from coordinator.api import checks, http_json, http_recovery_schema, http_views
 from coordinator.api import http_recovery_views as views
 from coordinator.api.gate import Gate
+from coordinator.api.http_query import page_size, query
 from coordinator.api.http_schema import PROBLEMS
 from coordinator.errors import InvalidRequestError
 from coordinator.passes import Scope
@@ -58,12 +59,12 @@ class RecoveryRoutes:
 
     async def in_doubt(self, request: Request) -> Response:
         """List branches in doubt, a page at a time."""
-        query = http_json.read_query(request, _PAGE_KEYS)
-        participant = query.get("participant", "")
+        asked = query(request, _PAGE_KEYS)
+        participant = asked.get("participant", "")
         page = await self.gate.assembly.resolution.list_in_doubt(
             checks.check_participant(participant) if participant else "",
-            query.get("page_token", ""),
-            _page_size(query.get("page_size", "")),
+            asked.get("page_token", ""),
+            page_size(asked.get("page_size", ""), PAGE_SIZE_DEFAULT),
         )
         return _json(views.in_doubt_json(page))
 
@@ -150,15 +151,6 @@ def add_recovery_routes(router: APIRouter, routes: RecoveryRoutes, prefix: str) 
             responses=PROBLEMS,
             tags=["recovery"],
         )
-
-
-def _page_size(written: str) -> int:
-    if not written:
-        return PAGE_SIZE_DEFAULT
-    # The bounds are the listing's own to check; this many digits are no number of rows.
-    if not (written.isascii() and written.isdecimal()) or len(written) > len("1000"):
-        raise http_json.invalid("a number from 1 to 1000", "page_size", "PAGE_SIZE_OUT_OF_RANGE")
-    return int(written)
 
 
 def _xid(written: str) -> Xid:

@@ -41,6 +41,12 @@ EXECUTE: Final[dict[str, object]] = {
                             "description": "The caller's name of its intent, or the header Idempotency-Key.",
                         },
                         "wait": {"type": "string", "enum": ["applied", "decided"], "default": "applied"},
+                        "lock_keys": {
+                            "type": "array",
+                            "maxItems": 100,
+                            "items": {"type": "string", "minLength": 1, "maxLength": 200},
+                            "description": "Keys to hold alone before anything is sent to participants.",
+                        },
                     },
                 }
             }

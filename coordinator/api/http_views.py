@@ -12,7 +12,7 @@ from typing import Final
 
 from coordinator.health import Health
 from coordinator.json_text import list_text, object_text, result_text
-from coordinator.protocol.outcome import BranchOutcome, Outcome
+from coordinator.protocol.outcome import BranchOutcome, Outcome, xa_code_of
 from coordinator.requests import Ended, StoryEvent, TransactionView
 from participant_sdk.xa import Decision, Vote
 
@@ -96,6 +96,8 @@ def _outcome_members(outcome: Outcome) -> list[tuple[str, str]]:
         ("retry", json.dumps(outcome.retry)),
         ("replayed", json.dumps(outcome.replayed)),
     ]
+    if code := xa_code_of(outcome):
+        members.append(("xa_code", json.dumps(code)))
     if outcome.heuristic is not None:
         members.append(("heuristic", json.dumps(outcome.heuristic.name)))
     return members

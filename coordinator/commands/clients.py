@@ -53,6 +53,7 @@ def execute(
             timeout_s=timeout or request.timeout_s or TIMEOUT_DEFAULT_S,
             request_id=request_id or request.request_id,
             wait=Wait.DECIDED if decided else request.wait or Wait.APPLIED,
+            lock_keys=request.lock_keys,
         ),
         as_json=as_json,
     )

@@ -1,4 +1,4 @@
-"""An operator's calls to a coordinator: RecoveryService, and the rollback of a transaction by its id.
+"""An operator's calls to a coordinator: RecoveryService, LockService, and the rollback of a transaction by its id.
 
 Each is made once at each coordinator in turn, until one answers. All of them can be made again: what
 is forced stays forced, and what is forgotten, held or released already is told so.
@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc
-from pincex.tx.v1 import common_pb2, recovery_pb2, transaction_pb2
+from pincex.tx.v1 import common_pb2, lock_pb2, recovery_pb2, transaction_pb2
+from pincex.tx.v1.lock_pb2_grpc import LockServiceStub
 from pincex.tx.v1.recovery_pb2_grpc import RecoveryServiceStub
 from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
 
@@ -24,6 +25,7 @@ from participant_sdk.xa import Decision
 
 if TYPE_CHECKING:
     # The stubs know them; at run time there is one class for both kinds of channel.
+    from pincex.tx.v1.lock_pb2_grpc import LockServiceAsyncStub
     from pincex.tx.v1.recovery_pb2_grpc import RecoveryServiceAsyncStub
     from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceAsyncStub
 
@@ -44,6 +46,7 @@ class OperatorCalls:
     def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
         self._address = address
         self._recovery: RecoveryServiceAsyncStub = RecoveryServiceStub(channel)
+        self._locks: LockServiceAsyncStub = LockServiceStub(channel)
         self._transactions: TransactionServiceAsyncStub = TransactionServiceStub(channel)
 
     async def status(self) -> recovery_pb2.GetRecoveryStatusResponse:
@@ -112,6 +115,23 @@ class OperatorCalls:
         """End HOLD, or show what that would restore."""
         request = recovery_pb2.ReleaseHoldRequest(reason=reason, preview=preview)
         return await self._change(self._recovery.ReleaseHold, request)
+
+    async def locks(self, prefix: str, limit: int) -> Sequence[lock_pb2.Lock]:
+        """List locked keys, at most ``limit``, from as many pages as it takes."""
+        found: list[lock_pb2.Lock] = []
+        token = ""
+        while True:
+            size = min(PAGE_MAX, limit - len(found))
+            request = lock_pb2.ListLocksRequest(key_prefix=prefix, page_size=size, page_token=token)
+            page = await self._look(self._locks.ListLocks, request)
+            found += page.locks
+            token = page.next_page_token
+            if not token or len(found) >= limit:
+                return found
+
+    async def break_lock(self, key: str, reason: str) -> lock_pb2.BreakLockResponse:
+        """Take a key from its holders."""
+        return await self._change(self._locks.BreakLock, lock_pb2.BreakLockRequest(key=key, reason=reason))
 
     async def rollback(self, xid: str, reason: str) -> Ending:
         """Undo a transaction that is not being decided yet; later, it tells how it ended."""

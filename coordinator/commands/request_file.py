@@ -17,7 +17,7 @@ from participant_sdk.operations import OperationLike, Parameter
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d{0,76})(?:\.\d{1,76})?(?:[eE][+-]?\d{1,4})?", re.ASCII)
 # What YAML 1.1 takes for text, wanting a point and a sign, and JSON and YAML 1.2 for a number.
 _YAML_EXPONENT: Final = re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+")
-_KEYS: Final = ("operations", "timeout_seconds", "request_id", "wait")
+_KEYS: Final = ("operations", "timeout_seconds", "request_id", "wait", "lock_keys")
 TIMEOUT_MAX_S: Final = 55 * 60
 _OPERATION_KEYS: Final = ("service", "operation", "parameters")
 
@@ -34,6 +34,7 @@ class RequestFile:
     timeout_s: float | None
     request_id: str | None
     wait: Wait | None
+    lock_keys: tuple[str, ...] = ()
 
 
 def read(text: str) -> RequestFile:
@@ -52,6 +53,7 @@ def read(text: str) -> RequestFile:
         _timeout(body.get("timeout_seconds")),
         request_id,
         _wait(body.get("wait")),
+        _lock_keys(body.get("lock_keys")),
     )
 
 
@@ -63,6 +65,17 @@ def _timeout(written: Parameter) -> float | None:
     if not 0 < written <= TIMEOUT_MAX_S:
         raise InvalidFileError(f"timeout_seconds: must be above 0 and at most {TIMEOUT_MAX_S} (55 minutes)")
     return float(written)
+
+
+def _lock_keys(written: Parameter) -> tuple[str, ...]:
+    if written is None:
+        return ()
+    if isinstance(written, str) or not isinstance(written, Sequence):
+        raise InvalidFileError("lock_keys: must be a list")
+    for index, key in enumerate(written):
+        if not isinstance(key, str):
+            raise InvalidFileError(f"lock_keys[{index}]: must be text")
+    return tuple(str(key) for key in written)
 
 
 def _wait(written: Parameter) -> Wait | None:

@@ -165,7 +165,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class OperatorAction:
-    """What an operator did by hand, kept for good. ``action`` is HOLD, RELEASE, RESOLVE or FORGET.
+    """What an operator did by hand, kept for good. ``action`` is HOLD, RELEASE, RESOLVE, FORGET or BREAK_LOCK.
 
     The log keeps UNBIND as well, which is done in its database alone (``txlog.unbind``).
     """
@@ -311,6 +311,18 @@ class DecisionLog(Protocol):
 
         With the mark, and as durably, an OperatorAction FORGET is kept of each that is returned.
         """
+        ...
+
+    async def draw_lock_epoch(self, reason: str) -> int:
+        """Draw an epoch of fencing tokens, durably: above all drawn before, and not below the log's Unix seconds.
+
+        ``reason`` says which lock store may have lost what it knew, and how. After LogUncertainError one may have
+        been drawn that nobody uses: draw again.
+        """
+        ...
+
+    async def highest_lock_epoch(self) -> int:
+        """The highest epoch of fencing tokens ever drawn, read on the primary; 0 for none."""
         ...
 
     async def record_action(self, action: OperatorAction) -> None:

@@ -209,6 +209,14 @@ class MemoryLog:
         """Mark a transaction's heuristic ends as dealt with."""
         return await self._run("forget_heuristics", lambda: self._store.forget_heuristics(xid, storable(reason)))
 
+    async def draw_lock_epoch(self, reason: str) -> int:
+        """Draw an epoch of fencing tokens."""
+        return await self._run("draw_lock_epoch", lambda: self._store.draw_lock_epoch(storable(reason)))
+
+    async def highest_lock_epoch(self) -> int:
+        """Read the highest epoch of fencing tokens ever drawn."""
+        return await self._read("highest_lock_epoch", self._store.highest_lock_epoch)
+
     async def record_action(self, action: OperatorAction) -> None:
         """Keep what an operator did."""
         kept_action = replace(action, reason=storable(action.reason), detail=storable(action.detail))

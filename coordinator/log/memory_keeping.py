@@ -216,3 +216,13 @@ class MemoryKeeping:
     def record_action(self, action: OperatorAction) -> None:
         """Do ``record_action.sql``."""
         self.tables.actions.append(action)
+
+    def draw_lock_epoch(self, reason: str) -> int:
+        """Do ``draw_lock_epoch.sql``."""
+        epoch = max(self.highest_lock_epoch() + 1, self._clock.unix_ms() // 1000)
+        self.tables.lock_epochs[epoch] = reason
+        return epoch
+
+    def highest_lock_epoch(self) -> int:
+        """Do ``highest_lock_epoch.sql``."""
+        return max(self.tables.lock_epochs, default=0)

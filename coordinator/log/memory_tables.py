@@ -63,6 +63,7 @@ class Tables:
     heuristics: dict[tuple[Xid, str], HeuristicRecord] = field(default_factory=dict[tuple[Xid, str], HeuristicRecord])
     forgotten: dict[tuple[Xid, str], str] = field(default_factory=dict[tuple[Xid, str], str])
     actions: list[OperatorAction] = field(default_factory=list[OperatorAction])
+    lock_epochs: dict[int, str] = field(default_factory=dict[int, str])
     workflows: dict[Xid, StoredWorkflow] = field(default_factory=dict[Xid, StoredWorkflow])
 
     def is_live(self, incarnation: Incarnation) -> bool:

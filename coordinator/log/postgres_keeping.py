@@ -169,6 +169,16 @@ class PostgresKeeping(PostgresStatements):
         """Mark a transaction's heuristic ends as dealt with."""
         return _heuristics(await self._keep("forget_heuristics", {"xid": xid, "reason": storable(reason)}))
 
+    async def draw_lock_epoch(self, reason: str) -> int:
+        """Draw an epoch of fencing tokens, durably."""
+        ((epoch,),) = await self._keep("draw_lock_epoch", {"reason": storable(reason)})
+        return int(epoch)
+
+    async def highest_lock_epoch(self) -> int:
+        """Read the highest epoch of fencing tokens ever drawn."""
+        ((epoch,),) = await self._read("highest_lock_epoch", {})
+        return int(epoch)
+
     async def record_action(self, action: OperatorAction) -> None:
         """Keep durably what an operator did. What PostgreSQL cannot keep of its texts is replaced."""
         await self._keep("record_action", _action(action))

@@ -36,9 +36,10 @@ class CommitAsked(NamedTuple):
 
 
 class RollbackAsked(NamedTuple):
-    """The client asks for rollback."""
+    """Rollback is asked for: by the client, or, with another ``code``, because of what became of its locks."""
 
     reason: str
+    code: str = "ROLLBACK_ASKED"
 
 
 class Close(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from coordinator.protocol.phases import Phase
 from participant_sdk.ids import Xid
-from participant_sdk.xa import Decision, Heuristic, Vote, VoteKind
+from participant_sdk.xa import Decision, Heuristic, Vote, VoteKind, XaCode
 
 
 class Voter(Protocol):
@@ -61,6 +61,11 @@ class Outcome(NamedTuple):
     def owed(self) -> tuple[str, ...]:
         """The participants that have not acknowledged."""
         return tuple(branch.participant for branch in self.branches if not branch.done)
+
+
+def xa_code_of(outcome: Outcome) -> int:
+    """XA's code of a rollback that the coordinator itself caused; 0 for any other end."""
+    return _OWN_CODES.get(outcome.reason, XaCode.OK) if outcome.retry else XaCode.OK
 
 
 def encode_votes(branches: Collection[Voter]) -> str:
@@ -124,6 +129,11 @@ def _text(value: object) -> str:
     return value
 
 
+_OWN_CODES: Final = {
+    "DEADLOCK": XaCode.RBDEADLOCK,
+    "LOCK_TIMEOUT": XaCode.RBTIMEOUT,
+    "TIMEOUT": XaCode.RBTIMEOUT,
+}
 # Whatever JSON, or text that is none, makes of it.
 _UNREADABLE: Final = (ValueError, TypeError, KeyError, RecursionError)
 _ENDS_WITH_VOTE: Final = (VoteKind.READ_ONLY, VoteKind.ROLLED_BACK)

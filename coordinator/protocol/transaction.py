@@ -161,7 +161,7 @@ class Transaction:
 
     def _on_rollback_asked(self, event: events.RollbackAsked, now_s: float) -> Step:
         if self.phase in (Phase.ACTIVE, Phase.PREPARING):
-            return self._roll_back(now_s, "ROLLBACK_ASKED", event.reason)
+            return self._roll_back(now_s, event.code, event.reason)
         return Step(refusal=Refusal.NOT_ACTIVE)
 
     def _on_close(self, event: events.Close, now_s: float) -> Step:

@@ -39,6 +39,7 @@ from participant_sdk.participant import (
 )
 from participant_sdk.resources import packed_arrays
 from participant_sdk.resources.admission import no_such_work, request_busy
+from participant_sdk.resources.fencing import fence, shows_tokens
 from participant_sdk.resources.postgres_errors import is_unreachable, is_worth_repeating, no_of
 from participant_sdk.resources.postgres_lane import Connection, Lane
 from participant_sdk.resources.reservation_batch import Batch, Found, Planned, StaleError, ack_of, by_log
@@ -207,6 +208,8 @@ class ReservationResource(Participant):
         async with self._lane.session() as session:
             statement = "select pincex.prune(%s::smallint, %s::uuid, %s)"
             row = await (await session.connection.execute(statement, parameters)).fetchone()
+            outdated = (parameters[0], below_unix_ms, limit)
+            await session.connection.execute("select pincex.prune_fencing(%s::smallint, %s, %s)", outdated)
             return 0 if row is None else int(row[0])
 
     async def adopt_epoch(self, log_id: str, epoch: int) -> int:
@@ -282,6 +285,8 @@ class ReservationResource(Participant):
         raise AssertionError("the last attempt returns or raises")
 
     async def _call(self, log: int, batch: Batch) -> tuple[Answers, list[int]]:
+        if shows_tokens(batch.prepares):
+            return await self._call_fenced(log, batch)
         parameters = batch.parameters(log, self._clock.unix_ms())
         async with (
             self._lane.session() as session,
@@ -290,6 +295,20 @@ class ReservationResource(Participant):
             with session.confirmed():
                 await cursor.execute(_APPLY_BATCH, parameters, prepare=True)
             return batch.answers(await cursor.fetchall())
+
+    async def _call_fenced(self, log: int, batch: Batch) -> tuple[Answers, list[int]]:
+        """Check the tokens of locks, and run what is left, in one transaction."""
+        now_unix_ms = self._clock.unix_ms()
+        async with self._lane.session() as session:
+            with session.confirmed():
+                async with session.connection.transaction():
+                    async with session.connection.cursor(binary=True) as cursor:
+                        batch = await fence(cursor, log, batch, now_unix_ms)
+                    async with session.connection.cursor(row_factory=args_row(Found), binary=True) as cursor:
+                        await cursor.execute(_APPLY_BATCH, batch.parameters(log, now_unix_ms), prepare=True)
+                        # Raised within the transaction, a stale epoch undoes the tokens too.
+                        answers = batch.answers(await cursor.fetchall())
+            return answers
 
     async def _refuse(self, log: int, refused: Sequence[tuple[Prepare, Vote]]) -> Sequence[Vote]:
         """Store a "no" for each of these, so that its duplicate gets the same (R8); an earlier vote stands."""

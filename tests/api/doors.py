@@ -21,6 +21,7 @@ from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
 
 from coordinator.admission import Limits
 from coordinator.api.gate import Gate
+from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
@@ -119,7 +120,8 @@ async def doors(
     telemetry = Telemetry("info", lines)
     gate = Gate()
     service = TransactionService(gate, telemetry, timedelta(seconds=TIMEOUT_DEFAULT_S))
-    door = GrpcDoor(service, RecoveryService(gate, telemetry), WorkflowService(gate, telemetry), telemetry)
+    others = (WorkflowService(gate, telemetry), LockService(gate, telemetry))
+    door = GrpcDoor(service, RecoveryService(gate, telemetry), *others, telemetry)
     door.listen("127.0.0.1:0")
     async with system() as around, asyncio.TaskGroup() as tasks:
         wire, ended = LogWire(), asyncio.Event()

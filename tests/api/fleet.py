@@ -16,6 +16,7 @@ from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
 
 from coordinator.admission import Limits
 from coordinator.api.gate import Gate
+from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
@@ -139,7 +140,8 @@ class Fleet:
         telemetry = Telemetry("error", io.StringIO())
         gate = Gate()
         service = TransactionService(gate, telemetry, timedelta(seconds=TIMEOUT_DEFAULT_S))
-        door = GrpcDoor(service, RecoveryService(gate, telemetry), WorkflowService(gate, telemetry), telemetry)
+        others = (WorkflowService(gate, telemetry), LockService(gate, telemetry))
+        door = GrpcDoor(service, RecoveryService(gate, telemetry), *others, telemetry)
         door.listen(at)
         log = log or self.memory()
         self._stack.push_async_callback(log.close)

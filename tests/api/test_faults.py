@@ -16,6 +16,7 @@ from pincex.tx.v1.transaction_pb2_grpc import TransactionServiceStub
 from coordinator.admission import Limits
 from coordinator.api.gate import Gate
 from coordinator.api.grpc_errors import AnyContext, Refusals
+from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
@@ -115,7 +116,8 @@ async def test_in_a_stream_it_is_one_items_failure() -> None:
     telemetry = Telemetry("info", lines)
     gate = _FaultyGate()
     service = TransactionService(gate, telemetry, timedelta(seconds=1))
-    door = GrpcDoor(service, RecoveryService(gate, telemetry), WorkflowService(gate, telemetry), telemetry)
+    others = (WorkflowService(gate, telemetry), LockService(gate, telemetry))
+    door = GrpcDoor(service, RecoveryService(gate, telemetry), *others, telemetry)
     door.listen("127.0.0.1:0")
     await door.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel:

@@ -14,6 +14,7 @@ from pincex.tx.v1 import common_pb2, recovery_pb2, transaction_pb2
 from pincex.tx.v1.recovery_pb2_grpc import RecoveryServiceStub
 
 from coordinator.api.gate import Gate
+from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
@@ -256,7 +257,8 @@ async def test_a_coordinator_that_starts_says_so() -> None:
     """RecoveryService, too, has nothing to tell before its log is open."""
     gate, telemetry = Gate(), Telemetry("error")
     service = TransactionService(gate, telemetry, timedelta(seconds=1))
-    door = GrpcDoor(service, RecoveryService(gate, telemetry), WorkflowService(gate, telemetry), telemetry)
+    others = (WorkflowService(gate, telemetry), LockService(gate, telemetry))
+    door = GrpcDoor(service, RecoveryService(gate, telemetry), *others, telemetry)
     door.listen("127.0.0.1:0")
     await door.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel:

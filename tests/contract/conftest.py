@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.embedded.redis import EmbeddedRedis
+from coordinator.locks.lock_store import LockStore
 from coordinator.log.decision_log import DecisionLog
 from coordinator.log.postgres import migrate_log
 from tests.conftest import MakeDatabase
 from tests.contract.branch_subjects import Subject, http_inventory, memory_bank, reservation_book, xa_bank
+from tests.contract.lock_worlds import LockWorld, MemoryLockWorld, RedisLockWorld
 from tests.contract.worlds import MemoryWorld, PostgresWorld, World
 
 
@@ -51,3 +54,19 @@ async def subject(request: pytest.FixtureRequest, databases: MakeDatabase, tmp_p
             opened = reservation_book(await databases("book"))
     async with opened as participating:
         yield participating
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def lock_world(request: pytest.FixtureRequest) -> AsyncIterator[LockWorld]:
+    if request.param == "memory":
+        yield MemoryLockWorld()
+        return
+    server: EmbeddedRedis = request.getfixturevalue("redis")
+    world = RedisLockWorld(server)
+    yield world
+    await world.close()
+
+
+@pytest.fixture
+def locks(lock_world: LockWorld) -> LockStore:
+    return lock_world.handle()

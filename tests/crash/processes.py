@@ -192,13 +192,15 @@ async def cluster(
     coordinators: int = 1,
     bank: bool = False,
     others: Mapping[str, str] | None = None,
+    more: Mapping[str, object] | None = None,
     workflows: Sequence[str] = (),
     services: Sequence[str] = SERVICES,
 ) -> AsyncGenerator[Cluster]:
     """Start all, ready for work, for the time of the block; kill what is left at its end.
 
     ``bank`` adds the participant on XA; ``others`` are further participants, by name, and where they serve;
-    ``workflows`` are modules of workflows; ``services`` are the sidecars.
+    ``workflows`` are modules of workflows; ``services`` are the sidecars; ``more`` are further sections of the
+    coordinators' configuration.
     """
     names = (*services, BANK) if bank else services
     dsns = {name: await databases(name) for name in ("txlog", *names)}
@@ -211,7 +213,7 @@ async def cluster(
         sidecars = {name: _sidecar(name, folder, dsns[name], addresses[name], known) for name in names}
         running = Cluster(
             [
-                _coordinator(number, door, folder, dsns["txlog"], configured, workflows)
+                _coordinator(number, door, folder, dsns["txlog"], configured, workflows, more or {})
                 for number, door in enumerate(doors, 1)
             ],
             sidecars,
@@ -244,6 +246,7 @@ def _coordinator(
     log_dsn: str,
     participants: Mapping[str, str],
     workflows: Sequence[str],
+    more: Mapping[str, object],
 ) -> Coordinator:
     name = f"coordinator-{number}"
     file = folder / f"{name}.yaml"
@@ -259,6 +262,7 @@ def _coordinator(
             "api_key_required": False,
             "rate_limiting": {"enabled": False},
         },
+        **more,
     }
     file.write_text(yaml.safe_dump(settings))
     return Coordinator(Process(name, ("coordinator", "--config", str(file)), folder), *door)

@@ -17,6 +17,7 @@ from typing import Final
 
 from coordinator.admission import Limits
 from coordinator.api.gate import Gate
+from coordinator.api.grpc_lock import LockService
 from coordinator.api.grpc_recovery import RecoveryService
 from coordinator.api.grpc_server import GrpcDoor
 from coordinator.api.grpc_transaction import TransactionService
@@ -130,7 +131,8 @@ async def coordinator(around: System, *, max_concurrent_txns: int = 1000) -> Asy
     telemetry = Telemetry("error")
     gate = Gate()
     service = TransactionService(gate, telemetry, timedelta(seconds=30))
-    door = GrpcDoor(service, RecoveryService(gate, telemetry), WorkflowService(gate, telemetry), telemetry)
+    others = (WorkflowService(gate, telemetry), LockService(gate, telemetry))
+    door = GrpcDoor(service, RecoveryService(gate, telemetry), *others, telemetry)
     door.listen("127.0.0.1:0")
     address = f"127.0.0.1:{door.port}"
     assembly = assemble(

@@ -178,6 +178,7 @@ class PrepareRequest(_message.Message):
     ENDS_WORK_FIELD_NUMBER: _builtins.int
     BRANCH_NUMBER_FIELD_NUMBER: _builtins.int
     OPERATION_COUNT_FIELD_NUMBER: _builtins.int
+    FENCING_TOKENS_FIELD_NUMBER: _builtins.int
     xid: _builtins.str
     """The transaction. Empty inside a PrepareBatch, which carries it packed."""
     log_id: _builtins.str
@@ -206,6 +207,12 @@ class PrepareRequest(_message.Message):
     def participants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Every participant of the transaction, this one too."""
 
+    @_builtins.property
+    def fencing_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___FencingToken]:
+        """The locks that the transaction holds, at most one for each key. A participant may refuse, as transient and
+        with the reason FENCED, one that is older than what it has seen: then somebody else held the key since.
+        """
+
     def __init__(
         self,
         *,
@@ -220,14 +227,45 @@ class PrepareRequest(_message.Message):
         ends_work: _builtins.bool = ...,
         branch_number: _builtins.int = ...,
         operation_count: _builtins.int = ...,
+        fencing_tokens: _abc.Iterable[Global___FencingToken] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch_number", b"branch_number", "ends_work", b"ends_work", "log_id", b"log_id", "operation_count", b"operation_count", "operations", b"operations", "participants", b"participants", "remaining_ms", b"remaining_ms", "request_digest", b"request_digest", "request_id", b"request_id", "tenant", b"tenant", "xid", b"xid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch_number", b"branch_number", "ends_work", b"ends_work", "fencing_tokens", b"fencing_tokens", "log_id", b"log_id", "operation_count", b"operation_count", "operations", b"operations", "participants", b"participants", "remaining_ms", b"remaining_ms", "request_digest", b"request_digest", "request_id", b"request_id", "tenant", b"tenant", "xid", b"xid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PrepareRequest: _TypeAlias = PrepareRequest  # noqa: Y015
+
+@_typing.final
+class FencingToken(_message.Message):
+    """What a lock's holder shows. Whoever holds the key later has a higher token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The lock's key."""
+    token: _builtins.int
+    """The token, above 0."""
+    shared: _builtins.bool
+    """The key is held beside others that are shared: these do not outdate each other."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        token: _builtins.int = ...,
+        shared: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "shared", b"shared", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FencingToken: _TypeAlias = FencingToken  # noqa: Y015
 
 @_typing.final
 class PrepareResponse(_message.Message):

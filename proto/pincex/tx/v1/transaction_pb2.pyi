@@ -116,6 +116,7 @@ class ExecuteRequest(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
+    LOCK_KEYS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The client's name of this intent, 1 to 128 printable ASCII characters without spaces;
     empty for none. The same id and operations get the same answer, be it a COMMIT, a business
@@ -132,6 +133,13 @@ class ExecuteRequest(_message.Message):
     def timeout(self) -> _duration_pb2.Duration:
         """For reaching a decision; above 0, at most 55 minutes. Absent: the configured default."""
 
+    @_builtins.property
+    def lock_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys to hold alone before anything is sent to participants, until the transaction has finished; up to 100,
+        see AcquireRequest. Not granted within the configured lock_timeout, it is ROLLED_BACK with the reason
+        LOCK_TIMEOUT and marked retry.
+        """
+
     def __init__(
         self,
         *,
@@ -139,10 +147,11 @@ class ExecuteRequest(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
         wait: Global___Wait.ValueType = ...,
+        lock_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["operations", b"operations", "request_id", b"request_id", "timeout", b"timeout", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lock_keys", b"lock_keys", "operations", b"operations", "request_id", b"request_id", "timeout", b"timeout", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -327,6 +336,7 @@ class TransactionResult(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     HEURISTIC_FIELD_NUMBER: _builtins.int
+    XA_CODE_FIELD_NUMBER: _builtins.int
     xid: _builtins.str
     """The transaction."""
     outcome: Global___Outcome.ValueType
@@ -345,6 +355,10 @@ class TransactionResult(_message.Message):
     """The answer was stored by an earlier transaction with the same request_id."""
     heuristic: _common_pb2.Heuristic.ValueType
     """How it ended against the decision, if it did."""
+    xa_code: _builtins.int
+    """XA's code of a rollback that the coordinator itself caused: 102 for DEADLOCK, 106 for LOCK_TIMEOUT and
+    TIMEOUT; else 0. The votes of the branches have their own.
+    """
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[Global___BranchResult]:
         """The branches."""
@@ -367,10 +381,11 @@ class TransactionResult(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         replayed: _builtins.bool = ...,
         heuristic: _common_pb2.Heuristic.ValueType = ...,
+        xa_code: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "branches", b"branches", "duration", b"duration", "heuristic", b"heuristic", "message", b"message", "outcome", b"outcome", "phase", b"phase", "reason", b"reason", "replayed", b"replayed", "retry", b"retry", "xid", b"xid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "branches", b"branches", "duration", b"duration", "heuristic", b"heuristic", "message", b"message", "outcome", b"outcome", "phase", b"phase", "reason", b"reason", "replayed", b"replayed", "retry", b"retry", "xa_code", b"xa_code", "xid", b"xid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -421,6 +436,7 @@ class BeginRequest(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CALL_ID_FIELD_NUMBER: _builtins.int
+    LOCK_KEYS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The client's name of this intent; see ExecuteRequest."""
     call_id: _builtins.str
@@ -432,16 +448,21 @@ class BeginRequest(_message.Message):
     def timeout(self) -> _duration_pb2.Duration:
         """For reaching a decision; above 0, at most 55 minutes. Absent: the configured default."""
 
+    @_builtins.property
+    def lock_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys to hold alone before Begin answers; see ExecuteRequest. Where they are not granted, nothing is begun."""
+
     def __init__(
         self,
         *,
         timeout: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
         call_id: _builtins.str = ...,
+        lock_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "request_id", b"request_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "lock_keys", b"lock_keys", "request_id", b"request_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

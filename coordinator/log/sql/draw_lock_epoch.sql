@@ -1,0 +1,1 @@
+SELECT txlog.draw_lock_epoch(%(reason)s)
