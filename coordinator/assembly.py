@@ -137,17 +137,12 @@ def assemble(
     on_finished: Callable[[Finished], None],
     lock_store: LockStore | None = None,
 ) -> Assembly:
-    """Wire one incarnation's parts. ``on_finished`` is told of each transaction that owes nothing any more.
-
-    Without a ``lock_store``, locks are this coordinator's own.
-    """
+    """Wire one incarnation's parts. ``on_finished`` is told of each transaction; without a store, locks are our own."""
     core = _core(log, incarnation, participants, settings, clock, random, telemetry, on_finished)
     engine, commit, life = core.engine, core.commit, core.life
     calls = {name: access.calls for name, access in participants.items()}
     inquiries = Inquiries(engine, log, commit, Finishes(log, clock))
-    sweep = Sweep(engine, inquiries, log, core.heuristics)
-    within_s = settings.passes.acknowledged_within_s
-    visits = Visits(engine, core.links, calls, sweep, core.heuristics, core.awaited, within_s)
+    visits = _visits(core, inquiries, log, calls, settings.passes.acknowledged_within_s)
     redriving = Redriving(engine, commit, visits, calls)
     workflows = Workflows(
         engine, log, commit, inquiries, settings.workflows, clock=clock, random=random, telemetry=telemetry
@@ -169,8 +164,8 @@ def assemble(
     locks = assemble_locks(
         engine, log, life, settings.locks, lock_store, clock=clock, random=random, telemetry=telemetry
     )
-    peers = Peers(engine, commit, life)
     expose(engine, commit, core.links, passes, core.open_heuristics, locks.locks, telemetry)
+    peers = Peers(engine, commit, life)
     return Assembly(
         engine,
         inquiries,
@@ -181,7 +176,7 @@ def assemble(
         peers,
         Aftermath(engine, inquiries),
         core.reports,
-        Holding(log, incarnation, calls, lambda: _introduction(incarnation, life.standing), clock=clock),
+        _holding(core, log, incarnation, calls, clock),
         core.recovery,
         passes,
         _resolution(core, inquiries, log, calls, redriving, telemetry),
@@ -190,6 +185,19 @@ def assemble(
         workflows,
         WorkflowPeers(peers, workflows),
     )
+
+
+def _holding(
+    core: _Core, log: DecisionLog, incarnation: Incarnation, calls: Mapping[str, ResourceCalls], clock: Clock
+) -> Holding:
+    return Holding(log, incarnation, calls, lambda: _introduction(incarnation, core.life.standing), clock=clock)
+
+
+def _visits(
+    core: _Core, inquiries: Inquiries, log: DecisionLog, calls: Mapping[str, ResourceCalls], within_s: float
+) -> Visits:
+    sweep = Sweep(core.engine, inquiries, log, core.heuristics)
+    return Visits(core.engine, core.links, calls, sweep, core.heuristics, core.awaited, within_s)
 
 
 def _core(
