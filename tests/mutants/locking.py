@@ -143,7 +143,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     single(
         "TOKEN_CHECKED_WITHOUT_LOCK",
         "Locks: an older holder does not slip in behind a newer one",
-        "participant_sdk/resources/reservation_migrations/0008_fencing.sql",
+        "participant_sdk/resources/reservation_migrations/0009_fencing.sql",
         "    perform from pincex.fencing as f where f.log = log_number and f.key = any (lock_keys)"
         " order by f.key for update;\n",
         "",
