@@ -88,10 +88,10 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     ),
     single(
         "DEADLOCK_NOT_LOOKED_FOR",
-        "Locks: whoever begins to wait looks for a circle",
+        "Locks: those that wait in a circle are found",
         _LOCKS,
-        "                if not held.future.done():\n                    await self._untangle(held)\n",
-        "",
+        "        if not self.settings.deadlock_detection or not others:\n",
+        "        if others is not None:\n",
         Test(
             f"{_DOORS}::TestStepByStep::test_of_two_that_wait_for_each_other_the_youngest_is_rolled_back"
             "_and_the_other_commits"
