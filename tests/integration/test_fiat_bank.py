@@ -38,9 +38,11 @@ async def fiat(database: str) -> AsyncGenerator[Participation]:
 
 
 @asynccontextmanager
-async def attended(fiat: Participation, bank: Company, *attendants: Attendant, **more: str) -> AsyncGenerator[None]:
-    """Attendants at work, as the sidecar runs them, until the end of the block."""
-    environment = {"PINCEX_FIAT_BANK_URL": bank.url, **QUICK, **more}
+async def attended(
+    fiat: Participation, bank: Company | str, *attendants: Attendant, **more: str
+) -> AsyncGenerator[None]:
+    """Attendants at work, as the sidecar runs them, until the end of the block. The bank may be given by its URL."""
+    environment = {"PINCEX_FIAT_BANK_URL": bank if isinstance(bank, str) else bank.url, **QUICK, **more}
     surroundings = Surroundings("fiat", fiat.dsn, SystemClock(), environment)
     tasks = [asyncio.create_task(attend("test", attendant, surroundings)) for attendant in attendants]
     try:
