@@ -177,7 +177,9 @@ class Bank:
         query = {"after": after or "0", "limit": str(PAGE_MAX), "wait_s": f"{wait_s:g}"}
         within_s = self._timeout_s + wait_s
         timeout = httpx.Timeout(self._timeout_s, read=within_s)
-        response = await self._ask(self._client.build_request("GET", "transfers", params=query, timeout=timeout), within_s)
+        response = await self._ask(
+            self._client.build_request("GET", "transfers", params=query, timeout=timeout), within_s
+        )
         try:
             page = _Page.model_validate_json(_successful(response).content)
         except ValidationError as error:

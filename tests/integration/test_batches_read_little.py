@@ -50,8 +50,10 @@ SERVICES: Final = (
         ],
         [
             f"insert into bookkeeper.accounts (user_id, currency, opening) select g::text, 'EUR', -g from {_SERIES}",
-            "insert into bookkeeper.entries (branch, kind, operation, debit_account, credit_account, amount, draw)"
-            f" select -g, 2, 0, 0, a.account, 1, 0 from {_SERIES}, bookkeeper.accounts as a where a.user_id = 'bob'",
+            (
+                "insert into bookkeeper.entries (branch, kind, operation, debit_account, credit_account, amount, draw)"
+                f" select -g, 2, 0, 0, a.account, 1, 0 from {_SERIES}, bookkeeper.accounts as a where a.user_id = 'bob'"
+            ),
         ],
         [
             asked("lock_funds", **_ADA, amount="1"),
@@ -63,9 +65,12 @@ SERVICES: Final = (
         "settlement",
         [asked("settle_trade", trade_id="seed", quote_amount="2", **_TRADE)],
         [
-            "insert into settlement.trades (trade_id, branch, reversal, reversal_reason, operation, status, quote_scale,"
-            " amount, price, quote_amount, fee_buyer, fee_seller, buyer_id, seller_id, base, quote, settled_at)"
-            f" select 'g' || g, -g, -g, 'because', 0, 2, 2, 1, 2, 2, 0, 0, 'ada', 'bob', 'BTC', 'USD', now() from {_SERIES}",
+            (
+                "insert into settlement.trades (trade_id, branch, reversal, reversal_reason, operation, status,"
+                " quote_scale, amount, price, quote_amount, fee_buyer, fee_seller, buyer_id, seller_id, base, quote, settled_at)"
+                f" select 'g' || g, -g, -g, 'because', 0, 2, 2, 1, 2, 2, 0, 0, 'ada', 'bob', 'BTC', 'USD', now()"
+                f" from {_SERIES}"
+            ),
             f"insert into settlement.positions (user_id, currency, net) select g::text, 'USD', 1 from {_SERIES}",
         ],
         [
@@ -77,11 +82,15 @@ SERVICES: Final = (
         "trading",
         [asked("place_order", **_ORDER, client_order_id="seed")],
         [
-            "insert into trading.orders (branch, operation, side, type, status, sequence, cancelling, amount, price,"
-            " order_id, user_id, symbol)"
-            f" select -g, 0, 2, 1, 2, 1000 + g, -g, 1, 3, 'g' || g, 'ada', 'ETH/USD' from {_SERIES}",
-            "insert into trading.client_orders (user_id, client_order_id, branch, operation)"
-            f" select 'ada', 'g' || g, -g, 0 from {_SERIES}",
+            (
+                "insert into trading.orders (branch, operation, side, type, status, sequence, cancelling, amount, price,"
+                " order_id, user_id, symbol)"
+                f" select -g, 0, 2, 1, 2, 1000 + g, -g, 1, 3, 'g' || g, 'ada', 'ETH/USD' from {_SERIES}"
+            ),
+            (
+                "insert into trading.client_orders (user_id, client_order_id, branch, operation)"
+                f" select 'ada', 'g' || g, -g, 0 from {_SERIES}"
+            ),
         ],
         [
             asked("place_order", **_ORDER, client_order_id="C@"),
@@ -97,17 +106,25 @@ SERVICES: Final = (
         ],
         [
             f"insert into fiat.users (user_id, state, changing) select 'g' || g, 2, -g from {_SERIES}",
-            "insert into fiat.compliance_changes (branch, operation, user_id, state)"
-            f" select -g, 0, 'g' || g, 2 from {_SERIES}",
+            (
+                "insert into fiat.compliance_changes (branch, operation, user_id, state)"
+                f" select -g, 0, 'g' || g, 2 from {_SERIES}"
+            ),
             f"insert into fiat.usage (user_id, currency, day) select 'g' || g, 'EUR', now() from {_SERIES}",
-            "insert into fiat.bank_transfers (reference, transfer_id, currency, amount, iban, name, received_at)"
-            f" select 'R' || g, 't' || g, 'EUR', 1, '{IBAN}', 'A', now() from {_SERIES}",
-            "insert into fiat.deposits (branch, operation, user_id, currency, amount, reference, day)"
-            f" select -g, 0, 'g' || g, 'EUR', 1, 'g' || g, now() from {_SERIES}",
-            "insert into fiat.withdrawals (branch, operation, status, ending, ending_as, user_id, currency, amount,"
-            " withdrawal_id, iban, account_holder, day)"
-            f" select -g, 0, 2, case when g > 100 then -g end, case when g > 100 then 3 end, 'g' || g, 'EUR', 1,"
-            f" 'g' || g, '{IBAN}', 'A', now() from {_SERIES}",
+            (
+                "insert into fiat.bank_transfers (reference, transfer_id, currency, amount, iban, name, received_at)"
+                f" select 'R' || g, 't' || g, 'EUR', 1, '{IBAN}', 'A', now() from {_SERIES}"
+            ),
+            (
+                "insert into fiat.deposits (branch, operation, user_id, currency, amount, reference, day)"
+                f" select -g, 0, 'g' || g, 'EUR', 1, 'g' || g, now() from {_SERIES}"
+            ),
+            (
+                "insert into fiat.withdrawals (branch, operation, status, ending, ending_as, user_id, currency, amount,"
+                " withdrawal_id, iban, account_holder, day)"
+                f" select -g, 0, 2, case when g > 100 then -g end, case when g > 100 then 3 end, 'g' || g, 'EUR', 1,"
+                f" 'g' || g, '{IBAN}', 'A', now() from {_SERIES}"
+            ),
             f"insert into fiat.payments (withdrawal_id, state) select 'p' || g, 2 from {_SERIES}",
             f"insert into fiat.notifications (reference, body) select 'g' || g, '' from {_SERIES}",
         ],
@@ -123,14 +140,20 @@ SERVICES: Final = (
         "wallet",
         [asked("record_deposit", amount="40", tx_hash="ab" * 32, output_index=0, **_BTC)],
         [
-            "insert into wallet.withdrawals (branch, operation, status, changing, change, amount, fee, day,"
-            " withdrawal_id, user_id, currency, address)"
-            " select -g, 0, 2, case when g > 100 then -g end, case when g > 100 then 5 end, 1, 1, now(),"
-            f" 'g' || g, 'g' || g, 'BTC', 'there' from {_SERIES}",
-            "insert into wallet.payments (withdrawal_id, currency, txid, raw, fee)"
-            f" select 'g' || g, 'BTC', g::text, '', 0 from {_SERIES}",
-            "insert into wallet.deposits (branch, operation, output_index, amount, tx_hash, currency, user_id, address)"
-            f" select -g, 0, 0, 1, g::text, 'BTC', 'ada', 'there' from {_SERIES}",
+            (
+                "insert into wallet.withdrawals (branch, operation, status, changing, change, amount, fee, day,"
+                " withdrawal_id, user_id, currency, address)"
+                " select -g, 0, 2, case when g > 100 then -g end, case when g > 100 then 5 end, 1, 1, now(),"
+                f" 'g' || g, 'g' || g, 'BTC', 'there' from {_SERIES}"
+            ),
+            (
+                "insert into wallet.payments (withdrawal_id, currency, txid, raw, fee)"
+                f" select 'g' || g, 'BTC', g::text, '', 0 from {_SERIES}"
+            ),
+            (
+                "insert into wallet.deposits (branch, operation, output_index, amount, tx_hash, currency, user_id, address)"
+                f" select -g, 0, 0, 1, g::text, 'BTC', 'ada', 'there' from {_SERIES}"
+            ),
             f"insert into wallet.whitelist (user_id, currency, address) select 'g' || g, 'BTC', 'there' from {_SERIES}",
             "update wallet.hot_wallets set is_connected = true, reserved = 0 where currency = 'BTC'",
         ],

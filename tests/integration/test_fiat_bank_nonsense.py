@@ -47,7 +47,7 @@ def listing(*transfers: object) -> Answer:
 
 async def test_a_line_too_long_to_be_kept_whole_holds_up_no_other(fiat: Participation) -> None:
     """Its beginning waits for a person; an index would not take all of it."""
-    noise = random.Random(7).randbytes(3_000).hex()  # noqa: S311 - it only must not be compressed
+    noise = random.Random(7).randbytes(3_000).hex()
     async with (
         answering(listing({"noise": noise}, transfer("R-1"))) as url,
         attended(fiat, url, read_transfers),
@@ -117,7 +117,7 @@ async def test_a_list_that_goes_on_nowhere_is_not_asked_for_without_a_pause(fiat
 
 async def test_an_answer_that_never_ends_is_no_answer() -> None:
     """Each piece comes in time, and the whole does not: nothing waits for it beyond the time-out."""
-    order = PaymentOrder("W-1", "EUR", Decimal("10"), IBAN, "Ada")
+    order = PaymentOrder("W-1", "EUR", Decimal(10), IBAN, "Ada")
     async with answering(without_end) as url:
         settings = BankSettings.model_validate({"url": url, "timeout_s": 0.3})
         async with Bank.open(settings) as bank:

@@ -320,7 +320,9 @@ FIVE_BITS = st.lists(st.integers(0, 31), max_size=70)
         st.text(max_size=130),
         st.builds(cash, st.sampled_from(["bitcoincash", "bchtest", "x"]), FIVE_BITS),
         st.builds(
-            bech32.encode, st.sampled_from(["bc", "tb", "ltc", "addr", "addr_test", "x"]), FIVE_BITS,
+            bech32.encode,
+            st.sampled_from(["bc", "tb", "ltc", "addr", "addr_test", "x"]),
+            FIVE_BITS,
             st.sampled_from(Encoding),
         ),
         st.builds(base58.encode_check, st.binary(max_size=40)),
