@@ -67,7 +67,8 @@ SERVICES: Final = (
         [
             (
                 "insert into settlement.trades (trade_id, branch, reversal, reversal_reason, operation, status,"
-                " quote_scale, amount, price, quote_amount, fee_buyer, fee_seller, buyer_id, seller_id, base, quote, settled_at)"
+                " quote_scale, amount, price, quote_amount, fee_buyer, fee_seller, buyer_id, seller_id, base, quote,"
+                " settled_at)"
                 f" select 'g' || g, -g, -g, 'because', 0, 2, 2, 1, 2, 2, 0, 0, 'ada', 'bob', 'BTC', 'USD', now()"
                 f" from {_SERIES}"
             ),
@@ -83,8 +84,8 @@ SERVICES: Final = (
         [asked("place_order", **_ORDER, client_order_id="seed")],
         [
             (
-                "insert into trading.orders (branch, operation, side, type, status, sequence, cancelling, amount, price,"
-                " order_id, user_id, symbol)"
+                "insert into trading.orders (branch, operation, side, type, status, sequence, cancelling, amount,"
+                " price, order_id, user_id, symbol)"
                 f" select -g, 0, 2, 1, 2, 1000 + g, -g, 1, 3, 'g' || g, 'ada', 'ETH/USD' from {_SERIES}"
             ),
             (
@@ -151,7 +152,8 @@ SERVICES: Final = (
                 f" select 'g' || g, 'BTC', g::text, '', 0 from {_SERIES}"
             ),
             (
-                "insert into wallet.deposits (branch, operation, output_index, amount, tx_hash, currency, user_id, address)"
+                "insert into wallet.deposits (branch, operation, output_index, amount, tx_hash, currency, user_id,"
+                " address)"
                 f" select -g, 0, 0, 1, g::text, 'BTC', 'ada', 'there' from {_SERIES}"
             ),
             f"insert into wallet.whitelist (user_id, currency, address) select 'g' || g, 'BTC', 'there' from {_SERIES}",
