@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -23,8 +23,21 @@ from tests.integration.test_wallet import BTC, change, deposit, status, withdraw
 TXID = "ab" * 32
 SCRIPT = {"hex": "0014"}
 
-# What a node answers, by method: a result, or an error as (code, message). A callable is called for it.
+# What a node answers, by method: a result, what refuses it, or what is called for one.
 Results = dict[str, Any]
+
+
+class Refusal(NamedTuple):
+    """A node's error."""
+
+    code: int
+    message: str
+
+
+class Called(NamedTuple):
+    """What answers, given the parameters."""
+
+    function: Callable[..., Awaitable[object]]
 
 
 def right(amount: str = "1") -> Results:
@@ -62,12 +75,11 @@ async def broadcaster(
     async def answer(_method: str, _path: str, body: bytes) -> AsyncIterator[bytes]:
         asked = json.loads(body)
         calls.append(asked["method"])
-        result = results[asked["method"]]
-        if callable(result):
-            result = await result(*asked["params"])
-        if isinstance(result, tuple):
-            code, message = result
-            yield whole({"id": asked["id"], "error": {"code": code, "message": message}}, 500)
+        result: object = results[asked["method"]]
+        if isinstance(result, Called):
+            result = await result.function(*asked["params"])
+        if isinstance(result, Refusal):
+            yield whole({"id": asked["id"], "error": result._asdict()}, 500)
         else:
             yield whole({"id": asked["id"], "result": result, "error": None})
 
@@ -109,7 +121,7 @@ async def test_what_is_cancelled_while_it_is_signed_is_not_sent(wallet: Particip
         return {"hex": "02", "complete": True}
 
     calls: list[str] = []
-    async with broadcaster(wallet, {**right(), "signrawtransactionwithwallet": sign}, calls) as attendant:
+    async with broadcaster(wallet, {**right(), "signrawtransactionwithwallet": Called(sign)}, calls) as attendant:
         await attendant.run_once()
         await wallet.commit(cancelling)
         await attendant.run_once()
@@ -129,10 +141,10 @@ async def test_what_cannot_be_paid_does_not_keep_the_others_waiting(wallet: Part
         addresses = iter(["bad"] * 3 + ["good"])
 
         async def create(_inputs: Sequence[object], _outputs: object) -> object:
-            return (-4, "Insufficient funds") if next(addresses) == "bad" else "00"
+            return Refusal(-4, "Insufficient funds") if next(addresses) == "bad" else "00"
 
         other = dict(node["decoderawtransaction"], txid="ef" * 32, vin=[{"txid": "ee" * 32, "vout": 1}])
-        node |= {"createrawtransaction": create, "decoderawtransaction": other}
+        node |= {"createrawtransaction": Called(create), "decoderawtransaction": other}
         node |= {"getbestblockhash": "01", "gettransaction": {"confirmations": 3}}
         await attendant.run_once()
     assert (await status(wallet, "w-2"))["status"] in {"SENT", "CONFIRMED"}
@@ -143,8 +155,8 @@ async def test_what_cannot_be_paid_does_not_keep_the_others_waiting(wallet: Part
 @pytest.mark.parametrize(
     "odd",
     [
-        {"createrawtransaction": (-4, "no \0 text")},
-        {"createrawtransaction": (-4, "x" * 100_000)},
+        {"createrawtransaction": Refusal(-4, "no \0 text")},
+        {"createrawtransaction": Refusal(-4, "x" * 100_000)},
         {"decoderawtransaction": {**right()["decoderawtransaction"], "txid": "\0"}},
         {"decoderawtransaction": {**right()["decoderawtransaction"], "vin": [{"txid": TXID, "vout": 2**40}]}},
         {"signrawtransactionwithwallet": {"hex": "\0", "complete": True}},
@@ -161,7 +173,7 @@ async def test_what_fits_into_no_table_holds_up_one_withdrawal(wallet: Participa
         node[name] = right()[name]
         return wrong
 
-    node[name] = once
+    node[name] = Called(once)
     calls: list[str] = []
     async with broadcaster(wallet, node, calls) as attendant:
         await attendant.run_once()
