@@ -86,6 +86,9 @@ def _check_holder(value: str) -> str:
 
 def _check_iban(value: str) -> str:
     """The IBAN in its electronic form. ISO 13616: the country's length and layout, and the check digits, mod 97-10."""
+    # The library takes the digits of every script, and a bank does not.
+    if not value.isascii():
+        raise PydanticCustomError(BAD_IBAN, "is no IBAN: it has characters that no IBAN has")
     try:
         return ibans.validate(value)
     except InvalidNumberError as error:
