@@ -60,13 +60,10 @@ async def turned(up: Cluster, user: str, kind: str, parameters: dict[str, str], 
     up.coordinator.arm("STEP_SETTLED", settled, "stop")
     await begin(up, user, kind, parameters)
     await until_stopped(up)
-    resumed = False
     try:
         await turn(up, user)
-        resumed = True
     finally:
         up.coordinator.send(signal.SIGCONT)
-    assert resumed
     return await ended(up, user)
 
 
@@ -206,17 +203,18 @@ async def test_a_transfer_of_another_amount_is_refused(exchange: Cluster) -> Non
     await refused(exchange, told, "validate_transfer", "TRANSFER_MISMATCH")
 
 
-async def test_a_user_blocked_after_the_check_is_not_credited(exchange: Cluster) -> None:
+async def test_a_limit_lowered_after_the_check_has_nothing_credited(exchange: Cluster) -> None:
     user = new_user()
     await cleared(exchange, user)
     parameters = {"user_id": user, **await announced(exchange, f"R-{user}", "10")}
 
-    async def block(up: Cluster, name: str) -> None:
-        query = "update fiat.users set state = 3 where user_id = %s returning user_id"
-        assert await read(up.dsns["fiat"], query, name) == [(name,)]
+    async def limit(up: Cluster, most: str) -> None:
+        query = "update fiat.limits set deposit_max = %s::numeric where currency = 'EUR' returning currency"
+        assert await read(up.dsns["fiat"], query, most) == [("EUR",)]
 
-    told = await turned(exchange, user, "fiat_deposit", parameters, 2, block)
-    await refused(exchange, told, "credit_account", "USER_BLOCKED")
+    told = await turned(exchange, user, "fiat_deposit", parameters, 2, lambda up, _: limit(up, "9"))
+    await limit(exchange, "500000")
+    await refused(exchange, told, "credit_account", "LIMIT_EXCEEDED")
     assert await accounts(exchange, user) == {}
 
 

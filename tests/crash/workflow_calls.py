@@ -13,6 +13,8 @@ from tests.crash.processes import Cluster
 Json: TypeAlias = "dict[str, Any]"  # pyright: ignore[reportExplicitAny]  Whatever a coordinator answers.
 
 ENDS_WITHIN_S: Final = 60.0
+# A coordinator that stands still, as it may be told to, answers nothing: whoever asks then asks again.
+_ANSWERS_WITHIN_S: Final = 1.0
 ENDED: Final = frozenset({"COMPLETED", "COMPENSATED", "STUCK"})
 
 
@@ -46,9 +48,12 @@ async def begin(up: Cluster, name: str, kind: str, parameters: Mapping[str, obje
 
 
 async def workflow_of(up: Cluster, name: str) -> Json | None:
-    """The workflow of a request_id, as the first coordinator shows it; {} if there is none, None if it cannot say."""
+    """The workflow of a request_id, one of the newest, as the first coordinator shows it.
+
+    {} if there is none, None if the coordinator cannot say.
+    """
     try:
-        answer = await up.client.get(url_of(up, "workflows"))
+        answer = await up.client.get(url_of(up, "workflows?page_size=5"), timeout=_ANSWERS_WITHIN_S)
     except httpx.TransportError:
         return None
     if answer.status_code != 200:
