@@ -49,6 +49,7 @@ def write_workflow(stored: StoredWorkflow, message: workflow_pb2.Workflow) -> No
     _write_time(record.deadline_unix_ms, message.deadline)
     if record.ended_unix_ms:
         _write_time(record.ended_unix_ms, message.end_time)
+    message.lock_keys.extend(record.lock_keys)
     for step in stored.steps:
         _write_step(step, message.steps.add())
 

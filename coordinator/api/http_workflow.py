@@ -13,13 +13,13 @@ from starlette.responses import Response
 from coordinator.api import checks, http_json, http_workflow_schema, workflow_checks
 from coordinator.api import http_workflow_views as views
 from coordinator.api.gate import Gate
-from coordinator.api.http_body import read_request_id
+from coordinator.api.http_body import read_lock_keys, read_request_id
 from coordinator.api.http_query import page_size, query
 from coordinator.api.http_schema import PROBLEMS
 from coordinator.log.workflow_log import StoredWorkflow, WorkflowFilter
 from coordinator.protocol.workflow_records import WorkflowPhase
 
-_RUN_KEYS: Final = ("workflow_type", "parameters", "timeout_seconds", "request_id")
+_RUN_KEYS: Final = ("workflow_type", "parameters", "timeout_seconds", "request_id", "lock_keys")
 _LIST_KEYS: Final = ("state", "workflow_type", "page_size", "page_token")
 _STUCK: Final = "STUCK"
 
@@ -43,6 +43,7 @@ class WorkflowRoutes:
             read_request_id(request, body),
             default_s=assembly.workflows.settings.timeout_s,
             field="timeout_seconds",
+            lock_keys=read_lock_keys(body),
         )
         stored = await assembly.workflows.begin(call)
         if _is_async(request):

@@ -27,7 +27,14 @@ class WorkflowPage(NamedTuple):
 
 
 def workflow_call(
-    kind: str, parameters: str, timeout_s: Decimal | None, request_id: str, *, default_s: float, field: str = "timeout"
+    kind: str,
+    parameters: str,
+    timeout_s: Decimal | None,
+    request_id: str,
+    *,
+    default_s: float,
+    field: str = "timeout",
+    lock_keys: Sequence[str] = (),
 ) -> WorkflowCall:
     """A workflow that may be begun; its type and parameters are looked at where it is. InvalidRequestError."""
     if not kind:
@@ -40,7 +47,8 @@ def workflow_call(
             code="TIMEOUT_OUT_OF_RANGE",
         )
     checks.check_request_id(request_id)
-    return WorkflowCall(kind, parameters, default_s if timeout_s is None else float(timeout_s), request_id)
+    keys = checks.check_lock_keys(lock_keys, "lock_keys", least=0)
+    return WorkflowCall(kind, parameters, default_s if timeout_s is None else float(timeout_s), request_id, keys)
 
 
 def check_kind(text: str) -> str:

@@ -26,8 +26,8 @@ from pydantic import (
     model_validator,
 )
 
+from participant_sdk.currencies import FIAT_SCALES, FiatCurrency
 from participant_sdk.parameters import AMOUNT_LIMIT, places
-from sidecars.currencies import FIAT_SCALES, FiatCurrency
 from sidecars.fiat.settings import BankSettings
 
 PAGE_MAX: Final = 100

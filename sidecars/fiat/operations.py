@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from stdnum import iban as ibans
 from stdnum.exceptions import ValidationError as InvalidNumberError
 
+from participant_sdk.currencies import FiatCurrency, check_scale
 from participant_sdk.ids import Xid
 from participant_sdk.parameters import (
     BAD_PARAMETERS,
@@ -33,7 +34,6 @@ from participant_sdk.participant import Operation
 from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned
 from participant_sdk.xa import PREPARED
-from sidecars.currencies import FiatCurrency, check_scale
 from sidecars.reads import check_reads_alone
 
 BAD_IBAN: Final = "BAD_IBAN"
