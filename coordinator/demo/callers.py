@@ -110,7 +110,7 @@ class Callers:
     async def ended(self, what: str, request_id: str, kind: str, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
         """Ask for a workflow again, by its request_id, until it has ended. NoAnswerError."""
         told = await self._insist(lambda: self._posted(request_id, kind, parameters, wait=True))
-        failure = told["failure"] or told["stuck"] or {}
+        failure: dict[str, Any] = told["failure"] or told["stuck"] or {}
         await self.record.told(
             request_id,
             told["state"],

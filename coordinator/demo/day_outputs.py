@@ -1,4 +1,4 @@
-"""What `pincex demo day` prints: progress while it goes on, then what happened, the faults, the books, and the verdict."""
+"""What `pincex demo day` prints: progress meanwhile, then what happened, the faults, the books, and the verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Orders, two ways: by a workflow, which settles and releases by itself, and by plain transactions, as a client would."""
+"""Orders, two ways: by a workflow, which settles and releases by itself, and by plain transactions."""
 
 from __future__ import annotations
 

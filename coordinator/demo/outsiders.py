@@ -1,4 +1,4 @@
-"""Whom the exchange's users have elsewhere: bank accounts, and addresses on the chain that are nobody's wallet of ours."""
+"""What users have elsewhere: bank accounts, and addresses on the chain that are not of the exchange's wallet."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class Person:
         }
         await self._callers.company("bank", "POST", "/development/transfers", {**paid, "name": self.user_id})
         asked = {"bank_reference": reference}
-        while (await self._callers.read("fiat", "deposit_status", asked))["state"] == "UNKNOWN":
+        while (await self._callers.read("fiat", "deposit_status", asked))["state"] == "UNKNOWN":  # noqa: ASYNC110 - fiat tells nobody
             await asyncio.sleep(_LOOK_AGAIN_S)
         deposit = {"user_id": self.user_id, "currency": self._currency, "amount": amount, "bank_reference": reference}
         told = await self._callers.run("bank deposit", self._request("deposit"), "fiat_deposit", deposit)

@@ -218,6 +218,7 @@ class _Door:
 
     async def deposits(self, request: Request) -> Response:
         """What others paid to an address: how somebody whose call was cut off learns whether it was done."""
+        self._ledger.catch_up(time.time())
         best, _block = self._ledger.best()
         rows = self._books.read(
             "select o.txid, o.output_index, o.satoshis, o.address, t.height from outputs as o"
