@@ -57,6 +57,7 @@ def make_app() -> typer.Typer:
         help="Demonstrations, each on a system of its own, which is gone at the end.", no_args_is_help=True
     )
     shows.command("day")(demo.day)
+    shows.command("crash")(demo.crash)
     app.add_typer(shows, name="demo")
     return app
 

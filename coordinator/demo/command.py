@@ -47,3 +47,21 @@ def day(
         fail(str(error), ExitCode.UNAVAILABLE, as_json=as_json)
     show_day(lived, as_json=as_json)
     raise typer.Exit(ExitCode.ROLLED_BACK if lived.broken else ExitCode.DONE)
+
+
+def crash(*, data: Data = None) -> None:
+    """Kill the coordinator with -9 in mid-commit, and watch recovery finish the work.
+
+    Exit codes: 0 it did, 1 it did not; 4 the system did not start.
+    """
+    from coordinator.demo import crash as crashing
+    from participant_sdk.testing import StartError, running_system
+
+    typer.echo("Starting a system of its own: PostgreSQL, Redis, five participants, a coordinator…")
+    try:
+        with running_system(data=data) as system:
+            asyncio.run(crashing.crash(system, typer.echo))
+    except StartError as error:
+        fail(str(error), ExitCode.UNAVAILABLE)
+    except crashing.CrashError as error:
+        fail(str(error), ExitCode.ROLLED_BACK)
