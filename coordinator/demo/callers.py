@@ -10,13 +10,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import httpx
 
 from coordinator.demo.record import Record
 from participant_sdk.client import TransactionClient
-from participant_sdk.client_errors import OutcomeUnknown, RequestInUseError, UnavailableError
+from participant_sdk.client_errors import InvalidRequestError, OutcomeUnknown, RequestInUseError, UnavailableError
 from participant_sdk.client_results import Committed, Ending
 from participant_sdk.operations import OperationLike, Parameter, json_text
 from participant_sdk.testing import System
@@ -88,7 +89,9 @@ class Callers:
 
     async def probe(self, service: str, operation: str, parameters: Mapping[str, Parameter]) -> None:
         """Return once a participant has answered anything, through a coordinator. NoAnswerError."""
-        await self._insist(lambda: self._executed([(service, operation, parameters)], None))
+        # A "no" is an answer, too.
+        with suppress(InvalidRequestError):
+            await self._insist(lambda: self._executed([(service, operation, parameters)], None))
 
     async def result_of(self, xid: str, participant: str) -> dict[str, Any]:
         """What a participant's first operation returned in a transaction that has committed. NoAnswerError."""

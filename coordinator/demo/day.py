@@ -174,7 +174,7 @@ def _kills(system: System, wanted: Plan, random: Random) -> list[tuple[float, st
 async def _strike(callers: Callers, steps: Steps, share: float, process: str, diary: _Diary) -> None:
     try:
         diary.kills.append(await strike(callers, steps, share, process))
-    except NoAnswerError as error:
+    except (NoAnswerError, RefusedCallError, ClientError) as error:
         diary.broken.append(f"NOT_BACK {process}: {error}")
 
 

@@ -76,7 +76,7 @@ def _happened(day: Day) -> Table:
         refused = sum(day.counts.get(f"{kind} {word}", 0) for word in ("ROLLED_BACK", "COMPENSATED", "STUCK"))
         table.add_row(kind, f"{done:,}", f"{refused:,}", f"{done / day.load_s:.1f}")
     for symbol, amount in day.volumes.items():
-        table.add_row(f"traded {symbol}", f"{amount:f}", "", "")
+        table.add_row(f"traded {symbol}", f"{amount.normalize():,f}", "", "")
     table.add_row("sent again, as no outcome was known", f"{day.counts.get('sent again', 0):,}", "", "")
     return table
 
