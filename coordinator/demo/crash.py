@@ -92,9 +92,12 @@ async def _killed_after(system: System, client: TransactionClient, tell: Tell) -
             await _until(lambda: _is_there(system, _AFTER))
             await _until(lambda: _is_phase(system, "bookkeeper", _AFTER.request_id, 3))
             await _shown(system, _AFTER.request_id, tell)
-            killed_s = await _kill(system, tell)
+            killed_s = _kill(system, "coordinator", tell)
+            # The COMMIT that trading has heard of dies with it, so that only recovery can finish the work.
+            _kill(system, "trading", tell)
+            await _value(system, "trading", _WAITING_ENDED, "")
         await _until(lambda: _is_phase(system, "trading", _AFTER.request_id, 3))
-        tell(f"   {time.monotonic() - killed_s:.1f} s later a new incarnation has finished what was decided:")
+        tell(f"   {time.monotonic() - killed_s:.1f} s later recovery has finished what was decided:")
         await _shown(system, _AFTER.request_id, tell)
         ending = await asking
     tell(f"   Ann, who had no answer, asked again with the same request_id, and was told: {_told(ending)}.\n")
@@ -110,7 +113,7 @@ async def _killed_before(system: System, client: TransactionClient, tell: Tell) 
             asking = group.create_task(_once(client, _BEFORE.request_id))
             await _until(lambda: _is_there(system, _BEFORE))
             await _shown(system, _BEFORE.request_id, tell)
-            killed_s = await _kill(system, tell)
+            killed_s = _kill(system, "coordinator", tell)
             asking.cancel()
         await _until(lambda: _is_phase(system, "trading", _BEFORE.request_id, 4))
         tell(
@@ -138,11 +141,11 @@ async def _once(client: TransactionClient, request_id: str) -> None:
     await client.execute(_PLACING, request_id=request_id)
 
 
-async def _kill(system: System, tell: Tell) -> float:
-    """Kill the coordinator; when that was."""
-    pid = int((system.data / "logs" / "coordinator.pid").read_text())
+def _kill(system: System, process: str, tell: Tell) -> float:
+    """Kill a process; when that was."""
+    pid = int((system.data / "logs" / f"{process}.pid").read_text())
     os.kill(pid, signal.SIGKILL)
-    tell(f"   kill -9 {pid}, the coordinator")
+    tell(f"   kill -9 {pid}, {process}")
     return time.monotonic()
 
 
@@ -200,6 +203,10 @@ def _told(ending: Ending) -> str:
     return "COMMITTED" if isinstance(ending, Committed) else f"ROLLED_BACK, {ending.reason}"
 
 
+_WAITING_ENDED: Final = (
+    "select pg_terminate_backend(a.pid) from pg_stat_activity as a"
+    " where a.datname = current_database() and a.wait_event_type = 'Lock'"
+)
 _PHASE: Final = (
     "select b.phase from pincex.branches as b where b.request_id = %(request)s order by b.branch desc limit 1"
 )
