@@ -35,7 +35,7 @@ class Story:
 
 
 async def committed(up: Cluster, *operations: tuple[str, str, Mapping[str, object]]) -> Json:
-    """Have a transaction committed. It is sent again where that is asked for: a link may not know yet that it is cut."""
+    """Have a transaction committed; sent again where that is asked for: a link may not have noticed a kill yet."""
 
     async def is_final() -> bool:
         nonlocal told
