@@ -35,8 +35,15 @@ class Story:
 
 
 async def committed(up: Cluster, *operations: tuple[str, str, Mapping[str, object]]) -> Json:
-    """Have a transaction committed."""
-    told: Json = (await up.execute(*operations)).json()
+    """Have a transaction committed; sent again where that is asked for: a link may not have noticed a kill yet."""
+
+    async def is_final() -> bool:
+        nonlocal told
+        told = (await up.execute(*operations)).json()
+        return not told.get("retry")
+
+    told: Json = {}
+    await up.until(is_final)
     assert told["state"] == "COMMITTED", told
     return told
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal as D  # noqa: N817  Books are full of them.
 from pathlib import Path
 from typing import Any, Final
@@ -114,5 +115,5 @@ def test_a_transfer_counts_if_its_client_was_told_that_it_committed() -> None:
     asked = {"operations": [["bookkeeper", "transfer_funds", given]]}
     told = {"r": Intent("r", "transfer", asked, [{"state": "COMMITTED"}])}
     moved = [Account("ann", "USD", D(5), D(0)), Account("bob", "USD", D(4), D(0))]
-    assert list(broken_books(Snapshot(**{**_sound(), "accounts": moved}), told)) == []
+    assert list(broken_books(replace(Snapshot(**_sound()), accounts=moved), told)) == []
     assert len(list(broken_books(Snapshot(**_sound()), told))) == 2
