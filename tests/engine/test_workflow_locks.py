@@ -39,7 +39,8 @@ async def holders(here: Assembly) -> dict[str, bool]:
 
 def token(here: Assembly, key: Xid) -> int:
     """The token that a workflow holds its keys by; 0 while it holds none."""
-    grant = here.workflows._runs[key]._locks._grant
+    run = here.workflows._runs[key]  # pyright: ignore[reportPrivateUsage]  Nobody else asks for a run's grant.
+    grant = run._locks._grant  # pyright: ignore[reportPrivateUsage]  As above.
     return 0 if grant is None or grant.lost.done() else grant.token
 
 
