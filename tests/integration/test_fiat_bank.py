@@ -13,6 +13,7 @@ import pytest
 
 from participant_sdk.clock import SystemClock
 from sidecars.fiat.payments import pay
+from sidecars.fiat.statements import statement
 from sidecars.fiat.transfers import read_transfers
 from sidecars.sidecar import Attendant, Surroundings, attend
 from tests.integration.companies import Company, playing, until
@@ -276,3 +277,15 @@ async def test_one_line_of_the_list_that_is_wrong_does_not_keep_the_others_back(
     for doubt, _ in doubts:
         assert await fiat.rows("select fiat.clear_doubt(%s, 'the bank was asked')", doubt) == [(True,)]
     assert await fiat.rows("select * from fiat.attention") == []
+
+
+@pytest.mark.parametrize("name", ["next_payment", "next_notification"])
+async def test_nothing_is_due_where_there_is_nothing(fiat: Participation, name: str) -> None:
+    """A zero would have the sender ask the database again and again, without a pause."""
+    assert await fiat.rows(statement(name).decode()) == [(None,)]
+
+
+async def test_a_payment_that_is_overdue_is_due_now(fiat: Participation) -> None:
+    await completed(fiat, "w-1")
+    await fiat.rows("update fiat.payments set due_at = now() - interval '1 hour'")
+    assert await fiat.rows(statement("next_payment").decode()) == [(0.0,)]
