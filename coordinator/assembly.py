@@ -144,8 +144,11 @@ def assemble(
     inquiries = Inquiries(engine, log, commit, Finishes(log, clock))
     visits = _visits(core, inquiries, log, calls, settings.passes.acknowledged_within_s)
     redriving = Redriving(engine, commit, visits, calls)
+    locks = assemble_locks(
+        engine, log, life, settings.locks, lock_store, clock=clock, random=random, telemetry=telemetry
+    )
     workflows = Workflows(
-        engine, log, commit, inquiries, settings.workflows, clock=clock, random=random, telemetry=telemetry
+        engine, log, commit, inquiries, locks.locks, settings.workflows, clock=clock, random=random, telemetry=telemetry
     )
     passes = RecoveryPasses(
         engine,
@@ -161,10 +164,7 @@ def assemble(
         clock=clock,
         on_ended=telemetry.passed,
     )
-    locks = assemble_locks(
-        engine, log, life, settings.locks, lock_store, clock=clock, random=random, telemetry=telemetry
-    )
-    expose(engine, commit, core.links, passes, core.open_heuristics, locks.locks, telemetry)
+    expose(engine, commit, core.links, passes, core.open_heuristics, locks.locks, workflows, telemetry)
     peers = Peers(engine, commit, life)
     return Assembly(
         engine,

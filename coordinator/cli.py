@@ -15,6 +15,7 @@ from coordinator.commands import (
     servers,
     workflow,
 )
+from coordinator.demo import command as demo
 
 
 def make_app() -> typer.Typer:
@@ -52,6 +53,12 @@ def make_app() -> typer.Typer:
     keys.command("list")(locks.list_)
     keys.command("break")(locks.break_)
     app.add_typer(keys, name="locks")
+    shows = typer.Typer(
+        help="Demonstrations, each on a system of its own, which is gone at the end.", no_args_is_help=True
+    )
+    shows.command("day")(demo.day)
+    shows.command("crash")(demo.crash)
+    app.add_typer(shows, name="demo")
     return app
 
 

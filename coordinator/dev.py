@@ -87,8 +87,9 @@ class DevOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where everything of one run listens, and the DSNs it stands on."""
+    """Where everything of one run listens, the DSNs it stands on, and the folder of its data."""
 
+    folder: Path
     http: int
     grpc: int
     sidecars: dict[str, int]
@@ -109,10 +110,18 @@ class _Places:
                 "http": f"http://127.0.0.1:{self.http}",
                 "grpc": f"127.0.0.1:{self.grpc}",
                 "participants": self.participants,
+                "simulators": {played_by(name): f"http://127.0.0.1:{port}" for name, port in self.simulators.items()},
                 "databases": self.databases,
                 "redis": self.redis,
+                "data": str(self.folder.resolve()),
             }
         )
+
+
+def played_by(sidecar: str) -> str:
+    """The company that a sidecar talks to, such as bank; nothing for most."""
+    simulator = SIDECARS[sidecar].simulator
+    return "" if simulator is None else simulator.module.rpartition(".")[2]
 
 
 def run(options: DevOptions) -> None:
@@ -135,7 +144,7 @@ def run(options: DevOptions) -> None:
             raise DevError(str(error)) from error
         except psycopg.Error as error:
             raise DevError(f"PostgreSQL at {_shown(options.postgres)}: {error}") from error
-        places = _Places(http, grpc, sidecars, simulators, own, databases, redis_dsn)
+        places = _Places(options.folder, http, grpc, sidecars, simulators, own, databases, redis_dsn)
         console = Console(stderr=options.as_json)
         _set_logs_aside(options.folder / "logs")
         asyncio.run(_Development(options.folder, places, console, as_json=options.as_json).run(servers))
@@ -261,7 +270,7 @@ class _Development:
         """Who plays the company that a sidecar talks to; nobody for most."""
         simulator = SIDECARS[name].simulator
         if simulator is not None:
-            played = simulator.module.rpartition(".")[2]
+            played = played_by(name)
             command = (
                 *(sys.executable, "-m", simulator.module),
                 *("--listen", f"127.0.0.1:{self._places.simulators[name]}", "--folder", str(self._folder / played)),

@@ -12,6 +12,7 @@ from coordinator.metrics import Level
 from coordinator.open_heuristics import OpenHeuristics
 from coordinator.recovery_passes import RecoveryPasses
 from coordinator.telemetry import Telemetry
+from coordinator.workflows.workflows import Workflows
 from participant_sdk.breaker import BreakerState
 from participant_sdk.link import Link
 
@@ -25,6 +26,7 @@ def expose(
     passes: RecoveryPasses,
     open_heuristics: OpenHeuristics,
     locks: Locks,
+    workflows: Workflows,
     telemetry: Telemetry,
 ) -> None:
     """Have the gauges read from these parts."""
@@ -40,6 +42,8 @@ def expose(
     telemetry.level(Level.OPEN_HEURISTICS, lambda: open_heuristics.count)
     telemetry.level(Level.LOCKS_HELD, lambda: locks.count(is_granted=True))
     telemetry.level(Level.LOCKS_WAITING, lambda: locks.count(is_granted=False))
+    telemetry.level(Level.WORKFLOWS_RUNNING, lambda: len(workflows) - workflows.stuck)
+    telemetry.level(Level.WORKFLOWS_STUCK, lambda: workflows.stuck)
     telemetry.level(Level.HELD, lambda: float(bool(passes.held)))
 
 

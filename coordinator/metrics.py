@@ -78,6 +78,8 @@ class Count(Enum):
     )
     LOCKS_LOST = ("pincex_locks_lost", "Locks that were held and lost: lost, unreachable or broken", ("cause",))
     DEADLOCKS = ("pincex_deadlocks", "Circles of waits that this coordinator found and had one of them give way", ())
+    WORKFLOWS_BEGUN = ("pincex_workflows_started", "Workflows begun here, without those taken over", ("workflow_type",))
+    WORKFLOWS_ENDED = ("pincex_workflows_ended", "Workflows that came to their end here", ("workflow_type", "state"))
     FAULTS = ("pincex_faults", "Errors that no rule foresees; each is a defect to report", ("where",))
 
 
@@ -123,6 +125,8 @@ class Level(Enum):
     )
     LOCKS_HELD = ("pincex_locks_held", "Calls for locks that this coordinator's owners hold", ())
     LOCKS_WAITING = ("pincex_locks_waiting", "Calls for locks that this coordinator's owners wait with", ())
+    WORKFLOWS_RUNNING = ("pincex_workflows_running", "Workflows that go forward or back here, stuck ones left out", ())
+    WORKFLOWS_STUCK = ("pincex_workflows_stuck", "Workflows here that wait for an operator", ())
     HELD = ("pincex_log_held", "1 where the decision log is in HOLD", ())
 
 

@@ -113,6 +113,14 @@ class Telemetry:
         """Keys that were held are held no more: lost by the store, unreachable, or broken by an operator."""
         self.metrics.count(Count.LOCKS_LOST, (cause,))
 
+    def workflow_begun(self, kind: str) -> None:
+        """A workflow was begun, durably."""
+        self.metrics.count(Count.WORKFLOWS_BEGUN, (kind,))
+
+    def workflow_ended(self, kind: str, state: str) -> None:
+        """A workflow came to its end: completed, or compensated."""
+        self.metrics.count(Count.WORKFLOWS_ENDED, (kind, state))
+
     def deadlock_broken(self) -> None:
         """Owners waited in a circle, and one of them was told to give way."""
         self.metrics.count(Count.DEADLOCKS)

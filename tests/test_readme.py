@@ -17,8 +17,8 @@ from tests.development import ROOT, Development, development
 
 FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS: Final = FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-# `make run` is the fixture, and `make test` is what runs this.
-ELSEWHERE: Final = ("make run", "make test")
+# `make run` is the fixture, `make test` is what runs this, and tests/integration/test_demo_day.py runs the rest.
+ELSEWHERE: Final = ("make run", "make test", ".venv/bin/pincex demo")
 _LONGEST_S: Final = 60.0
 
 

@@ -195,7 +195,7 @@ def test_every_silenced_rule_is_named_with_a_reason() -> None:
 
 def test_migrations_are_numbered_without_gaps() -> None:
     """They are applied in their order, forward only, and a number names one of them for ever."""
-    folders = {path.parent for path in files() if path.parent.name == "migrations" and path.suffix == ".sql"}
+    folders = {path.parent for path in files() if path.parent.name.endswith("migrations") and path.suffix == ".sql"}
     for folder in folders:
         matches = [_NUMBERED.fullmatch(path.name) for path in sorted(folder.glob("*.sql"))]
         numbers = [int(match[1]) for match in matches if match]

@@ -80,6 +80,16 @@ def check_operations(operations: Sequence[Operation], *, least: int = 1) -> list
     return [_check_operation(operation, index) for index, operation in enumerate(operations)]
 
 
+def check_parameters(text: str, field: str) -> Mapping[str, Exact]:
+    """Read parameters, which are one exact JSON object of 64 KiB at most; the error names what in it is at fault."""
+    try:
+        return exact_json.loads_object(text)
+    except exact_json.InvalidJsonError as error:
+        raise InvalidRequestError(
+            str(error), field=f"{field}{json_faults.locate(text)}", code="JSON_INVALID"
+        ) from error
+
+
 def check_timeout(seconds: Decimal, field: str = "timeout") -> float:
     """Return a time-out in seconds, above 0 and at most 55 minutes."""
     if not 0 < seconds <= TIMEOUT_MAX_S:
@@ -152,14 +162,7 @@ def check_pass(scope: Scope, xid: str, participant: str, *, xid_field: str = "xi
 
 def _check_operation(operation: Operation, index: int) -> Mapping[str, Exact]:
     _check_names(operation.service, operation.name, index)
-    try:
-        return exact_json.loads_object(operation.parameters)
-    except exact_json.InvalidJsonError as error:
-        raise InvalidRequestError(
-            str(error),
-            field=f"operations[{index}].parameters{json_faults.locate(operation.parameters)}",
-            code="JSON_INVALID",
-        ) from error
+    return check_parameters(operation.parameters, f"operations[{index}].parameters")
 
 
 # The same few come all the time. What raises is not kept, so nothing kept is longer than a good name.

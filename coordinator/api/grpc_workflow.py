@@ -47,6 +47,7 @@ class WorkflowService(WorkflowServiceServicer):
                 wire.read_timeout(request.timeout) if request.HasField("timeout") else None,
                 request.request_id,
                 default_s=assembly.workflows.settings.timeout_s,
+                lock_keys=request.lock_keys,
             )
             stored = await assembly.workflows.begin(call)
             if not request.no_wait:

@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from pincex.tx.v1 import workflow_pb2
 
+from coordinator.api import workflow_checks
 from coordinator.errors import InvalidRequestError
 from coordinator.log.workflow_log import StoredWorkflow, WorkflowFilter
 from coordinator.protocol.workflow_records import Failure, StepKind, StepRecord, WorkflowPhase
@@ -22,12 +23,12 @@ def read_timeout(timeout: Duration) -> Decimal:
 
 
 def read_filter(request: workflow_pb2.ListWorkflowsRequest) -> WorkflowFilter:
-    """Which workflows to list. InvalidRequestError for an unknown state."""
+    """Which workflows to list. InvalidRequestError for an unknown state, and for what is no workflow's name."""
     try:
         phase = WorkflowPhase(request.state) if request.state else None
     except ValueError as error:
         raise InvalidRequestError(f"no such state: {request.state}", field="state", code="STATE_UNKNOWN") from error
-    return WorkflowFilter(phase, request.workflow_type, request.stuck)
+    return WorkflowFilter(phase, workflow_checks.check_kind(request.workflow_type), request.stuck)
 
 
 def write_workflow(stored: StoredWorkflow, message: workflow_pb2.Workflow) -> None:
@@ -48,6 +49,7 @@ def write_workflow(stored: StoredWorkflow, message: workflow_pb2.Workflow) -> No
     _write_time(record.deadline_unix_ms, message.deadline)
     if record.ended_unix_ms:
         _write_time(record.ended_unix_ms, message.end_time)
+    message.lock_keys.extend(record.lock_keys)
     for step in stored.steps:
         _write_step(step, message.steps.add())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.requests import Request
@@ -34,13 +35,16 @@ async def read_call(request: Request, timeout_default_s: float) -> ExecuteCall:
         timeout_s,
         read_request_id(request, body),
         wait_applied=_wait(body),
-        lock_keys=_lock_keys(body["lock_keys"]) if "lock_keys" in body else (),
+        lock_keys=read_lock_keys(body),
     )
 
 
-def _lock_keys(text: str) -> list[str]:
+def read_lock_keys(body: Mapping[str, str]) -> list[str]:
+    """Read the member ``lock_keys``, a list of texts; none where it is left out. InvalidRequestError."""
+    if "lock_keys" not in body:
+        return []
     try:
-        written = json_spans.items(text)
+        written = json_spans.items(body["lock_keys"])
     except InvalidJsonError as error:
         raise invalid(str(error), "lock_keys", "TYPE") from error
     if len(written) > KEYS_MAX:

@@ -49,16 +49,6 @@ async def read_members(
     return found
 
 
-def read_query(request: Request, known: Sequence[str]) -> dict[str, str]:
-    """Read a query of these parameters, each at most once. InvalidRequestError."""
-    for name in request.query_params:
-        if name not in known:
-            raise invalid(f"unknown; known here: {', '.join(known)}", name[:64], "FIELD_UNKNOWN")
-        if len(request.query_params.getlist(name)) > 1:
-            raise invalid("the parameter stands twice", name, "FIELD_TWICE")
-    return dict(request.query_params)
-
-
 def members(value: str, known: Sequence[str], field: str, prefix: str) -> dict[str, str]:
     """Cut an object into its members. ``field`` names it, ``prefix`` stands before their names."""
     try:

@@ -13,15 +13,15 @@ from starlette.responses import Response
 from coordinator.api import checks, http_json, http_workflow_schema, workflow_checks
 from coordinator.api import http_workflow_views as views
 from coordinator.api.gate import Gate
-from coordinator.api.http_body import read_request_id
+from coordinator.api.http_body import read_lock_keys, read_request_id
+from coordinator.api.http_query import page_size, query
 from coordinator.api.http_schema import PROBLEMS
 from coordinator.log.workflow_log import StoredWorkflow, WorkflowFilter
 from coordinator.protocol.workflow_records import WorkflowPhase
 
-_RUN_KEYS: Final = ("workflow_type", "parameters", "timeout_seconds", "request_id")
+_RUN_KEYS: Final = ("workflow_type", "parameters", "timeout_seconds", "request_id", "lock_keys")
 _LIST_KEYS: Final = ("state", "workflow_type", "page_size", "page_token")
 _STUCK: Final = "STUCK"
-_DIGITS_MAX: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class WorkflowRoutes:
             read_request_id(request, body),
             default_s=assembly.workflows.settings.timeout_s,
             field="timeout_seconds",
+            lock_keys=read_lock_keys(body),
         )
         stored = await assembly.workflows.begin(call)
         if _is_async(request):
@@ -56,12 +57,12 @@ class WorkflowRoutes:
 
     async def list(self, request: Request) -> Response:
         """List workflows, newest first."""
-        query = http_json.read_query(request, _LIST_KEYS)
+        asked = query(request, _LIST_KEYS)
         page = await workflow_checks.read_page(
             self.gate.assembly.workflows,
-            _filter(query),
-            _page_size(query.get("page_size", "")),
-            query.get("page_token", ""),
+            _filter(asked),
+            checks.check_page_size(page_size(asked.get("page_size", ""), workflow_checks.PAGE_SIZE_DEFAULT)),
+            asked.get("page_token", ""),
         )
         return _json(views.page_json(page))
 
@@ -119,22 +120,14 @@ def _is_async(request: Request) -> bool:
     return "respond-async" in [wish.partition(";")[0].strip() for wish in wishes]
 
 
-def _filter(query: dict[str, str]) -> WorkflowFilter:
-    state = query.get("state", "").upper()
+def _filter(asked: dict[str, str]) -> WorkflowFilter:
+    state = asked.get("state", "").upper()
     known = (*WorkflowPhase.__members__, _STUCK)
     if state and state not in known:
         raise http_json.invalid(f"must be one of: {', '.join(known)}", "state", "STATE_UNKNOWN")
     is_stuck = state == _STUCK
     phase = WorkflowPhase[state] if state and not is_stuck else None
-    return WorkflowFilter(phase, query.get("workflow_type", ""), is_stuck)
-
-
-def _page_size(written: str) -> int:
-    if not written:
-        return 0
-    if not (written.isascii() and written.isdecimal()) or len(written) > _DIGITS_MAX or not int(written):
-        raise http_json.invalid("a number from 1 to 1000", "page_size", "PAGE_SIZE_OUT_OF_RANGE")
-    return int(written)
+    return WorkflowFilter(phase, workflow_checks.check_kind(asked.get("workflow_type", "")), is_stuck)
 
 
 def _reason(body: dict[str, str]) -> str:

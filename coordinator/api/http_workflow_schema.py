@@ -6,6 +6,7 @@ from typing import Final
 
 from coordinator.api.http_recovery_schema import REASON, Schema, body_of, parameter_of
 from coordinator.api.workflow_checks import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, TIMEOUT_MAX_S
+from coordinator.locks.claims import KEY_MAX_CHARS, KEYS_MAX
 from coordinator.protocol.workflow_records import WorkflowPhase
 
 _STATES: Final = [*WorkflowPhase.__members__, "STUCK"]
@@ -27,6 +28,12 @@ SCHEMAS: Final[dict[str, Schema]] = {
                     "type": "string",
                     "pattern": "^[!-~]{1,128}$",
                     "description": "The caller's name of its intent, or the header Idempotency-Key: it runs once.",
+                },
+                "lock_keys": {
+                    "type": "array",
+                    "maxItems": KEYS_MAX,
+                    "items": {"type": "string", "minLength": 1, "maxLength": KEY_MAX_CHARS},
+                    "description": "Keys to hold alone for as long as it runs.",
                 },
             },
             ("workflow_type", "parameters"),

@@ -34,6 +34,7 @@ def workflow_json(stored: StoredWorkflow) -> str:
             ("deadline", time_json(record.deadline_unix_ms)),
             ("ended_at", time_json(record.ended_unix_ms or None)),
             ("parameters", record.parameters),
+            ("lock_keys", json.dumps(record.lock_keys)),
             ("steps", list_text(_step(step) for step in stored.steps)),
         ]
     )

@@ -10,6 +10,7 @@ from coordinator.api import checks
 from coordinator.errors import InvalidRequestError
 from coordinator.log.workflow_log import StoredWorkflow, WorkflowFilter
 from coordinator.workflows.context import STEP_NAME
+from coordinator.workflows.definitions import KIND_FORM
 from coordinator.workflows.workflows import WorkflowCall, Workflows
 from participant_sdk.ids import Xid
 
@@ -26,11 +27,19 @@ class WorkflowPage(NamedTuple):
 
 
 def workflow_call(
-    kind: str, parameters: str, timeout_s: Decimal | None, request_id: str, *, default_s: float, field: str = "timeout"
+    kind: str,
+    parameters: str,
+    timeout_s: Decimal | None,
+    request_id: str,
+    *,
+    default_s: float,
+    field: str = "timeout",
+    lock_keys: Sequence[str] = (),
 ) -> WorkflowCall:
     """A workflow that may be begun; its type and parameters are looked at where it is. InvalidRequestError."""
     if not kind:
         raise InvalidRequestError("required: what the workflow is called", field="workflow_type", code="REQUIRED")
+    checks.check_parameters(parameters, "parameters")
     if timeout_s is not None and not 0 < timeout_s <= TIMEOUT_MAX_S:
         raise InvalidRequestError(
             f"a workflow's time is above 0 and at most {TIMEOUT_MAX_S} seconds (30 days), not {timeout_s:f}",
@@ -38,7 +47,15 @@ def workflow_call(
             code="TIMEOUT_OUT_OF_RANGE",
         )
     checks.check_request_id(request_id)
-    return WorkflowCall(kind, parameters, default_s if timeout_s is None else float(timeout_s), request_id)
+    keys = checks.check_lock_keys(lock_keys, "lock_keys", least=0)
+    return WorkflowCall(kind, parameters, default_s if timeout_s is None else float(timeout_s), request_id, keys)
+
+
+def check_kind(text: str) -> str:
+    """Return the type that a listing is narrowed to, or nothing for all."""
+    if text and not KIND_FORM.fullmatch(text):
+        raise InvalidRequestError(f"not a workflow's name: {text[:64]!r}", field="workflow_type", code="NAME_MALFORMED")
+    return text
 
 
 def check_workflow_id(text: str) -> Xid:

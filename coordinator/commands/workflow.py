@@ -36,6 +36,9 @@ def run(
     parameters: Annotated[str, typer.Option("--parameters", "-p", help="A JSON object; @file reads one, - stdin.")],
     request_id: Annotated[str, typer.Option(help="The name of this intent: sent again, it runs once.")] = "",
     timeout: Annotated[float, typer.Option(min=0, help="Seconds for all of it; 0 leaves it to the coordinator.")] = 0,
+    lock_key: Annotated[
+        list[str] | None, typer.Option("--lock-key", help="A key to hold alone while it runs; may be given again.")
+    ] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return as soon as it has begun, durably.")] = False,
     address: Address = ADDRESS_DEFAULT,
     as_json: AsJson = False,
@@ -57,7 +60,7 @@ def run(
     # So that a reply that is lost on the way can be asked for at another coordinator.
     name = request_id or f"cli-{secrets.token_hex(16)}"
     request = workflow_pb2.RunWorkflowRequest(
-        workflow_type=workflow_type, parameters=text, request_id=name, no_wait=True
+        workflow_type=workflow_type, parameters=text, request_id=name, no_wait=True, lock_keys=lock_key or ()
     )
     if timeout:
         request.timeout.FromNanoseconds(round(timeout * 1_000_000_000))

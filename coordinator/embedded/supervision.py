@@ -56,12 +56,20 @@ class _Health(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A command to keep running. ``environment`` goes over our own."""
+    """A command to keep running. ``environment`` goes over our own.
+
+    While it runs, its process id is in a file beside its log, ``NAME.pid``.
+    """
 
     name: str
     command: tuple[str, ...]
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def pid_file(self) -> Path:
+        """Where whoever wants to kill it finds which process it is."""
+        return self.log.with_suffix(".pid")
 
 
 async def keep_child(child: Child, stopping: asyncio.Event, tell: Tell) -> None:
@@ -74,7 +82,11 @@ async def keep_child(child: Child, stopping: asyncio.Event, tell: Tell) -> None:
     while not stopping.is_set():
         began_s = loop.time()
         process = await _start(child)
-        code = await _until_ended(process, stopping)
+        child.pid_file.write_text(f"{process.pid}\n")
+        try:
+            code = await _until_ended(process, stopping)
+        finally:
+            child.pid_file.unlink(missing_ok=True)
         if stopping.is_set():
             return
         if loop.time() - began_s > _STEADY_S:

@@ -5,17 +5,18 @@ the other excludes it from. A circle can close only when somebody begins to wait
 ever granted past one that waits: so whoever begins to wait, and has claimed something before,
 looks for a circle through itself.
 
+The shortest circle is taken, for whoever stands in a longer one beside it may be there in vain.
 When nobody can go on, the youngest gives way: it has done least, and when it comes again it is
 older than what came meanwhile, so it is not chosen for ever.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from coordinator.locks.claims import ClaimView, Owner, conflict
+from coordinator.locks.claims import ClaimView, Mode, Owner, conflict
 
 
 class Wait(NamedTuple):
@@ -39,57 +40,88 @@ class Victim(NamedTuple):
     why: str
 
 
-def waits(views: Sequence[ClaimView]) -> list[Wait]:
-    """Every wait, by the place of who waits, then of whom it waits for."""
-    claims: defaultdict[str, list[ClaimView]] = defaultdict(list)
-    for view in views:
-        for key in view.claim.keys:
-            claims[key].append(view)
-    return [wait for view in views if not view.is_granted for wait in _waits_of(view, claims)]
+class Waits:
+    """Who waits for whom in one look at the store, whose claims come by place.
+
+    A queue of n has n²/2 waits, so they are worked out when they are asked for, and never all at once.
+    """
+
+    def __init__(self, views: Sequence[ClaimView]) -> None:
+        self._waiting: dict[str, ClaimView] = {}
+        self._of_owner: defaultdict[str, list[ClaimView]] = defaultdict(list)
+        self._holders: defaultdict[str, list[ClaimView]] = defaultdict(list)
+        self._holding: defaultdict[str, set[str]] = defaultdict(set)
+        self._queues: defaultdict[str, list[ClaimView]] = defaultdict(list)
+        for view in views:
+            if not view.is_granted:
+                self._waiting[view.claim.id] = view
+                self._of_owner[view.claim.owner.name].append(view)
+            for key in view.claim.keys:
+                if view.is_granted:
+                    self._holders[key].append(view)
+                    self._holding[key].add(view.claim.owner.name)
+                else:
+                    self._queues[key].append(view)
+
+    def of(self, claim_id: str) -> Iterator[Wait]:
+        """What one claim waits for, those who hold a key before those who wait for it; nothing if it does not wait."""
+        view = self._waiting.get(claim_id)
+        return iter(()) if view is None else self._of(view, {})
+
+    def victim(self, owner: str) -> Victim | None:
+        """The one to give way of a circle that goes through this owner; None where there is no circle."""
+        circle = self._circle(owner)
+        if not circle:
+            return None
+        last = max(circle, key=lambda wait: (wait.waiter.claim.owner.born_unix_ms, wait.waiter.claim.owner.name))
+        loser = last.waiter.claim.owner
+        story = "; ".join(wait.words() for wait in circle)
+        return Victim(last.waiter.claim.id, loser, f"deadlock: {story}; {loser.name} is the youngest and gives way")
+
+    def _circle(self, start: str) -> list[Wait]:
+        """The shortest circle of waits from an owner back to itself; empty where there is none."""
+        reached_by: dict[str, Wait | None] = {start: None}
+        open_ = deque([start])
+        done: dict[tuple[str, Mode], int] = {}
+        while open_:
+            name = open_.popleft()
+            for view in self._of_owner[name]:
+                # What it waits for in front of itself says nothing of who waits for it there.
+                for wait in self._of(view, {} if name == start else done):
+                    following = wait.other.claim.owner.name
+                    if following == start:
+                        return _path(reached_by, wait)
+                    if following not in reached_by:
+                        reached_by[following] = wait
+                        open_.append(following)
+        return []
+
+    def _of(self, view: ClaimView, done: dict[tuple[str, Mode], int]) -> Iterator[Wait]:
+        """What a claim waits for, but for what was found before from a claim of its mode for the same key.
+
+        ``done`` says how much that is, and is written: all who hold the key, and so many of its queue.
+        """
+        claim = view.claim
+        for key in claim.keys:
+            holders, queue = self._holders[key], self._queues[key]
+            found = done.get((key, claim.mode))
+            done[key, claim.mode] = found or 0
+            if found is None:
+                yield from (Wait(view, key, other) for other in holders if conflict(claim, other.claim))
+            if claim.owner.name in self._holding[key]:
+                # Whoever waits for this key waits for its owner already.
+                continue
+            for at in range(found or 0, len(queue)):
+                if queue[at].place >= view.place:
+                    break
+                done[key, claim.mode] = at + 1
+                if conflict(claim, queue[at].claim):
+                    yield Wait(view, key, queue[at])
 
 
-def find_victim(views: Sequence[ClaimView], owner: str) -> Victim | None:
-    """The one to give way of a circle that goes through this owner; None where there is no circle."""
-    edges: defaultdict[str, dict[str, Wait]] = defaultdict(dict)
-    for wait in waits(views):
-        edges[wait.waiter.claim.owner.name].setdefault(wait.other.claim.owner.name, wait)
-    circle = _circle(edges, owner)
-    if not circle:
-        return None
-    victim = max(circle, key=lambda wait: (wait.waiter.claim.owner.born_unix_ms, wait.waiter.claim.owner.name))
-    loser = victim.waiter.claim.owner
-    story = "; ".join(wait.words() for wait in circle)
-    return Victim(victim.waiter.claim.id, loser, f"deadlock: {story}; {loser.name} is the youngest and gives way")
-
-
-def _waits_of(view: ClaimView, claims: Mapping[str, Sequence[ClaimView]]) -> Iterator[Wait]:
-    claim = view.claim
-    for key in claim.keys:
-        others = claims[key]
-        is_held_by_owner = any(each.is_granted and each.claim.owner.name == claim.owner.name for each in others)
-        for other in others:
-            is_before = other.is_granted or (other.place < view.place and not is_held_by_owner)
-            if is_before and conflict(claim, other.claim):
-                yield Wait(view, key, other)
-
-
-def _circle(edges: Mapping[str, Mapping[str, Wait]], start: str) -> list[Wait]:
-    """A circle of waits from an owner back to itself, found without recursion; empty where there is none."""
-    path: list[Wait] = []
-    open_: list[Iterator[Wait]] = [iter(list(edges.get(start, {}).values()))]
-    seen = {start}
-    while open_:
-        wait = next(open_[-1], None)
-        if wait is None:
-            open_.pop()
-            if path:
-                path.pop()
-            continue
-        following = wait.other.claim.owner.name
-        if following == start:
-            return [*path, wait]
-        if following not in seen:
-            seen.add(following)
-            path.append(wait)
-            open_.append(iter(list(edges.get(following, {}).values())))
-    return []
+def _path(reached_by: dict[str, Wait | None], last: Wait) -> list[Wait]:
+    """The waits from where it began, up to this one."""
+    path = [last]
+    while (before := reached_by[path[-1].waiter.claim.owner.name]) is not None:
+        path.append(before)
+    return path[::-1]

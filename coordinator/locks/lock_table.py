@@ -206,14 +206,17 @@ class LockTable:
 
     def _leave(self, entries: Collection[_Entry], now_s: float) -> None:
         """Take claims out of their keys, and grant what only they stood in the way of, by place."""
-        behind: dict[int, _Entry] = {}
+        touched: set[str] = set()
         for entry in entries:
             for name in entry.claim.keys if entry.ended is None else ():
-                key = self._keys[name]
-                (key.granted if entry.counter else key.waiting).remove(entry)
-                behind.update({other.place: other for other in key.next()})
-                if not key.granted and not key.waiting:
-                    del self._keys[name]
+                (self._keys[name].granted if entry.counter else self._keys[name].waiting).remove(entry)
+                touched.add(name)
+        behind: dict[int, _Entry] = {}
+        # Once for each key: many leave a long queue together.
+        for name in touched:
+            behind.update({other.place: other for other in self._keys[name].next()})
+            if not self._keys[name].granted and not self._keys[name].waiting:
+                del self._keys[name]
         for place in sorted(behind):
             entry = behind[place]
             if entry not in entries and not entry.counter and self._is_free(entry):

@@ -18,14 +18,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 from typing import Final
 
 from coordinator.errors import BusyError, DeadlockError, LockTimeoutError, TransactionError, UnavailableError
 from coordinator.locks.claims import Claim, ClaimView, Mode, Owner, Phase, Standing, sorted_keys
-from coordinator.locks.deadlock import find_victim, waits
 from coordinator.locks.grants import Grant
 from coordinator.locks.lock_store import LockStore, LockStoreUnavailableError
+from coordinator.locks.looks import Looks
+from coordinator.locks.own_claims import OwnClaim, OwnClaims
 from coordinator.telemetry import Telemetry
 from participant_sdk.backoff import Backoff
 from participant_sdk.clock import Clock
@@ -51,21 +53,6 @@ class LockSettings:
 DEFAULT_LOCKS: Final = LockSettings()
 
 
-class _Held:
-    """A claim of this coordinator. Mutable: it waits first, and is held then."""
-
-    __slots__ = ("claim", "entered", "future", "grant", "trouble", "valid_until_s")
-
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim
-        self.future: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
-        self.grant: Grant | None = None
-        # The store has taken it: from then on beats keep it alive.
-        self.entered = False
-        self.valid_until_s = 0.0
-        self.trouble = ""
-
-
 class Locks:
     """The locks of one coordinator's owners. ``run`` must run for anything to be kept."""
 
@@ -85,7 +72,8 @@ class Locks:
         self._clock = clock
         self._random = random
         self._telemetry = telemetry
-        self._claims: dict[str, _Held] = {}
+        self._looks = Looks(store)
+        self._claims = OwnClaims()
         self._count = 0
         self._leaving: dict[str, asyncio.Future[None]] = {}
         self._left = asyncio.Event()
@@ -105,7 +93,7 @@ class Locks:
         """
         self._count += 1
         claim = Claim(f"{self._holder}-{self._count}", owner, sorted_keys(keys), mode, self._holder)
-        held = self._claims[claim.id] = _Held(claim)
+        held = self._claims.add(claim)
         self._used.set()
         began_s = self._clock.monotonic_s()
         within_s = self.settings.lock_timeout_s if timeout_s is None else timeout_s
@@ -147,9 +135,9 @@ class Locks:
 
     def withdraw(self, owner: str, error: TransactionError) -> None:
         """Have everything that an owner waits for fail with this error."""
-        for held in list(self._claims.values()):
-            if held.claim.owner.name == owner and held.grant is None:
-                self._fail(held, error)
+        for held in self._claims.of(owner):
+            if held.grant is None:
+                held.fail(error)
 
     async def look(self) -> Sequence[ClaimView]:
         """Every claim that holds or waits, of every coordinator of this store. UnavailableError."""
@@ -167,7 +155,7 @@ class Locks:
 
     def count(self, *, is_granted: bool) -> int:
         """How many claims this coordinator's owners hold, or wait for."""
-        return sum(1 for held in self._claims.values() if (held.grant is not None) is is_granted)
+        return sum(1 for held in self._claims if (held.grant is not None) is is_granted)
 
     # What keeps them.
 
@@ -182,7 +170,7 @@ class Locks:
         """Let go of the store. What is held ends with its TTL, or when another coordinator finds it expired."""
         await self._store.close()
 
-    async def _enter(self, held: _Held) -> None:
+    async def _enter(self, held: OwnClaim) -> None:
         """Have the store take a claim, however often that has to be asked."""
         backoff = self._backoff()
         while not held.future.done():
@@ -196,23 +184,24 @@ class Locks:
             else:
                 return
 
-    async def _untangle(self, held: _Held) -> None:
+    async def _untangle(self, held: OwnClaim) -> None:
         """Have whoever is to give way do so, while this claim's owner waits in a circle."""
         owner = held.claim.owner.name
-        others = any(each.claim.owner.name == owner and each is not held for each in self._claims.values())
-        if not self.settings.deadlock_detection or not others:
+        if not self.settings.deadlock_detection or len(self._claims.of(owner)) <= 1:
             # Who has claimed nothing else is waited for by nobody.
+            held.looked = True
             return
         for _ in range(VICTIMS_MAX):
-            victim = find_victim(await self._store.look(), owner)
+            victim = (await self._looks.next()).victim(owner)
             if victim is None:
+                held.looked = True
                 return
             if await self._store.condemn(victim.claim_id, victim.why):
                 self._telemetry.deadlock_broken()
                 if (own := self._claims.get(victim.claim_id)) is not None:
                     self._apply(own, Standing(Phase.CONDEMNED, why=victim.why), 0.0)
 
-    def _apply(self, held: _Held, standing: Standing, sent_s: float) -> None:
+    def _apply(self, held: OwnClaim, standing: Standing, sent_s: float) -> None:
         """Take where a claim stands, as the store told in answer to what was sent then."""
         match standing.phase:
             case Phase.GRANTED:
@@ -225,22 +214,18 @@ class Locks:
             case Phase.WAITING:
                 pass
             case Phase.CONDEMNED:
-                self._fail(held, DeadlockError(standing.why))
+                held.fail(DeadlockError(standing.why))
             case Phase.FULL:
-                self._fail(held, _full(held.claim))
+                held.fail(_full(held.claim))
             case Phase.BROKEN:
                 self._lose(held, standing.why, "broken")
             case Phase.GONE:
                 self._lose(held, "the lock store does not know it any more", "lost")
 
-    def _fail(self, held: _Held, error: Exception) -> None:
-        if not held.future.done():
-            held.future.set_exception(error)
-
-    def _lose(self, held: _Held, why: str, cause: str) -> None:
+    def _lose(self, held: OwnClaim, why: str, cause: str) -> None:
         """What is held is lost; what waits has to be claimed again, which the next beat does."""
         if held.grant is None:
-            held.entered = False
+            held.entered = held.looked = False
             self._beat_soon.set()
             return
         self._leave(held.claim.id)
@@ -253,7 +238,7 @@ class Locks:
         if (going := self._leaving.get(id_)) is not None:
             return going
         gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._claims.pop(id_, None) is None:
+        if not self._claims.remove(id_):
             gone.set_result(None)
             return gone
         self._leaving[id_] = gone
@@ -266,16 +251,18 @@ class Locks:
             self._left.clear()
             if not self._leaving:
                 await self._left.wait()
-            ids = list(self._leaving)[:BEAT_AT_ONCE]
+            going = dict(islice(self._leaving.items(), BEAT_AT_ONCE))
             try:
-                await self._store.release(ids)
+                await self._store.release(going)
             except LockStoreUnavailableError:
                 # They expire by themselves as well; it is asked again because others wait.
                 await backoff.wait()
                 continue
             backoff.reset()
-            for id_ in ids:
-                gone = self._leaving.pop(id_)
+            for id_, gone in going.items():
+                # What came back meanwhile, because it was claimed again on its way out, leaves again.
+                if self._leaving[id_] is gone:
+                    del self._leaving[id_]
                 if not gone.done():
                     gone.set_result(None)
 
@@ -291,7 +278,7 @@ class Locks:
             await self._until_used()
             try:
                 told = await self._store.news(NEWS_WITHIN_S)
-                await self._beat([self._claims[id_] for id_ in told if id_ in self._claims])
+                await self._beat([own for id_ in told if (own := self._claims.get(id_)) is not None])
             except LockStoreUnavailableError:
                 self._beat_soon.set()
                 await backoff.wait()
@@ -304,7 +291,7 @@ class Locks:
         while True:
             await self._until_used()
             try:
-                await self._beat(list(self._claims.values()))
+                await self._beat(list(self._claims))
                 await self._enter_again()
                 backoff.reset()
                 wait_s = pause_s
@@ -318,7 +305,7 @@ class Locks:
             except TimeoutError:
                 continue
 
-    async def _beat(self, claims: Collection[_Held]) -> None:
+    async def _beat(self, claims: Collection[OwnClaim]) -> None:
         known = [held for held in claims if held.entered]
         for at in range(0, len(known), BEAT_AT_ONCE):
             part = known[at : at + BEAT_AT_ONCE]
@@ -329,15 +316,18 @@ class Locks:
                     self._apply(held, told[held.claim.id], sent_s)
 
     async def _enter_again(self) -> None:
-        """Claim again what waited when the store lost it; look again for circles that nobody looked for."""
-        for held in list(self._claims.values()):
-            if held.grant is None and not held.future.done() and held.claim.id in self._claims:
-                if held.entered:
-                    await self._untangle(held)
-                else:
-                    await self._claim(held)
+        """Claim again what waited when the store lost it, and look for circles that nobody has looked for."""
+        for held in self._claims:
+            if not held.entered and self._waits(held):
+                await self._claim(held)
+        for held in self._claims:
+            if held.entered and not held.looked and self._waits(held):
+                await self._untangle(held)
 
-    async def _claim(self, held: _Held) -> None:
+    def _waits(self, held: OwnClaim) -> bool:
+        return held.grant is None and not held.future.done() and held.claim.id in self._claims
+
+    async def _claim(self, held: OwnClaim) -> None:
         sent_s = self._clock.monotonic_s()
         standing = await self._store.claim(held.claim, self.settings.ttl_s)
         held.trouble, held.entered = "", True
@@ -351,24 +341,24 @@ class Locks:
     def _mark(self, trouble: str) -> None:
         """The store does not answer: what it may have given to others by now is lost."""
         now_s = self._clock.monotonic_s()
-        for held in list(self._claims.values()):
+        for held in self._claims:
             if held.grant is not None and now_s >= held.valid_until_s:
                 self._lose(held, f"it could not be kept alive: {trouble}", "unreachable")
 
-    async def _too_late(self, held: _Held, within_s: float) -> LockTimeoutError | UnavailableError:
+    async def _too_late(self, held: OwnClaim, within_s: float) -> LockTimeoutError | UnavailableError:
         keys = ", ".join(held.claim.keys)
         if held.trouble:
             return UnavailableError(f"the lock on {keys} was not granted within {within_s:g} s: {held.trouble}")
         return LockTimeoutError(f"the lock on {keys} was not granted within {within_s:g} s{await self._barring(held)}")
 
-    async def _barring(self, held: _Held) -> str:
+    async def _barring(self, held: OwnClaim) -> str:
         """Who stands in a claim's way, in words; nothing where that cannot be told."""
         try:
             async with asyncio.timeout(NEWS_WITHIN_S):
-                found = [wait for wait in waits(await self._store.look()) if wait.waiter.claim.id == held.claim.id]
+                found = next((await self._looks.next()).of(held.claim.id), None)
         except (LockStoreUnavailableError, TimeoutError):
             return ""
-        return f": {found[0].words()}" if found else ""
+        return f": {found.words()}" if found else ""
 
     def _backoff(self) -> Backoff:
         return Backoff(self._random, first_s=AGAIN_FIRST_S, cap_s=AGAIN_CAP_S)

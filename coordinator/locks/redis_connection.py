@@ -104,7 +104,9 @@ def _client(address: RedisAddress, answer_within_s: float) -> tuple[Any, Sentine
     match address.kind:
         case "cluster":
             nodes = [ClusterNode(host, port) for host, port in address.nodes]
-            return RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=2, **options), None
+            # Where a slot has moved, it looks again where to.
+            options["retry"] = Retry(NoBackoff(), 2)
+            return RedisCluster(startup_nodes=nodes, **options), None
         case "sentinel":
             asked = {"socket_timeout": answer_within_s, "password": address.sentinel_password or None}
             sentinel = Sentinel(list(address.nodes), sentinel_kwargs=asked, **options)

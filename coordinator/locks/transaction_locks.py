@@ -97,7 +97,7 @@ class TransactionLocks:
         try:
             await self.acquire(xid, keys)
         except TransactionError as error:
-            self._end(xid, error.message, _code_of(error))
+            self._end(xid, error.message, code_of(error))
             raise
 
     async def release(self, xid: Xid, token: int = 0) -> list[str]:
@@ -125,7 +125,7 @@ class TransactionLocks:
         try:
             await self.acquire(xid, call.lock_keys)
         except TransactionError as error:
-            self._end(xid, error.message, _code_of(error))
+            self._end(xid, error.message, code_of(error))
         else:
             self._engine.commit(xid, wait_applied=call.wait_applied)
 
@@ -187,8 +187,8 @@ class TransactionLocks:
 _SHARED: Final = FencingToken("", 0, shared=True)
 
 
-def _code_of(error: TransactionError) -> str:
-    """Why a transaction was rolled back that did not get its locks."""
+def code_of(error: TransactionError) -> str:
+    """The stable reason of who did not get the locks."""
     match error:
         case DeadlockError():
             return error.reason

@@ -46,6 +46,7 @@ class PostgresWorkflows:
             "parameters": record.parameters,
             "digest": record.digest,
             "deadline_unix_ms": Int8(record.deadline_unix_ms),
+            "lock_keys": list(record.lock_keys),
         }
         await self._writes.execute(self._sql["workflow_begin"], parameters)
         # The same connection: what stands there was durable, or waited for, before it is seen.

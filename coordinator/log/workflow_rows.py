@@ -61,7 +61,7 @@ def failure_text(failure: Failure | None) -> str | None:
 def record_of(row: TupleRow) -> WorkflowRecord:
     """A row of ``workflows``, its columns in the order in which every statement reads them."""
     key, kind, version, parameters, tenant, request_id, digest, incarnation, deadline_unix_ms = row[:9]
-    phase, ended_unix_ms, failure, stuck, cancelled, result = row[9:]
+    phase, ended_unix_ms, failure, stuck, cancelled, result, lock_keys = row[9:]
     return WorkflowRecord(
         key,
         kind,
@@ -77,6 +77,7 @@ def record_of(row: TupleRow) -> WorkflowRecord:
         _failure(stuck),
         cancelled,
         result,
+        tuple(lock_keys),
     )
 
 

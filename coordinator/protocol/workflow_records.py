@@ -83,7 +83,8 @@ class WorkflowRecord:
     """A workflow's row. ``workflow_id`` is of the xids' form and source, so it says when the workflow began.
 
     ``parameters`` and ``result`` are JSON texts, the latter empty for none. ``incarnation`` is whose it is.
-    ``stuck`` says why it waits for an operator; ``cancelled`` is the reason of whoever wants it undone.
+    ``stuck`` says why it waits for an operator; ``cancelled`` is the reason of whoever wants it undone. ``lock_keys``
+    are held for as long as it runs.
     """
 
     workflow_id: Xid
@@ -100,6 +101,7 @@ class WorkflowRecord:
     stuck: Failure | None = None
     cancelled: str = ""
     result: str = ""
+    lock_keys: tuple[str, ...] = ()
 
     @property
     def is_finished(self) -> bool:

@@ -1,6 +1,6 @@
 """One workflow's life in this coordinator: taken up, forward, backward, waiting for an operator, over.
 
-``work`` is the only place where a workflow's locks would be taken: around all of it, for as long as it runs here.
+``work`` is the only place where a workflow's locks are taken: around all of it, for as long as it runs here.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from coordinator.workflows.definitions import Definition
 from coordinator.workflows.forward import Failed, Forward, Halted, Returned
 from coordinator.workflows.held import HEURISTIC, HEURISTIC_ACCEPTED, Held, Skipping, tell
 from coordinator.workflows.keeper import WorkflowKeeper
+from coordinator.workflows.locking import WorkflowLocks
 from coordinator.workflows.transactions import StepTransactions
 from participant_sdk.clock import Clock
 
@@ -50,12 +51,14 @@ class Run:
         definition: Definition | None,
         keeper: WorkflowKeeper,
         transactions: StepTransactions,
+        locks: WorkflowLocks,
         *,
         clock: Clock,
         random: Random,
         on_settled: Callable[[], None],
     ) -> None:
         self._definition = definition
+        self._locks = locks
         self._random = random
         self._on_settled = on_settled
         self._held = Held(Journal(_without_code_stuck(stored.record), stored.steps), keeper, transactions, clock)
@@ -82,6 +85,24 @@ class Run:
 
     async def work(self) -> None:
         """Bring the workflow to its end. NotOurs where that is another coordinator's to do."""
+        async with self._locks.holding(self._left_s() if self._is_unbegun else None) as refusal:
+            if refusal is not None and self._is_unbegun:
+                await self._fail(refusal, by_function=False)
+            await self._to_the_end()
+        self._on_settled()
+
+    @property
+    def _is_unbegun(self) -> bool:
+        """It has asked for no step yet, and nobody wants anything else of it."""
+        record = self._held.journal.record
+        is_asked = bool(self._held.journal.steps) or record.stuck is not None or bool(record.cancelled)
+        return record.phase is WorkflowPhase.RUNNING and not is_asked
+
+    def _left_s(self) -> float:
+        """How much of the workflow's time is left."""
+        return max(0.0, (self._held.journal.record.deadline_unix_ms - self._held.clock.unix_ms()) / 1000)
+
+    async def _to_the_end(self) -> None:
         while not (record := self._held.journal.record).is_finished:
             if record.stuck is not None:
                 await self._parked()
@@ -91,7 +112,6 @@ class Run:
                 await self._go_forward()
             else:
                 await self._go_backward()
-        self._on_settled()
 
     async def fail_inside(self, error: Exception) -> None:
         """Have the workflow be stuck with an error that nothing foresees."""
@@ -112,6 +132,7 @@ class Run:
         await self._held.save(action)
         if self._forward is not None:
             self._forward.end(Failure(CANCELLED, action.reason))
+        self._locks.withdraw(RefusedError(f"workflow {self._held.id} is cancelled", code=CANCELLED))
         self._commanded.set()
 
     async def retry(self, action: OperatorAction) -> None:

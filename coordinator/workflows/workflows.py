@@ -21,6 +21,7 @@ from coordinator.errors import (
     UnknownWorkflowError,
 )
 from coordinator.inquiries import Inquiries
+from coordinator.locks.locks import Locks
 from coordinator.log.decision_log import (
     BadRecordError,
     DecisionLog,
@@ -35,6 +36,7 @@ from coordinator.requests import TENANT_DEFAULT
 from coordinator.telemetry import Telemetry
 from coordinator.workflows.definitions import Definition, unknown_kind
 from coordinator.workflows.keeper import NotOurs, WorkflowKeeper
+from coordinator.workflows.locking import WorkflowLocks
 from coordinator.workflows.run import Run
 from coordinator.workflows.transactions import StepTransactions
 from participant_sdk.clock import Clock
@@ -46,17 +48,22 @@ CLAIMED_AT_ONCE: Final = 500
 BUSY_RETRY_AFTER_S: Final = 1.0
 # How long a caller waits for the log to take a workflow, of which it hears either way.
 BEGIN_TRIES: Final = 5
+KIND_UNKNOWN: Final = "unknown"
 
 _LOG: Final = structlog.get_logger(__name__)
 
 
 class WorkflowCall(NamedTuple):
-    """A workflow to run. ``parameters`` is one JSON object's text; ``request_id`` is empty for none."""
+    """A workflow to run. ``parameters`` is one JSON object's text; ``request_id`` is empty for none.
+
+    ``lock_keys`` are held alone for as long as it runs.
+    """
 
     kind: str
     parameters: str
     timeout_s: float
     request_id: str = ""
+    lock_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,7 @@ class Workflows:
         log: DecisionLog,
         commit: GroupCommit,
         inquiries: Inquiries,
+        locks: Locks,
         settings: WorkflowSettings,
         *,
         clock: Clock,
@@ -86,6 +94,7 @@ class Workflows:
         self._engine = engine
         self._log = log.workflows
         self._commit = commit
+        self._locks = locks
         self._clock = clock
         self._random = random
         self._telemetry = telemetry
@@ -115,6 +124,11 @@ class Workflows:
     def __len__(self) -> int:
         return len(self._runs)
 
+    @property
+    def stuck(self) -> int:
+        """How many wait for an operator here."""
+        return sum(1 for run in self._runs.values() if run.stored.record.stuck is not None)
+
     # What callers ask.
 
     async def begin(self, call: WorkflowCall) -> StoredWorkflow:
@@ -139,6 +153,7 @@ class Workflows:
                 f"the request_id is bound to workflow {stored.record.workflow_id} with another type or parameters"
             )
         if stored.record.workflow_id == record.workflow_id:
+            self._telemetry.workflow_begun(record.kind)
             self._start(stored)
         return stored
 
@@ -226,6 +241,7 @@ class Workflows:
             canonical.digest([Operation("workflow", call.kind, call.parameters)]),
             self._engine.incarnation.number,
             now_ms + round(call.timeout_s * 1000),
+            lock_keys=call.lock_keys,
         )
 
     async def _begun(self, record: WorkflowRecord) -> StoredWorkflow:
@@ -249,6 +265,7 @@ class Workflows:
             self.settings.definitions.get(stored.record.kind),
             self._keeper,
             self._transactions,
+            WorkflowLocks(self._locks, key, stored.record.lock_keys, self._random),
             clock=self._clock,
             random=self._random,
             on_settled=self._note_settled,
@@ -267,12 +284,26 @@ class Workflows:
                     self._telemetry.fault("workflow", error)
                     await run.fail_inside(error)
                 else:
-                    return _tell(run.stored.record)
+                    return self._tell(run.stored.record)
         except (NotOurs, BadRecordError) as error:
             _LOG.warning("workflow_let_go", workflow_id=str(key), reason=str(error))
         finally:
             del self._runs[key]
             self._note_settled()
+
+    def _tell(self, record: WorkflowRecord) -> None:
+        # What other code began may have any name: of that the metrics have but one.
+        kind = record.kind if record.kind in self.settings.definitions else KIND_UNKNOWN
+        self._telemetry.workflow_ended(kind, record.phase.name)
+        failure = record.failure
+        _LOG.info(
+            "Workflow ended",
+            workflow_id=str(record.workflow_id),
+            workflow_type=record.kind,
+            state=record.phase.name,
+            duration_ms=record.ended_unix_ms - record.workflow_id.unix_ms,
+            code=failure.code if failure else "",
+        )
 
     def _note_settled(self) -> None:
         self._settled.set()
@@ -293,15 +324,3 @@ class Workflows:
 
 def _action(action: str, workflow_id: Xid, step: str, reason: str) -> OperatorAction:
     return OperatorAction(action, reason, participant=step, detail=f"workflow {workflow_id}")
-
-
-def _tell(record: WorkflowRecord) -> None:
-    failure = record.failure
-    _LOG.info(
-        "Workflow ended",
-        workflow_id=str(record.workflow_id),
-        workflow_type=record.kind,
-        state=record.phase.name,
-        duration_ms=record.ended_unix_ms - record.workflow_id.unix_ms,
-        code=failure.code if failure else "",
-    )

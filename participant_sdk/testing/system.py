@@ -39,7 +39,10 @@ class StartError(Exception):
 
 
 class System(BaseModel):
-    """Where everything of a running system is; DSNs with their passwords."""
+    """Where everything of a running system is; DSNs with their passwords.
+
+    ``simulators`` are the URLs of those who play other companies, such as bank. In ``data`` are data and logs.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -48,6 +51,8 @@ class System(BaseModel):
     participants: Mapping[str, str]
     databases: Mapping[str, str]
     redis: str
+    simulators: Mapping[str, str]
+    data: Path
 
     async def until_up(self, participant: str, within: timedelta = UP_WITHIN) -> None:
         """Return when the coordinator has reached a participant that the tests serve.
@@ -80,17 +85,18 @@ def _is_up(answer: httpx.Response, participant: str) -> bool:
 
 
 @contextmanager
-def running_system(*, participants: Sequence[str] = ()) -> Generator[System]:
+def running_system(*, participants: Sequence[str] = (), data: Path | None = None) -> Generator[System]:
     """Run a system for the time of the block; a matter of seconds. Call it from the main thread.
 
     Each of ``participants`` is known to the coordinator at an address of its own, where the tests are to serve
-    it, and has an empty database. StartError where it does not get ready.
+    it, and has an empty database. With ``data``, the data and logs are kept in that folder; else nothing is.
+    StartError where it does not get ready.
     """
     folder = _folder()
     try:
         with (folder / "output").open("w+", encoding="utf-8") as output:
             process = subprocess.Popen(  # noqa: S603 - our own command
-                _command(folder / "data", participants),
+                _command(data or folder / "data", participants),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=output,

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Annotated, Final, Literal
 
 import httpx
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -24,8 +26,8 @@ from pydantic import (
     model_validator,
 )
 
+from participant_sdk.currencies import FIAT_SCALES, FiatCurrency
 from participant_sdk.parameters import AMOUNT_LIMIT, places
-from sidecars.currencies import FIAT_SCALES, FiatCurrency
 from sidecars.fiat.settings import BankSettings
 
 PAGE_MAX: Final = 100
@@ -66,8 +68,13 @@ def _decimal(value: object) -> object:
     return Decimal(value) if isinstance(value, str) and value.replace(".", "", 1).isdecimal() else None
 
 
+def _storable(text: str) -> str:
+    """The text without the one character that PostgreSQL's texts cannot have."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 Amount = Annotated[Decimal, BeforeValidator(_decimal)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=140)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=140), AfterValidator(_storable)]
 
 
 class Payment(BaseModel):
@@ -78,7 +85,7 @@ class Payment(BaseModel):
     payment_id: Text
     key: str
     status: Literal["executed", "rejected"]
-    reason: Annotated[str, StringConstraints(max_length=500)] = ""
+    reason: Annotated[str, StringConstraints(max_length=500), AfterValidator(_storable)] = ""
     currency: str
     amount: Amount
     iban: str
@@ -132,7 +139,7 @@ class TransferPage:
 
 class _Page(BaseModel):
     transfers: list[JsonValue]
-    next: Annotated[str, StringConstraints(max_length=500)]
+    next: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]
 
 
 class Bank:
@@ -153,21 +160,26 @@ class Bank:
     async def pay(self, order: PaymentOrder) -> Payment:
         """Order a payment. UnclearError leaves it unknown; BankRefusedError says that it is not taken."""
         headers = {"Idempotency-Key": order.key}
-        response = await self._ask(self._client.build_request("POST", "payments", json=order.body(), headers=headers))
+        request = self._client.build_request("POST", "payments", json=order.body(), headers=headers)
+        response = await self._ask(request, self._timeout_s)
         if response.status_code in _REFUSALS:
             raise BankRefusedError(_said(response))
         return _payment(response, order)
 
     async def payment(self, order: PaymentOrder) -> Payment | None:
         """What came of a payment; None where the bank does not know its key, now. UnclearError."""
-        response = await self._ask(self._client.build_request("GET", "payments", params={"key": order.key}))
+        request = self._client.build_request("GET", "payments", params={"key": order.key})
+        response = await self._ask(request, self._timeout_s)
         return None if response.status_code == 404 else _payment(response, order)
 
     async def transfers(self, after: str, wait_s: float) -> TransferPage:
         """What came in after a cursor, "" for the first; the bank may wait that long for something. UnclearError."""
         query = {"after": after or "0", "limit": str(PAGE_MAX), "wait_s": f"{wait_s:g}"}
-        timeout = httpx.Timeout(self._timeout_s, read=self._timeout_s + wait_s)
-        response = await self._ask(self._client.build_request("GET", "transfers", params=query, timeout=timeout))
+        within_s = self._timeout_s + wait_s
+        timeout = httpx.Timeout(self._timeout_s, read=within_s)
+        response = await self._ask(
+            self._client.build_request("GET", "transfers", params=query, timeout=timeout), within_s
+        )
         try:
             page = _Page.model_validate_json(_successful(response).content)
         except ValidationError as error:
@@ -179,9 +191,13 @@ class Bank:
             page.next,
         )
 
-    async def _ask(self, request: httpx.Request) -> httpx.Response:
+    async def _ask(self, request: httpx.Request, within_s: float) -> httpx.Response:
         try:
-            return await self._client.send(request)
+            # The client's own time-outs are for each piece of an answer, and there may be many.
+            async with asyncio.timeout(within_s):
+                return await self._client.send(request)
+        except TimeoutError as error:
+            raise UnclearError(f"the bank did not answer within {within_s:g} s") from error
         except httpx.RequestError as error:
             raise UnclearError(f"the bank did not answer: {type(error).__name__}: {error}") from error
 
@@ -205,7 +221,7 @@ def _successful(response: httpx.Response) -> httpx.Response:
 
 
 def _said(response: httpx.Response) -> str:
-    return f"the bank says {response.status_code}: {response.text[:200]}"
+    return f"the bank says {response.status_code}: {_storable(response.text[:200])}"
 
 
 def _read_transfer(told: JsonValue) -> IncomingTransfer | UnusableTransfer:

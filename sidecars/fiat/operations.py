@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from stdnum import iban as ibans
 from stdnum.exceptions import ValidationError as InvalidNumberError
 
+from participant_sdk.currencies import FiatCurrency, check_scale
 from participant_sdk.ids import Xid
 from participant_sdk.parameters import (
     BAD_PARAMETERS,
@@ -33,7 +34,6 @@ from participant_sdk.participant import Operation
 from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned
 from participant_sdk.xa import PREPARED
-from sidecars.currencies import FiatCurrency, check_scale
 from sidecars.reads import check_reads_alone
 
 BAD_IBAN: Final = "BAD_IBAN"
@@ -86,6 +86,9 @@ def _check_holder(value: str) -> str:
 
 def _check_iban(value: str) -> str:
     """The IBAN in its electronic form. ISO 13616: the country's length and layout, and the check digits, mod 97-10."""
+    # The library takes the digits of every script, and a bank does not.
+    if not value.isascii():
+        raise PydanticCustomError(BAD_IBAN, "is no IBAN: it has characters that no IBAN has")
     try:
         return ibans.validate(value)
     except InvalidNumberError as error:

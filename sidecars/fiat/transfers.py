@@ -18,6 +18,8 @@ from sidecars.sidecar import Surroundings
 # How long a bank that can wait for a transfer does so, and how soon one that cannot is asked again.
 WAIT_S: Final = 20.0
 PAUSE_S: Final = 1.0
+# What is kept of a line that cannot be read, which is its own key: an index holds no more than 2,704 bytes of it.
+TOLD_MAX_CHARS: Final = 2_000
 
 _KEEP: Final = statement("keep_transfers")
 _CURSOR: Final = "select cursor from fiat.bank_cursor"
@@ -40,17 +42,19 @@ async def read_transfers(surroundings: Surroundings) -> None:
         while True:
             row = await (await connection.execute(_CURSOR)).fetchone()
             began_s = surroundings.clock.monotonic_s()
-            page = await bank.transfers("" if row is None else row[0], WAIT_S)
+            after = "" if row is None else row[0]
+            page = await bank.transfers(after, WAIT_S)
             await _keep(connection, page, surroundings.participant)
-            is_empty = not page.transfers and not page.unusable
-            if is_empty and surroundings.clock.monotonic_s() - began_s < PAUSE_S:
+            # A bank that goes on nowhere would be asked, and would tell the same, without end.
+            is_last = page.following == after or not (page.transfers or page.unusable)
+            if is_last and surroundings.clock.monotonic_s() - began_s < PAUSE_S:
                 await asyncio.sleep(PAUSE_S)
 
 
 async def _keep(connection: psycopg.AsyncConnection, page: TransferPage, participant: str) -> None:
     found = {
         "transfers": "[" + ",".join(each.model_dump_json() for each in page.transfers) + "]",
-        "unusable": [json.dumps(each.told)[:4_000] for each in page.unusable],
+        "unusable": [json.dumps(each.told)[:TOLD_MAX_CHARS] for each in page.unusable],
         "reasons": [each.why for each in page.unusable],
         "following": page.following,
     }

@@ -15,12 +15,12 @@ from importlib.resources import files
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Final, NamedTuple
 
+from participant_sdk.currencies import SCALES, Currency, check_scale
 from participant_sdk.parameters import EXACT, Amount, AmountOrZero, Name, Parameters, Reason, RefusedError, UserId
 from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned
 from participant_sdk.resources.reservation_planning import Place, Planner
 from participant_sdk.xa import PREPARED, business_no
-from sidecars.currencies import SCALES, Currency, check_scale
 from sidecars.house import FEES
 from sidecars.reads import check_reads_alone
 

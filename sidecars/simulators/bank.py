@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sidecars.currencies import SCALES
+from participant_sdk.currencies import SCALES
 from sidecars.simulators.books import Books
 from sidecars.simulators.faults import Behaviour, FaultKind
 from sidecars.simulators.serving import Company, RefusedError, main, misbehaving

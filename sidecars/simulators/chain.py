@@ -8,6 +8,7 @@ their RPC methods. Blocks come every two seconds, unless told otherwise, wheneve
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -215,6 +216,18 @@ class _Door:
         body = {"tx_hash": paid.txid, "output_index": paid.vout, "address": address, "amount": f"{asked.amount:f}"}
         return JSONResponse(body, 201)
 
+    async def deposits(self, request: Request) -> Response:
+        """What others paid to an address: how somebody whose call was cut off learns whether it was done."""
+        self._ledger.catch_up(time.time())
+        best, _block = self._ledger.best()
+        rows = self._books.read(
+            "select o.txid, o.output_index, o.satoshis, o.address, t.height from outputs as o"
+            " join transactions as t on t.txid = o.txid where t.is_from_outside and o.address = ?",
+            request.query_params.get("address", ""),
+        )
+        told = [{**_paid(row), "confirmations": _confirmations(row, best)} for row in rows]
+        return JSONResponse({"deposits": told})
+
     async def mining(self, request: Request) -> Response:
         """Set how blocks come by themselves."""
         asked = _Mining.model_validate_json(await request.body())
@@ -238,7 +251,7 @@ class _Door:
                 "tx_hash": row["txid"],
                 "address": row["address"],
                 "amount": f"{coins(row['satoshis']):f}",
-                "confirmations": 0 if row["height"] is None else best - row["height"] + 1,
+                "confirmations": _confirmations(row, best),
             }
             for row in rows
         ]
@@ -264,6 +277,20 @@ class _Door:
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             raise RpcError(_TYPE_ERROR, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _paid(row: sqlite3.Row) -> dict[str, str | int]:
+    """A deposit, as ``record_deposit`` takes it."""
+    return {
+        "tx_hash": row["txid"],
+        "output_index": row["output_index"],
+        "address": row["address"],
+        "amount": f"{coins(row['satoshis']):f}",
+    }
+
+
+def _confirmations(row: sqlite3.Row, best: int) -> int:
+    return 0 if row["height"] is None else best - row["height"] + 1
 
 
 def _script(address: str) -> bytes:
@@ -301,6 +328,7 @@ def routes(books: Books, behaviour: Behaviour) -> Iterable[Route]:
     for path in ("/", "/wallet/{name}"):
         yield Route(path, door.call, methods=["POST"])
     yield Route("/development/deposits", door.deposit, methods=["POST"])
+    yield Route("/development/deposits", door.deposits, methods=["GET"])
     yield Route("/development/mining", door.mining, methods=["PUT"])
     yield Route("/development/reorganizations", door.reorganize, methods=["POST"])
     yield Route("/development/payments", door.payments, methods=["GET"])

@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 from sidecars.wallet.base58 import AddressError
 
 SEGWIT_CHARS_MAX: Final = 90
+# The longest hash that the specification knows, and room for a prefix.
+CASH_CHARS_MAX: Final = 128
 
 _ALPHABET: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _CHECKSUM_CHARS: Final = 6
@@ -92,6 +94,8 @@ def decode_cash(text: str, prefixes: Sequence[str]) -> tuple[str, int, bytes]:
 
     The prefix may be left out of the text: the checksum tells which of these it was. AddressError for none.
     """
+    if len(text) > CASH_CHARS_MAX:
+        raise AddressError(f"must have {CASH_CHARS_MAX} characters at most")
     lowered = _in_one_case(text)
     named, separator, data = lowered.rpartition(":")
     values = _values(data)
@@ -102,7 +106,10 @@ def decode_cash(text: str, prefixes: Sequence[str]) -> tuple[str, int, bytes]:
     ]
     if not found:
         raise AddressError("has a wrong checksum: a character is mistyped or missing")
-    version, *content = to_bytes(values[:-_CASH_CHECKSUM_CHARS])
+    payload = to_bytes(values[:-_CASH_CHECKSUM_CHARS])
+    if not payload:
+        raise AddressError("has a checksum, and nothing before it")
+    version, *content = payload
     # Of the sizes that the specification lists, the ones that scripts have.
     if version & 0x80 or (version & 7, len(content)) not in ((0, 20), (3, 32)):
         raise AddressError("must be of 20 or 32 bytes, as its version byte says")

@@ -7,6 +7,7 @@ nothing of whether a call was performed: ChainUnavailableError. RefusedError is 
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import AsyncGenerator, Sequence
@@ -16,7 +17,7 @@ from decimal import Decimal
 from typing import Annotated, Final, NamedTuple, TypeVar
 
 import httpx
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
 
 from sidecars.wallet.addresses import Network
 
@@ -88,13 +89,19 @@ class _BlockchainInfo(BaseModel):
     chain: str
 
 
+# What the tables can hold of it: anything else is no answer of a node.
+_Txid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+_Raw = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2})+$")]
+_Count = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+
+
 class _Funded(BaseModel):
-    hex: str
+    hex: _Raw
     fee: Annotated[Decimal, Field(ge=0)]
 
 
 class _Signature(BaseModel):
-    hex: str
+    hex: _Raw
     complete: bool
 
 
@@ -103,8 +110,8 @@ class _Script(BaseModel):
 
 
 class _Input(BaseModel):
-    txid: str
-    vout: int
+    txid: _Txid
+    vout: Annotated[_Count, Field(ge=0)]
 
 
 class _Vout(BaseModel):
@@ -113,13 +120,13 @@ class _Vout(BaseModel):
 
 
 class _Transaction(BaseModel):
-    txid: str
+    txid: _Txid
     vin: tuple[_Input, ...]
     vout: tuple[_Vout, ...]
 
 
 class _Seen(BaseModel):
-    confirmations: int
+    confirmations: _Count
 
 
 Result = TypeVar("Result")
@@ -137,9 +144,10 @@ _SEEN: Final = TypeAdapter(_Seen)
 class BitcoinNode:
     """One node, with the hot wallet's keys."""
 
-    def __init__(self, client: httpx.AsyncClient, url: httpx.URL) -> None:
+    def __init__(self, client: httpx.AsyncClient, url: httpx.URL, timeout_s: float) -> None:
         self._client = client
         self._url = url
+        self._timeout_s = timeout_s
         self._ids = itertools.count(1)
 
     async def network(self) -> Network:
@@ -202,7 +210,11 @@ class BitcoinNode:
     async def _call(self, kind: TypeAdapter[Result], method: str, *params: object) -> Result:
         asked = {"jsonrpc": "1.0", "id": next(self._ids), "method": method, "params": params}
         try:
-            response = await self._client.post(self._url, json=asked)
+            # The client's own time-outs are for each piece of an answer, and there may be many.
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._client.post(self._url, json=asked)
+        except TimeoutError as error:
+            raise ChainUnavailableError(f"{method}: no answer within {self._timeout_s:g} s") from error
         except httpx.HTTPError as error:
             raise ChainUnavailableError(f"{method}: {type(error).__name__} {error}") from error
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
@@ -227,4 +239,4 @@ async def node_at(url: str, timeout_s: float) -> AsyncGenerator[BitcoinNode]:
     # Apart from the URL, which is logged.
     auth = httpx.BasicAuth(given.username, given.password) if given.userinfo else None
     async with httpx.AsyncClient(auth=auth, timeout=timeout_s, trust_env=False) as client:
-        yield BitcoinNode(client, given.copy_with(userinfo=b""))
+        yield BitcoinNode(client, given.copy_with(userinfo=b""), timeout_s)

@@ -35,8 +35,10 @@ from sidecars.wallet.bitcoind import (
 )
 from sidecars.wallet.settings import read_settings
 
-# Withdrawals that one pass sees to; the others wait for the next.
-PASS_MAX: Final = 500
+# Withdrawals that are read at once. A pass goes on to the next ones: what cannot be paid must not keep others waiting.
+PAGE_ROWS: Final = 500
+# What is shown of a problem, at most.
+PROBLEM_MAX_CHARS: Final = 500
 # A payment that no block holds is sent again after so long, whatever else was heard of it.
 RESEND_S: Final = 60.0
 # Calls that may go without an answer in one pass before the rest waits for the next.
@@ -68,6 +70,11 @@ class _Queued(NamedTuple):
     txid: str | None
     raw: str | None
     problem: str | None
+    # Its place in the order in which they are seen to.
+    is_signed: bool
+    queued_by: int
+    branch: int
+    operation: int
 
 
 @dataclass(slots=True)
@@ -117,13 +124,22 @@ async def _queued_or(connection: psycopg.AsyncConnection[tuple[object, ...]], in
 class Broadcaster:
     """One run of a currency's attendant, over one session, which holds the lock."""
 
-    def __init__(self, currency: str, session: Session, node: BitcoinNode, surroundings: Surroundings) -> None:
+    def __init__(
+        self,
+        currency: str,
+        session: Session,
+        node: BitcoinNode,
+        surroundings: Surroundings,
+        *,
+        page_rows: int = PAGE_ROWS,
+    ) -> None:
         self._currency = currency
         self._session = session
         self._node = node
         self._clock = surroundings.clock
         self._log = _log.bind(participant=surroundings.participant, currency=currency)
         self._memory = _Memory()
+        self._page_rows = page_rows
 
     async def bind(self) -> None:
         """Bind the database to the node's network, or make sure that it is. OtherNetworkError where it is another."""
@@ -134,26 +150,40 @@ class Broadcaster:
             raise OtherNetworkError(f"the node for {self._currency} is on {network.name}, and this database is not")
 
     async def run_once(self) -> None:
-        """See once to everything that is queued, signed or sent, in the order in which it was queued."""
-        async with self._session.connection.cursor(row_factory=args_row(_Queued)) as cursor:
-            await cursor.execute(_TO_SEND, {"currency": self._currency, "limit": PASS_MAX})
-            queued = await cursor.fetchall()
-        if not queued:
+        """See once to everything that is queued, signed or sent: first to what is not signed, each as it was queued."""
+        page = await self._page(None)
+        if not page:
             return
         unanswered = 0
         follows = await self._is_due()
-        for withdrawal in queued:
-            try:
-                await self._see_to(withdrawal, follows=follows)
-            except ChainUnavailableError as error:
-                unanswered += 1
-                await self._note_problem(withdrawal, error)
-                # What was found out by now may be wrong: the next pass looks at everything.
-                self._memory = _Memory()
-                if unanswered == UNANSWERED_MAX:
-                    return
-            except RefusedError as error:
-                await self._note_problem(withdrawal, error)
+        while page:
+            for withdrawal in page:
+                try:
+                    await self._see_to(withdrawal, follows=follows)
+                except ChainUnavailableError as error:
+                    unanswered += 1
+                    await self._note_problem(withdrawal, error)
+                    # What was found out by now may be wrong: the next pass looks at everything.
+                    self._memory = _Memory()
+                    if unanswered == UNANSWERED_MAX:
+                        return
+                except RefusedError as error:
+                    await self._note_problem(withdrawal, error)
+            page = await self._page(page[-1])
+
+    async def _page(self, last: _Queued | None) -> list[_Queued]:
+        """The next withdrawals to see to, after this one."""
+        parameters = {
+            "currency": self._currency,
+            "limit": self._page_rows,
+            "is_signed": last is not None and last.is_signed,
+            "queued_by": -1 if last is None else last.queued_by,
+            "branch": -1 if last is None else last.branch,
+            "operation": -1 if last is None else last.operation,
+        }
+        async with self._session.connection.cursor(row_factory=args_row(_Queued)) as cursor:
+            await cursor.execute(_TO_SEND, parameters)
+            return await cursor.fetchall()
 
     async def _is_due(self) -> bool:
         """Whether payments that were sent must be looked at: there is a new block, or it is long since."""
@@ -227,7 +257,8 @@ class Broadcaster:
             await self._send(withdrawal, raw)
 
     async def _note_problem(self, withdrawal: _Queued, error: ChainError) -> None:
-        problem = str(error)
+        # PostgreSQL's texts cannot have the character 0.
+        problem = str(error)[:PROBLEM_MAX_CHARS].replace("\0", "\N{REPLACEMENT CHARACTER}")
         if problem != withdrawal.problem:
             self._log.warning("withdrawal_held_up", withdrawal_id=withdrawal.withdrawal_id, problem=problem)
         parameters = (problem, withdrawal.withdrawal_id, problem)

@@ -17,6 +17,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, PlainValidator
 from pydantic_core import PydanticCustomError
 
+from participant_sdk.currencies import ChainCurrency, check_scale
 from participant_sdk.ids import Xid
 from participant_sdk.parameters import (
     BAD_PARAMETERS,
@@ -31,7 +32,6 @@ from participant_sdk.parameters import (
 from participant_sdk.participant import Operation
 from participant_sdk.resources.reservation import ReservationService
 from participant_sdk.resources.reservation_batch import Planned
-from sidecars.currencies import UNKNOWN_CURRENCY, check_scale
 from sidecars.reads import check_reads_alone
 from sidecars.wallet.addresses import CHAIN_OF, OtherChainError, read_address
 from sidecars.wallet.base58 import AddressError
@@ -66,12 +66,6 @@ def _check_name(value: str) -> str:
     return value
 
 
-def _check_on_chain(code: str) -> str:
-    if code not in CHAIN_OF:
-        raise PydanticCustomError(UNKNOWN_CURRENCY, "is on no chain of ours; there are {codes}", {"codes": _CODES})
-    return code
-
-
 def _check_hash(value: str) -> str:
     if not 1 <= len(value) <= _HASH_MAX_CHARS or not value.isascii() or not value.isalnum():
         raise PydanticCustomError(BAD_PARAMETERS, "must be 1 to 128 ASCII letters and digits")
@@ -86,9 +80,6 @@ def _check_index(value: object) -> int:
     return int(text)
 
 
-_CODES: Final = ", ".join(CHAIN_OF)
-
-ChainCurrency = Annotated[str, AfterValidator(_check_on_chain)]
 WithdrawalId = Annotated[str, AfterValidator(_check_name)]
 TransactionHash = Annotated[str, AfterValidator(_check_hash)]
 OutputIndex = Annotated[int, PlainValidator(_check_index)]

@@ -32,6 +32,8 @@ class Part(Enum):
     COORDINATOR = "coordinator"
     RESERVATION = "trading"
     XA = "bank"
+    # Whoever plays another company.
+    COMPANY = "chain"
 
 
 class Need(Enum):

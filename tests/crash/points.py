@@ -6,6 +6,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Final
 
+from tests.crash.exchange_points import EXCHANGE_POINTS
 from tests.crash.placing import Need, Part, Point, Where, patches_of
 from tests.crash.workflow_points import WORKFLOW_POINTS
 from tests.patching import Patch
@@ -283,8 +284,8 @@ _XA: Final = (
 )
 
 POINTS: Final = (*_COORDINATOR, *_RESERVATION, *_XA)
-# With those that only a workflow comes by.
-EVERY_POINT: Final = (*POINTS, *WORKFLOW_POINTS)
+# With those that only a workflow comes by, and those of the whole exchange.
+EVERY_POINT: Final = (*POINTS, *WORKFLOW_POINTS, *EXCHANGE_POINTS)
 
 
 def patches(parts: Collection[Part] = tuple(Part)) -> dict[str, Patch]:
@@ -294,7 +295,13 @@ def patches(parts: Collection[Part] = tuple(Part)) -> dict[str, Patch]:
 
 def parts_of(command: str) -> Collection[Part]:
     """The parts that a process has which is started so: participants share what serves them."""
-    return (Part.COORDINATOR,) if command == "coordinator" else (Part.RESERVATION, Part.XA)
+    match command:
+        case "coordinator":
+            return (Part.COORDINATOR,)
+        case "tests.crash.company":
+            return (Part.COMPANY,)
+        case _:
+            return (Part.RESERVATION, Part.XA)
 
 
 def named(name: str) -> Point:

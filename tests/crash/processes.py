@@ -23,6 +23,9 @@ import yaml
 from coordinator.embedded import leashed
 from coordinator.embedded.process import free_port
 from participant_sdk.faults import FaultProxy, proxying
+from sidecars.main import SIDECARS
+from sidecars.sidecar import Simulator
+from sidecars.wallet.settings import INTERVAL_VARIABLE
 from tests.conftest import MakeDatabase
 from tests.crash import trigger
 
@@ -44,6 +47,7 @@ class Process:
     running: subprocess.Popen[bytes] | None = None
     # What it limits itself to, as ``prlimit`` writes it; nothing where empty.
     limits: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def log(self) -> Path:
@@ -76,7 +80,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
-                env=dict(os.environ),
+                env={**os.environ, **self.environment},
                 start_new_session=True,
             )
 
@@ -130,6 +134,9 @@ class Cluster:
     addresses: Mapping[str, str]
     proxies: Mapping[str, FaultProxy]
     dsns: Mapping[str, str]
+    # Who plays other companies, by the name of the sidecar that talks to them, and the URLs.
+    companies: Mapping[str, Process] = field(default_factory=dict[str, Process])
+    urls: Mapping[str, str] = field(default_factory=dict[str, str])
     client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=60.0))
 
     @property
@@ -139,8 +146,8 @@ class Cluster:
 
     @property
     def processes(self) -> Sequence[Process]:
-        """All of them, participants first."""
-        return (*self.sidecars.values(), *(each.process for each in self.coordinators))
+        """All of them, coordinators last, since they need the others."""
+        return (*self.companies.values(), *self.sidecars.values(), *(each.process for each in self.coordinators))
 
     def start_all(self) -> None:
         """Start what is not running."""
@@ -148,7 +155,7 @@ class Cluster:
             if not process.is_running:
                 process.start()
 
-    async def execute(self, *operations: tuple[str, str, Mapping[str, str]], **more: object) -> httpx.Response:
+    async def execute(self, *operations: tuple[str, str, Mapping[str, object]], **more: object) -> httpx.Response:
         """POST a transaction of (service, operation, parameters) to the first coordinator."""
         listed = [{"service": s, "operation": o, "parameters": p} for s, o, p in operations]
         body = json.dumps({"operations": listed, **more})
@@ -195,12 +202,13 @@ async def cluster(
     more: Mapping[str, object] | None = None,
     workflows: Sequence[str] = (),
     services: Sequence[str] = SERVICES,
+    companies: bool = False,
 ) -> AsyncGenerator[Cluster]:
     """Start all, ready for work, for the time of the block; kill what is left at its end.
 
     ``bank`` adds the participant on XA; ``others`` are further participants, by name, and where they serve;
-    ``workflows`` are modules of workflows; ``services`` are the sidecars; ``more`` are further sections of the
-    coordinators' configuration.
+    ``workflows`` are modules of workflows; ``services`` are the sidecars, and ``companies`` adds those that play whom
+    they talk to; ``more`` are further sections of the coordinators' configuration.
     """
     names = (*services, BANK) if bank else services
     dsns = {name: await databases(name) for name in ("txlog", *names)}
@@ -210,7 +218,10 @@ async def cluster(
         proxies = {name: await stack.enter_async_context(proxying(addresses[name])) for name in names}
         configured = {**{name: proxy.address for name, proxy in proxies.items()}, **(others or {})}
         known = ",".join(address for address, _ in doors)
-        sidecars = {name: _sidecar(name, folder, dsns[name], addresses[name], known) for name in names}
+        urls = {name: f"http://127.0.0.1:{free_port()}" for name in names if companies and _simulator(name)}
+        sidecars = {
+            name: _sidecar(name, folder, dsns[name], addresses[name], known, urls.get(name, "")) for name in names
+        }
         running = Cluster(
             [
                 _coordinator(number, door, folder, dsns["txlog"], configured, workflows, more or {})
@@ -220,11 +231,13 @@ async def cluster(
             addresses,
             proxies,
             dsns,
+            {name: _company(name, folder, url) for name, url in urls.items()},
+            urls,
         )
         stack.push_async_callback(running.client.aclose)
         for process in running.processes:
             stack.callback(process.kill)
-        for process in sidecars.values():
+        for process in (*running.companies.values(), *sidecars.values()):
             process.start()
         for name, process in sidecars.items():
             await running.until(partial(_is_served, process, addresses[name]))
@@ -234,9 +247,28 @@ async def cluster(
         yield running
 
 
-def _sidecar(name: str, folder: Path, dsn: str, address: str, known: str) -> Process:
+def _sidecar(name: str, folder: Path, dsn: str, address: str, known: str, url: str) -> Process:
     module = ("tests.crash.bank",) if name == BANK else ("sidecars.main", name)
-    return Process(name, (*module, "--dsn", dsn, "--listen", address, "--coordinators", known), folder)
+    command = (*module, "--dsn", dsn, "--listen", address, "--coordinators", known)
+    simulator = _simulator(name)
+    if simulator is None or not url:
+        return Process(name, command, folder)
+    return Process(name, command, folder, environment={simulator.variable: url, INTERVAL_VARIABLE: "0.05"})
+
+
+def _simulator(name: str) -> Simulator | None:
+    sidecar = SIDECARS.get(name)
+    return None if sidecar is None else sidecar.simulator
+
+
+def _company(name: str, folder: Path, url: str) -> Process:
+    """Who plays the company that this sidecar talks to."""
+    simulator = _simulator(name)
+    assert simulator is not None
+    played = simulator.module.rpartition(".")[2]
+    listen = url.removeprefix("http://")
+    command = ("tests.crash.company", simulator.module, "--listen", listen, "--folder", str(folder / played))
+    return Process(played, command, folder)
 
 
 def _coordinator(

@@ -88,7 +88,7 @@ async def highest_token(up: Cluster) -> int:
 
 
 async def balances_of(up: Cluster) -> dict[object, object]:
-    rows = await up.rows("bookkeeper", "SELECT user_id, balance FROM bookkeeper.accounts")
+    rows = await up.rows("bookkeeper", "SELECT user_id, balance FROM bookkeeper.accounts WHERE user_id LIKE 'user-%'")
     return {row[0]: row[1] for row in rows}
 
 

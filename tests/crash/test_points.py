@@ -29,7 +29,7 @@ MODULE = '''class Worker:
 def test_there_are_points_enough_and_each_has_its_name() -> None:
     assert len(POINTS) >= 25
     assert len({point.name for point in EVERY_POINT}) == len(EVERY_POINT)
-    assert {point.part for point in POINTS} == set(Part)
+    assert {point.part for point in EVERY_POINT} == set(Part)
     assert all(named(point.first) for point in POINTS if point.first)
 
 

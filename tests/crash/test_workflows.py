@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 from collections.abc import AsyncGenerator
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
-import httpx
 import pytest
 import pytest_asyncio
 
+from tests.crash import workflow_calls
 from tests.crash.checks import broken_invariants
 from tests.crash.conftest import Servers
 from tests.crash.exchange import HOUSE
 from tests.crash.processes import Cluster, cluster
+from tests.crash.workflow_calls import ENDS_WITHIN_S, ended, workflow_of
 from tests.crash.workflow_points import WORKFLOW_POINTS
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 
-ENDS_WITHIN_S: Final = 60.0
 HITS_MAX: Final = 12
 # Inside a step: before and after its votes, its decision and its commits.
 INSIDE: Final = ("PREPARE_FRAME_BEFORE", "VOTES_RECEIVED", "APPEND_BEFORE", "APPEND_ANSWERED", "COMMIT_FRAME_BEFORE")
@@ -57,41 +56,7 @@ async def customer(up: Cluster) -> str:
 
 async def begin(up: Cluster, user: str, fee: str) -> None:
     """Begin a customer's workflow; the coordinator may die of it."""
-    body = {"workflow_type": "sells", "parameters": {"user_id": user, "fee": fee}, "request_id": user}
-    url = f"http://{up.coordinators[0].http}/api/v1/transactions/execute-workflow"
-    try:
-        answer = await up.client.post(
-            url, content=json.dumps(body), headers={"content-type": "application/json", "prefer": "respond-async"}
-        )
-    except httpx.TransportError:
-        return
-    assert answer.status_code == 202, answer.text
-
-
-async def workflow_of(up: Cluster, user: str) -> dict[str, object] | None:
-    """The customer's workflow, as the coordinator shows it; None while it shows nothing."""
-    url = f"http://{up.coordinators[0].http}/api/v1/transactions/workflows"
-    try:
-        answer = await up.client.get(url)
-    except httpx.TransportError:
-        return None
-    if answer.status_code != 200:
-        return None
-    found = [each for each in answer.json()["workflows"] if each["request_id"] == user]
-    return found[0] if found else {}
-
-
-async def ended(up: Cluster, user: str) -> dict[str, object]:
-    """The customer's workflow, once it has ended."""
-    found: dict[str, object] = {}
-
-    async def has_ended() -> bool:
-        nonlocal found
-        found = await workflow_of(up, user) or {}
-        return found.get("state") in {"COMPLETED", "COMPENSATED", "STUCK"}
-
-    await up.until(has_ended, ENDS_WITHIN_S)
-    return found
+    await workflow_calls.begin(up, user, "sells", {"user_id": user, "fee": fee})
 
 
 async def left_of(up: Cluster, user: str) -> tuple[Decimal, Decimal, list[int]]:

@@ -9,10 +9,9 @@ from importlib.resources import files
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.workflows.builtin import BUILT_IN, money
+from coordinator.workflows.builtin import BUILT_IN
 from coordinator.workflows.builtin.money import cost
 from coordinator.workflows.builtin.trade_execution import settlement_of
-from sidecars.currencies import SCALES
 
 FILL = {
     "trade_id": "t1",
@@ -24,10 +23,6 @@ FILL = {
     "seller_id": "2",
     "taker_side": "buy",
 }
-
-
-def test_money_is_divided_as_the_participants_divide_it() -> None:
-    assert dict(money.SCALES) == dict(SCALES)
 
 
 prices = st.decimals(min_value="0.01", max_value="100000", places=2)

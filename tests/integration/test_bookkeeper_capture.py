@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from participant_sdk.currencies import SCALES
 from participant_sdk.participant import Work
 from participant_sdk.xa import VoteKind, XaCode
-from sidecars.currencies import SCALES
 from sidecars.house import FEES
 from tests.integration.participations import Participation, participating
 from tests.integration.test_bookkeeper import account, at, fund, transfer

@@ -98,12 +98,14 @@ async def test_an_older_holder_does_not_slip_in_behind_a_newer_one(books: Partic
     await vote(books, k(7))
     ((log,),) = await books.rows("select log from pincex.logs")
     async with await psycopg.AsyncConnection.connect(books.dsn) as newer:
-        shown = [log, [0], ["k"], [9], [False]]
-        await newer.execute("select * from pincex.fence(%s::smallint, %s, %s, %s, %s, 0)", shown)
+        # As far as the newer one's check is when it has the key's row, and has not raised its token yet.
+        await newer.execute("select from pincex.fencing where key = 'k' for update")
         older = asyncio.create_task(vote(books, k(8)))
         while not await books.rows("select 1 from pg_locks where not granted"):  # noqa: ASYNC110 - locks have no event
             await asyncio.sleep(0.01)
         assert not older.done()
+        shown = [log, [0], ["k"], [9], [False]]
+        await newer.execute("select * from pincex.fence(%s::smallint, %s, %s, %s, %s, 0)", shown)
         await newer.commit()
         assert (await older).reason == "FENCED"
 

@@ -53,6 +53,8 @@ IBANS: Final = (
         "not an IBAN",
         "DE89",
         "\uff24\uff2589370400440532013000",
+        # Right but for the digits, which are Arabic.
+        "DE\u0668\u0669370400440532013000",
         "DE89370400440532013001",
         "1" * 500,
     ),

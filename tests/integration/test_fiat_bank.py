@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from participant_sdk.clock import SystemClock
+from sidecars.fiat.outbox import Outbox
 from sidecars.fiat.payments import pay
 from sidecars.fiat.statements import statement
 from sidecars.fiat.transfers import read_transfers
@@ -38,9 +39,11 @@ async def fiat(database: str) -> AsyncGenerator[Participation]:
 
 
 @asynccontextmanager
-async def attended(fiat: Participation, bank: Company, *attendants: Attendant, **more: str) -> AsyncGenerator[None]:
-    """Attendants at work, as the sidecar runs them, until the end of the block."""
-    environment = {"PINCEX_FIAT_BANK_URL": bank.url, **QUICK, **more}
+async def attended(
+    fiat: Participation, bank: Company | str, *attendants: Attendant, **more: str
+) -> AsyncGenerator[None]:
+    """Attendants at work, as the sidecar runs them, until the end of the block. The bank may be given by its URL."""
+    environment = {"PINCEX_FIAT_BANK_URL": bank if isinstance(bank, str) else bank.url, **QUICK, **more}
     surroundings = Surroundings("fiat", fiat.dsn, SystemClock(), environment)
     tasks = [asyncio.create_task(attend("test", attendant, surroundings)) for attendant in attendants]
     try:
@@ -117,6 +120,17 @@ async def test_two_senders_at_once_pay_once(fiat: Participation, bank: Company) 
     async with attended(fiat, bank, pay, pay):
         await came_to(fiat, 3, 24)
     assert (await totals(bank))["payments"] == 24
+
+
+async def test_a_payment_is_claimed_by_one_sender_until_its_lease_ends(fiat: Participation) -> None:
+    """Another sender finds nothing, however often it looks."""
+    await completed(fiat, "W-1", "W-2")
+    async with Outbox.open("payment", fiat.dsn, 60) as one, Outbox.open("payment", fiat.dsn, 60) as other:
+        claimed = await anext(one.claims())
+        assert sorted(row["withdrawal_id"] for row in claimed) == ["W-1", "W-2"]
+        await completed(fiat, "W-3")
+        claimed = await anext(other.claims())
+        assert [row["withdrawal_id"] for row in claimed] == ["W-3"]
 
 
 async def test_a_rejected_payment_is_not_sent_again_and_waits_for_a_person(fiat: Participation, bank: Company) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecars.wallet import base58, bech32
 from sidecars.wallet.addresses import CHAIN_OF, CHAINS, Network, OtherChainError, read_address
@@ -287,6 +290,53 @@ def test_every_chain_refuses_every_other_chains_addresses_by_name() -> None:
                 if other != chain and (chain, text) != ("BCH", "36j4NfKv6Akva9amjWrLG6MuSQym1GuEmm"):
                     with pytest.raises(OtherChainError, match=rf"address of {other}, not of {chain}"):
                         read_address(text, currency)
+
+
+def cash(prefix: str, values: Sequence[int]) -> str:
+    """These 5-bit values with the checksum that CashAddr gives them, whatever they are."""
+    bits = [ord(char) & 31 for char in prefix]
+    left = bech32._polymod([*bits, 0, *values, *[0] * 8], bech32._CASH_GENERATOR, 35) ^ 1  # pyright: ignore[reportPrivateUsage]  There is no writer of CashAddr.
+    return f"{prefix}:" + "".join(
+        bech32._ALPHABET[value]  # pyright: ignore[reportPrivateUsage]  As above.
+        for value in (*values, *[left >> 5 * (7 - at) & 31 for at in range(8)])
+    )
+
+
+def test_a_cash_address_of_nothing_but_its_checksum_is_refused() -> None:
+    """Its checksum is right. So is that of one that is far too long, which is not worth the time to take it apart."""
+    for text in (cash("bitcoincash", ()), cash("", ()), cash("bitcoincash", [1] * 1_000)):
+        for currency in CHAINS:
+            with pytest.raises(AddressError):
+                read_address(text, currency)
+    with pytest.raises(AddressError, match="128 characters"):
+        read_address(cash("bitcoincash", [1] * 1_000), "BCH")
+
+
+FIVE_BITS = st.lists(st.integers(0, 31), max_size=70)
+
+
+@given(
+    st.one_of(
+        st.text(max_size=130),
+        st.builds(cash, st.sampled_from(["bitcoincash", "bchtest", "x"]), FIVE_BITS),
+        st.builds(
+            bech32.encode,
+            st.sampled_from(["bc", "tb", "ltc", "addr", "addr_test", "x"]),
+            FIVE_BITS,
+            st.sampled_from(Encoding),
+        ),
+        st.builds(base58.encode_check, st.binary(max_size=40)),
+        st.builds(base58.encode_check, st.binary(max_size=40), st.just(base58.XRP_ALPHABET)),
+    )
+)
+def test_whatever_is_given_is_an_address_or_is_refused(text: str) -> None:
+    """With a right checksum too; and what is read is read again as itself."""
+    for currency in CHAINS:
+        try:
+            address = read_address(text, currency)
+        except AddressError:
+            continue
+        assert read_address(address.text, currency) == address
 
 
 def test_base_58_is_read_and_written() -> None:

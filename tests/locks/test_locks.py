@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import io
 import random
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from coordinator.errors import BusyError, DeadlockError, LockLostError, LockTimeoutError, UnavailableError
-from coordinator.locks.claims import Mode, Owner
+from coordinator.locks.claims import Claim, ClaimView, Mode, Owner, Standing
 from coordinator.locks.epochs import Epochs
 from coordinator.locks.grants import Grant
+from coordinator.locks.lock_store import LockStore, LockStoreUnavailableError
 from coordinator.locks.lock_table import LockTable
 from coordinator.locks.locks import Locks, LockSettings
+from coordinator.locks.looks import Looks
 from coordinator.locks.memory import MemoryLockStore
 from coordinator.locks.redis_address import parse_address
 from coordinator.locks.redis_connection import RedisConnection
@@ -25,6 +27,7 @@ from coordinator.log.memory import MemoryLog
 from coordinator.log.memory_store import MemoryLogStore
 from coordinator.telemetry import Telemetry
 from participant_sdk.clock import SystemClock
+from tests.contract.lock_worlds import claim
 from tests.redis_servers import failover, redis_cluster, redis_server
 
 A, B, C = Owner("A", 1), Owner("B", 2), Owner("C", 3)
@@ -234,3 +237,110 @@ class TestRedisThatIsLost:
                 await until_waiting(two, 1)
                 await one.release(grant)
                 assert (await waiting).token > grant.token
+
+
+def store_parts() -> tuple[LockTable, int, Epochs, SystemClock]:
+    return LockTable(), 1, Epochs(MemoryLog(MemoryLogStore(_CLOCK, random.randbytes(8).hex()))), _CLOCK
+
+
+@asynccontextmanager
+async def alone(store: LockStore) -> AsyncGenerator[Locks]:
+    telemetry = Telemetry("error", io.StringIO())
+    locks = Locks(store, 1, LockSettings(60.0, 10.0), clock=_CLOCK, random=random.Random(1), telemetry=telemetry)
+    running = asyncio.create_task(locks.run())
+    yield locks
+    running.cancel()
+    await asyncio.wait([running])
+
+
+class OvertakenStore(MemoryLockStore):
+    """Refuses the first claim; answers a claim that is asked again once its release came, and the release after it."""
+
+    calls = releases = 0
+
+    def __init__(self, table: LockTable, holder: int, epochs: Epochs, clock: SystemClock) -> None:
+        super().__init__(table, holder, epochs, clock)
+        self.claiming, self.released, self.claimed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def claim(self, claim: Claim, ttl_s: float) -> Standing:
+        self.calls += 1
+        if self.calls == 1:
+            raise LockStoreUnavailableError("not yet")
+        self.claiming.set()
+        await self.released.wait()
+        standing = await super().claim(claim, ttl_s)
+        self.claimed.set()
+        return standing
+
+    async def release(self, ids: Collection[str]) -> None:
+        await super().release(ids)
+        self.releases += 1
+        self.released.set()
+        await self.claimed.wait()
+
+
+class CountingStore(MemoryLockStore):
+    """Counts looks, each of which is as large as the store, and tells none while the gate is shut."""
+
+    looks = 0
+
+    def __init__(self, table: LockTable, holder: int, epochs: Epochs, clock: SystemClock) -> None:
+        super().__init__(table, holder, epochs, clock)
+        self.looking, self.gate = asyncio.Event(), asyncio.Event()
+        self.gate.set()
+
+    async def look(self) -> Sequence[ClaimView]:
+        self.looks += 1
+        found = await super().look()
+        self.looking.set()
+        await self.gate.wait()
+        return found
+
+
+class TestManyAtOnce:
+    async def test_of_many_that_wait_too_long_all_are_told_who_held_it_and_few_look(self) -> None:
+        """One look for each of a long queue would hold up the whole coordinator, over and over."""
+        store, many = CountingStore(*store_parts()), 200
+        async with alone(store) as locks:
+            held = await locks.acquire(A, ["hot"])
+            waiting = [locks.acquire(Owner(f"W{at}", at), ["hot"], timeout_s=0.2) for at in range(many)]
+            ended = await asyncio.gather(*waiting, return_exceptions=True)
+            assert {type(error) for error in ended} == {LockTimeoutError}
+            assert all("waits for 'hot' held by A" in str(error) for error in ended)
+            assert store.looks <= many // 4
+            await locks.release(held)
+            assert await locks.look() == []
+
+    async def test_whoever_asks_while_others_look_is_told_of_a_later_moment(self) -> None:
+        store = CountingStore(*store_parts())
+        looks = Looks(store)
+        await store.claim(claim("a", "A", "k"), 60.0)
+        store.gate.clear()
+        first = asyncio.create_task(looks.next())
+        await store.looking.wait()
+        others = [asyncio.create_task(looks.next()) for _ in range(10)]
+        await asyncio.sleep(0)
+        others[0].cancel()
+        await store.claim(claim("b", "B", "k"), 60.0)
+        store.gate.set()
+        await asyncio.wait([first, *others])
+        told = [wait.words() for wait in (await others[1]).of("b")]
+        assert (told, store.looks) == (["B waits for 'k' held by A"], 2)
+
+    async def test_what_is_claimed_again_on_its_way_out_leaves_again(self) -> None:
+        """A claim whose answer was slow, and that was given up meanwhile, is not held until its TTL.
+
+        1. The claim is sent, and given up. 2. Its release comes to the store first. 3. The claim comes there, and is
+        granted. 4. Its answer comes back before that of the release.
+        """
+        store = OvertakenStore(*store_parts())
+        async with alone(store) as locks:
+            asked = asyncio.create_task(locks.acquire(A, ["k"]))
+            await store.claiming.wait()
+            asked.cancel()
+            await asyncio.wait([asked])
+            await store.released.wait()
+            async with asyncio.timeout(5):
+                while store.releases < 2:  # noqa: ASYNC110 - it leaves a moment later
+                    await asyncio.sleep(0.005)
+            assert await locks.look() == []

@@ -11,8 +11,8 @@ MUTANTS: Final = (
         "FORWARDED_AGAIN",
         "R19: a call that was forwarded is passed on",
         "coordinator/api/grpc_forwarding.py",
-        "    if peers.check_taken(_metadata(context)):\n        return None\n    try:\n",
-        "    peers.check_taken(_metadata(context))\n    try:\n",
+        "    if is_forwarded_here(gate, context):\n        return None\n    try:\n        return await",
+        "    is_forwarded_here(gate, context)\n    try:\n        return await",
         Test("tests/api/test_peers.py::test_a_forwarded_call_is_not_forwarded_again"),
     ),
     single(

@@ -83,8 +83,8 @@ MUTANTS: Final = (
         "PRUNED_HEURISTICS_SQL",
         "R12: a decision is forgotten whose heuristic end nobody has forgotten",
         "coordinator/log/sql/prune.sql",
-        "        (SELECT min(txlog.xid_unix_ms(xid)) FROM txlog.heuristics WHERE forgotten_at IS NULL)\n",
-        "        NULL\n",
+        "        (SELECT min(txlog.xid_unix_ms(xid)) FROM txlog.heuristics WHERE forgotten_at IS NULL),\n",
+        "        NULL,\n",
         Test(
             "tests/contract/test_decision_log_keeping.py::"
             "TestPrune::test_a_heuristic_end_holds_the_horizon_back_until_it_is_forgotten[postgres_world]"

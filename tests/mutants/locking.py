@@ -82,16 +82,16 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "OLDEST_GIVES_WAY",
         "Locks: the youngest of a circle gives way",
         "coordinator/locks/deadlock.py",
-        "victim = max(circle,",
-        "victim = min(circle,",
+        "last = max(circle,",
+        "last = min(circle,",
         Test("tests/locks/test_deadlock.py::test_a_circle_of_two_is_found_from_either_and_the_youngest_gives_way"),
     ),
     single(
         "DEADLOCK_NOT_LOOKED_FOR",
-        "Locks: whoever begins to wait looks for a circle",
+        "Locks: those that wait in a circle are found",
         _LOCKS,
-        "                if not held.future.done():\n                    await self._untangle(held)\n",
-        "",
+        "        if not self.settings.deadlock_detection or len(self._claims.of(owner)) <= 1:\n",
+        "        if owner:\n",
         Test(
             f"{_DOORS}::TestStepByStep::test_of_two_that_wait_for_each_other_the_youngest_is_rolled_back"
             "_and_the_other_commits"

@@ -136,16 +136,20 @@ end
 
 -- Takes claims out of their keys, and grants what only they stood in the way of, by place.
 local function leave(ids)
-  local behind, left, order = {}, {}, {}
+  local behind, left, touched, order = {}, {}, {}, {}
   for _, id in ipairs(ids) do
     local claim = claims[id]
     left[id] = true
     for _, name in ipairs(claim.e and {} or claim.k) do
       local key = key_of(name)
       take_out(claim.g > 0 and key.g or key.w, id)
-      keep_key(name)
-      add_next(key, behind)
+      touched[name] = true
     end
+  end
+  -- Once for each key: many leave a long queue together.
+  for name in pairs(touched) do
+    keep_key(name)
+    add_next(key_of(name), behind)
   end
   for id in pairs(behind) do
     if not left[id] then table.insert(order, id) end

@@ -10,8 +10,9 @@ WITH live AS MATERIALIZED (
     FOR SHARE
 )
 INSERT INTO txlog.workflows
-    (workflow_id, kind, version, parameters, tenant, request_id, request_digest, incarnation, deadline_unix_ms, phase)
+    (workflow_id, kind, version, parameters, tenant, request_id, request_digest, incarnation, deadline_unix_ms, phase,
+     lock_keys)
 SELECT %(workflow_id)s, %(kind)s, %(version)s, %(parameters)s, %(tenant)s, %(request_id)s, %(digest)s,
-       live.incarnation, %(deadline_unix_ms)s, 1
+       live.incarnation, %(deadline_unix_ms)s, 1, %(lock_keys)s::text[]
 FROM live
 ON CONFLICT DO NOTHING

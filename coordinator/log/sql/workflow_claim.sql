@@ -19,4 +19,4 @@ SET incarnation = live.incarnation
 FROM live, left_behind
 WHERE workflow.workflow_id = left_behind.workflow_id
 RETURNING workflow.workflow_id, kind, version, parameters, tenant, request_id, request_digest, workflow.incarnation,
-          deadline_unix_ms, phase, ended_unix_ms, failure, stuck, cancelled, result
+          deadline_unix_ms, phase, ended_unix_ms, failure, stuck, cancelled, result, lock_keys

@@ -1,6 +1,6 @@
 -- Workflows, newest first, below one of them; of one phase, of one kind, or only those that are stuck.
 SELECT workflow_id, kind, version, parameters, tenant, request_id, request_digest, incarnation, deadline_unix_ms,
-       phase, ended_unix_ms, failure, stuck, cancelled, result
+       phase, ended_unix_ms, failure, stuck, cancelled, result, lock_keys
 FROM txlog.workflows
 WHERE workflow_id < coalesce(%(before)s::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
   AND (%(phase)s::smallint IS NULL OR phase = %(phase)s)

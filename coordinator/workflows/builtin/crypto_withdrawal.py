@@ -20,20 +20,21 @@ What is broadcast cannot be called back: from then on the workflow waits for the
 
 from __future__ import annotations
 
-from coordinator.workflows.builtin.money import Currency, written
+from coordinator.workflows.builtin.money import Money, written
 from coordinator.workflows.context import Workflow
 from coordinator.workflows.definitions import workflow
 from coordinator.workflows.results import StepResult
+from participant_sdk.currencies import ChainCurrency
 from participant_sdk.operations import Parameter
-from participant_sdk.parameters import Amount, Note, Parameters, UserId
+from participant_sdk.parameters import Note, Parameters, UserId
 
 
 class CryptoWithdrawal(Parameters):
     """How much of what goes where. The chain's fee is the exchange's."""
 
     user_id: UserId
-    currency: Currency
-    amount: Amount
+    currency: ChainCurrency
+    amount: Money
     address: Note
 
 

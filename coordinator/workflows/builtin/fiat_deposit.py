@@ -14,19 +14,20 @@ notification is fiat's: recording the deposit puts it into fiat's outbox.
 
 from __future__ import annotations
 
-from coordinator.workflows.builtin.money import Currency, Name, written
+from coordinator.workflows.builtin.money import Money, Name, written
 from coordinator.workflows.context import Workflow
 from coordinator.workflows.definitions import workflow
+from participant_sdk.currencies import FiatCurrency
 from participant_sdk.operations import Parameter
-from participant_sdk.parameters import Amount, Parameters, UserId
+from participant_sdk.parameters import Parameters, UserId
 
 
 class FiatDeposit(Parameters):
     """A bank transfer, by the bank's reference; ``iban`` is the sender's, where it is to be checked."""
 
     user_id: UserId
-    currency: Currency
-    amount: Amount
+    currency: FiatCurrency
+    amount: Money
     bank_reference: Name
     iban: Name | None = None
 

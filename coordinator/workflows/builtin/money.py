@@ -1,38 +1,16 @@
-"""How finely money is divided, and words that the built-in workflows share."""
+"""Money as the built-in workflows reckon it, and words that they share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from decimal import ROUND_DOWN, ROUND_UP, Context, Decimal
 from typing import Annotated, Final
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from participant_sdk.parameters import BAD_PARAMETERS
+from participant_sdk.currencies import SCALES, is_too_fine
+from participant_sdk.parameters import BAD_PARAMETERS, Amount
 
-# As the participants have it: what an amount is rounded to must be what they take.
-SCALES: Final[Mapping[str, int]] = {
-    "AUD": 2,
-    "CAD": 2,
-    "CHF": 2,
-    "EUR": 2,
-    "GBP": 2,
-    "JPY": 0,
-    "USD": 2,
-    "ADA": 6,
-    "BCH": 8,
-    "BTC": 8,
-    "DAI": 18,
-    "DOGE": 8,
-    "DOT": 10,
-    "ETH": 18,
-    "LTC": 8,
-    "SOL": 9,
-    "USDC": 6,
-    "USDT": 6,
-    "XRP": 6,
-}
 # Products of two amounts, and sums of them, are exact in it.
 _EXACT: Final = Context(prec=160)
 
@@ -55,12 +33,6 @@ def _check_name(value: str) -> str:
     return value
 
 
-def _check_currency(code: str) -> str:
-    if code not in SCALES:
-        raise PydanticCustomError("UNKNOWN_CURRENCY", "is no currency of ours; there are {codes}", {"codes": _CODES})
-    return code
-
-
 def _check_symbol(symbol: str) -> str:
     base, slash, quote = symbol.partition("/")
     if not slash or base not in SCALES or quote not in SCALES or base == quote:
@@ -68,8 +40,15 @@ def _check_symbol(symbol: str) -> str:
     return symbol
 
 
-_CODES: Final = ", ".join(SCALES)
+def _check_scale(amount: Decimal, info: ValidationInfo) -> Decimal:
+    """The amount is of the currency, or of the symbol's first one, that stands before it; if that is one of ours."""
+    currency = str(info.data.get("currency") or info.data.get("symbol") or "").partition("/")[0]
+    if currency in SCALES and is_too_fine(amount, currency):
+        told = {"scale": SCALES[currency], "currency": currency}
+        raise PydanticCustomError(BAD_PARAMETERS, "has more than {scale} decimal places, the most in {currency}", told)
+    return amount
 
+
+Money = Annotated[Amount, AfterValidator(_check_scale)]
 Name = Annotated[str, AfterValidator(_check_name)]
-Currency = Annotated[str, AfterValidator(_check_currency)]
 Symbol = Annotated[str, AfterValidator(_check_symbol)]

@@ -16,8 +16,9 @@ Steps, and what they ask of participants::
 
 A buyer locks price times amount, a seller the amount. Once the order is in the book it may be filled, which nobody can
 undo: so placing it is the pivot, and from then on the workflow goes forward. A fill is settled by the workflow of the
-order that took; both legs and both accounts in one transaction. An order is immediate-or-cancel unless it says
-``gtc``: then the workflow waits until it is filled or cancelled, for as long as that takes.
+order that took; both legs and both accounts in one transaction. A fill so small that it costs nothing, rounded down, is
+delivered and not paid for. An order is immediate-or-cancel unless it says ``gtc``: then the workflow waits until it is
+filled or cancelled, for as long as that takes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final, Literal
 
-from coordinator.workflows.builtin.money import Symbol, cost, written
+from coordinator.workflows.builtin.money import Money, Symbol, cost, written
 from coordinator.workflows.context import Workflow
 from coordinator.workflows.definitions import workflow
 from coordinator.workflows.results import StepResult, WorkflowFailed, decimal_of
@@ -45,7 +46,7 @@ class TradeExecution(Parameters):
     user_id: UserId
     symbol: Symbol
     side: Literal["buy", "sell"]
-    amount: Amount
+    amount: Money
     price: Amount
     time_in_force: Literal["ioc", "gtc"] = "ioc"
 
@@ -139,7 +140,9 @@ def settlement_of(symbol: str, fills: Sequence[Mapping[str, Exact]]) -> list[Ope
         trades.append(("settlement", "settle_trade", trade))
         accounts |= {(buyer, base): None, (seller, quote): None}
         why = f"trade {_text(fill, 'trade_id')}"
-        legs += [_capture(buyer, seller, quote, paid, why), _capture(seller, buyer, base, amount, why)]
+        if paid > 0:
+            legs.append(_capture(buyer, seller, quote, paid, why))
+        legs.append(_capture(seller, buyer, base, amount, why))
     opened: list[OperationLike] = [
         ("bookkeeper", "open_account", {"user_id": user, "currency": currency, "if_absent": True})
         for user, currency in accounts

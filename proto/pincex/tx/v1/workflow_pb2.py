@@ -26,47 +26,47 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpincex/tx/v1/workflow.proto\x12\x0cpincex.tx.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x0fWorkflowFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\"\xc4\x02\n\x0cWorkflowStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.pincex.tx.v1.WorkflowStepState\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\r\x12\x0b\n\x03xid\x18\x04 \x01(\t\x12\x10\n\x08undo_xid\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x18\n\x10has_compensation\x18\x08 \x01(\x08\x12\r\n\x05pivot\x18\t \x01(\x08\x12\x0c\n\x04read\x18\n \x01(\x08\x12\x0f\n\x07results\x18\x0b \x01(\t\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xec\x03\n\x08Workflow\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x15\n\rworkflow_type\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.pincex.tx.v1.WorkflowState\x12,\n\x05stuck\x18\x05 \x01(\x0b\x32\x1d.pincex.tx.v1.WorkflowFailure\x12.\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x1d.pincex.tx.v1.WorkflowFailure\x12\x0e\n\x06result\x18\x07 \x01(\t\x12\x15\n\rcancel_reason\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x13\n\x0bincarnation\x18\n \x01(\r\x12)\n\x05steps\x18\x0b \x03(\x0b\x32\x1a.pincex.tx.v1.WorkflowStep\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nparameters\x18\x0f \x01(\t\"\x90\x01\n\x12RunWorkflowRequest\x12\x15\n\rworkflow_type\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07no_wait\x18\x05 \x01(\x08\"?\n\x13RunWorkflowResponse\x12(\n\x08workflow\x18\x01 \x01(\x0b\x32\x16.pincex.tx.v1.Workflow\"7\n\x12GetWorkflowRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"?\n\x13GetWorkflowResponse\x12(\n\x08workflow\x18\x01 \x01(\x0b\x32\x16.pincex.tx.v1.Workflow\"\x8f\x01\n\x14ListWorkflowsRequest\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.pincex.tx.v1.WorkflowState\x12\x15\n\rworkflow_type\x18\x02 \x01(\t\x12\r\n\x05stuck\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\"[\n\x15ListWorkflowsResponse\x12)\n\tworkflows\x18\x01 \x03(\x0b\x32\x16.pincex.tx.v1.Workflow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x15\x43\x61ncelWorkflowRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"B\n\x16\x43\x61ncelWorkflowResponse\x12(\n\x08workflow\x18\x01 \x01(\x0b\x32\x16.pincex.tx.v1.Workflow\";\n\x14RetryWorkflowRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"A\n\x15RetryWorkflowResponse\x12(\n\x08workflow\x18\x01 \x01(\x0b\x32\x16.pincex.tx.v1.Workflow\"L\n\x17SkipWorkflowStepRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"D\n\x18SkipWorkflowStepResponse\x12(\n\x08workflow\x18\x01 \x01(\x0b\x32\x16.pincex.tx.v1.Workflow*\xaa\x01\n\rWorkflowState\x12\x1e\n\x1aWORKFLOW_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16WORKFLOW_STATE_RUNNING\x10\x01\x12\x1f\n\x1bWORKFLOW_STATE_COMPENSATING\x10\x02\x12\x1c\n\x18WORKFLOW_STATE_COMPLETED\x10\x03\x12\x1e\n\x1aWORKFLOW_STATE_COMPENSATED\x10\x04*\x9b\x02\n\x11WorkflowStepState\x12#\n\x1fWORKFLOW_STEP_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19WORKFLOW_STEP_STATE_ASKED\x10\x01\x12!\n\x1dWORKFLOW_STEP_STATE_COMMITTED\x10\x02\x12\x1f\n\x1bWORKFLOW_STEP_STATE_REFUSED\x10\x03\x12\x1f\n\x1bWORKFLOW_STEP_STATE_SKIPPED\x10\x04\x12\x1f\n\x1bWORKFLOW_STEP_STATE_UNDOING\x10\x05\x12\x1e\n\x1aWORKFLOW_STEP_STATE_UNDONE\x10\x06\x12\x1c\n\x18WORKFLOW_STEP_STATE_LEFT\x10\x07\x32\xad\x04\n\x0fWorkflowService\x12R\n\x0bRunWorkflow\x12 .pincex.tx.v1.RunWorkflowRequest\x1a!.pincex.tx.v1.RunWorkflowResponse\x12R\n\x0bGetWorkflow\x12 .pincex.tx.v1.GetWorkflowRequest\x1a!.pincex.tx.v1.GetWorkflowResponse\x12X\n\rListWorkflows\x12\".pincex.tx.v1.ListWorkflowsRequest\x1a#.pincex.tx.v1.ListWorkflowsResponse\x12[\n\x0e\x43\x61ncelWorkflow\x12#.pincex.tx.v1.CancelWorkflowRequest\x1a$.pincex.tx.v1.CancelWorkflowResponse\x12X\n\rRetryWorkflow\x12\".pincex.tx.v1.RetryWorkflowRequest\x1a#.pincex.tx.v1.RetryWorkflowResponse\x12\x61\n\x10SkipWorkflowStep\x12%.pincex.tx.v1.SkipWorkflowStepRequest\x1a&.pincex.tx.v1.SkipWorkflowStepResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpincex/tx/v1/workflow.proto\x12\x0cpincex.tx.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x0fWorkflowFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\"\xc4\x02\n\x0cWorkflowStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.pincex.tx.v1.WorkflowStepState\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\r\x12\x0b\n\x03xid\x18\x04 \x01(\t\x12\x10\n\x08undo_xid\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x18\n\x10has_compensation\x18\x08 \x01(\x08\x12\r\n\x05pivot\x18\t \x01(\x08\x12\x0c\n\x04read\x18\n \x01(\x08\x12\x0f\n\x07results\x18\x0b \x01(\t\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xff\x03\n\x08Workflow\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x15\n\rworkflow_type\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.pincex.tx.v1.WorkflowState\x12,\n\x05stuck\x18\x05 \x01(\x0b\x32\x1d.pincex.tx.v1.WorkflowFailure\x12.\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x1d.pincex.tx.v1.WorkflowFailure\x12\x0e\n\x06result\x18\x07 \x01(\t\x12\x15\n\rcancel_reason\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x13\n\x0bincarnation\x18\n \x01(\r\x12)\n\x05steps\x18\x0b \x03(\x0b\x32\x1a.pincex.tx.v1.WorkflowStep\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nparameters\x18\x0f \x01(\t\x12\x11\n\tlock_keys\x18\x10 \x03(\t\"\xa3\x01\n\x12RunWorkflowRequest\x12\x15\n\rworkflow_type\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07no_wait\x18\x05 \x01(\x08\x12\x11\n\tlock_keys\x18\x06 \x03(\t\"?\n\x13RunWorkflowResponse\x12(\n\x08workflow\x18\x01 \x01(\x0b\x32\x16.pincex.tx.v1.Workflow\"7\n\x12GetWorkflowRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"?\n\x13GetWorkflowResponse\x12(\n\x08workflow\x18\x01 \x01(\x0b\x32\x16.pincex.tx.v1.Workflow\"\x8f\x01\n\x14ListWorkflowsRequest\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.pincex.tx.v1.WorkflowState\x12\x15\n\rworkflow_type\x18\x02 \x01(\t\x12\r\n\x05stuck\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\"[\n\x15ListWorkflowsResponse\x12)\n\tworkflows\x18\x01 \x03(\x0b\x32\x16.pincex.tx.v1.Workflow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x15\x43\x61ncelWorkflowRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"B\n\x16\x43\x61ncelWorkflowResponse\x12(\n\x08workflow\x18\x01 \x01(\x0b\x32\x16.pincex.tx.v1.Workflow\";\n\x14RetryWorkflowRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"A\n\x15RetryWorkflowResponse\x12(\n\x08workflow\x18\x01 \x01(\x0b\x32\x16.pincex.tx.v1.Workflow\"L\n\x17SkipWorkflowStepRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"D\n\x18SkipWorkflowStepResponse\x12(\n\x08workflow\x18\x01 \x01(\x0b\x32\x16.pincex.tx.v1.Workflow*\xaa\x01\n\rWorkflowState\x12\x1e\n\x1aWORKFLOW_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16WORKFLOW_STATE_RUNNING\x10\x01\x12\x1f\n\x1bWORKFLOW_STATE_COMPENSATING\x10\x02\x12\x1c\n\x18WORKFLOW_STATE_COMPLETED\x10\x03\x12\x1e\n\x1aWORKFLOW_STATE_COMPENSATED\x10\x04*\x9b\x02\n\x11WorkflowStepState\x12#\n\x1fWORKFLOW_STEP_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19WORKFLOW_STEP_STATE_ASKED\x10\x01\x12!\n\x1dWORKFLOW_STEP_STATE_COMMITTED\x10\x02\x12\x1f\n\x1bWORKFLOW_STEP_STATE_REFUSED\x10\x03\x12\x1f\n\x1bWORKFLOW_STEP_STATE_SKIPPED\x10\x04\x12\x1f\n\x1bWORKFLOW_STEP_STATE_UNDOING\x10\x05\x12\x1e\n\x1aWORKFLOW_STEP_STATE_UNDONE\x10\x06\x12\x1c\n\x18WORKFLOW_STEP_STATE_LEFT\x10\x07\x32\xad\x04\n\x0fWorkflowService\x12R\n\x0bRunWorkflow\x12 .pincex.tx.v1.RunWorkflowRequest\x1a!.pincex.tx.v1.RunWorkflowResponse\x12R\n\x0bGetWorkflow\x12 .pincex.tx.v1.GetWorkflowRequest\x1a!.pincex.tx.v1.GetWorkflowResponse\x12X\n\rListWorkflows\x12\".pincex.tx.v1.ListWorkflowsRequest\x1a#.pincex.tx.v1.ListWorkflowsResponse\x12[\n\x0e\x43\x61ncelWorkflow\x12#.pincex.tx.v1.CancelWorkflowRequest\x1a$.pincex.tx.v1.CancelWorkflowResponse\x12X\n\rRetryWorkflow\x12\".pincex.tx.v1.RetryWorkflowRequest\x1a#.pincex.tx.v1.RetryWorkflowResponse\x12\x61\n\x10SkipWorkflowStep\x12%.pincex.tx.v1.SkipWorkflowStepRequest\x1a&.pincex.tx.v1.SkipWorkflowStepResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pincex.tx.v1.workflow_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKFLOWSTATE']._serialized_start=1976
-  _globals['_WORKFLOWSTATE']._serialized_end=2146
-  _globals['_WORKFLOWSTEPSTATE']._serialized_start=2149
-  _globals['_WORKFLOWSTEPSTATE']._serialized_end=2432
+  _globals['_WORKFLOWSTATE']._serialized_start=2014
+  _globals['_WORKFLOWSTATE']._serialized_end=2184
+  _globals['_WORKFLOWSTEPSTATE']._serialized_start=2187
+  _globals['_WORKFLOWSTEPSTATE']._serialized_end=2470
   _globals['_WORKFLOWFAILURE']._serialized_start=110
   _globals['_WORKFLOWFAILURE']._serialized_end=172
   _globals['_WORKFLOWSTEP']._serialized_start=175
   _globals['_WORKFLOWSTEP']._serialized_end=499
   _globals['_WORKFLOW']._serialized_start=502
-  _globals['_WORKFLOW']._serialized_end=994
-  _globals['_RUNWORKFLOWREQUEST']._serialized_start=997
-  _globals['_RUNWORKFLOWREQUEST']._serialized_end=1141
-  _globals['_RUNWORKFLOWRESPONSE']._serialized_start=1143
-  _globals['_RUNWORKFLOWRESPONSE']._serialized_end=1206
-  _globals['_GETWORKFLOWREQUEST']._serialized_start=1208
-  _globals['_GETWORKFLOWREQUEST']._serialized_end=1263
-  _globals['_GETWORKFLOWRESPONSE']._serialized_start=1265
-  _globals['_GETWORKFLOWRESPONSE']._serialized_end=1328
-  _globals['_LISTWORKFLOWSREQUEST']._serialized_start=1331
-  _globals['_LISTWORKFLOWSREQUEST']._serialized_end=1474
-  _globals['_LISTWORKFLOWSRESPONSE']._serialized_start=1476
-  _globals['_LISTWORKFLOWSRESPONSE']._serialized_end=1567
-  _globals['_CANCELWORKFLOWREQUEST']._serialized_start=1569
-  _globals['_CANCELWORKFLOWREQUEST']._serialized_end=1629
-  _globals['_CANCELWORKFLOWRESPONSE']._serialized_start=1631
-  _globals['_CANCELWORKFLOWRESPONSE']._serialized_end=1697
-  _globals['_RETRYWORKFLOWREQUEST']._serialized_start=1699
-  _globals['_RETRYWORKFLOWREQUEST']._serialized_end=1758
-  _globals['_RETRYWORKFLOWRESPONSE']._serialized_start=1760
-  _globals['_RETRYWORKFLOWRESPONSE']._serialized_end=1825
-  _globals['_SKIPWORKFLOWSTEPREQUEST']._serialized_start=1827
-  _globals['_SKIPWORKFLOWSTEPREQUEST']._serialized_end=1903
-  _globals['_SKIPWORKFLOWSTEPRESPONSE']._serialized_start=1905
-  _globals['_SKIPWORKFLOWSTEPRESPONSE']._serialized_end=1973
-  _globals['_WORKFLOWSERVICE']._serialized_start=2435
-  _globals['_WORKFLOWSERVICE']._serialized_end=2992
+  _globals['_WORKFLOW']._serialized_end=1013
+  _globals['_RUNWORKFLOWREQUEST']._serialized_start=1016
+  _globals['_RUNWORKFLOWREQUEST']._serialized_end=1179
+  _globals['_RUNWORKFLOWRESPONSE']._serialized_start=1181
+  _globals['_RUNWORKFLOWRESPONSE']._serialized_end=1244
+  _globals['_GETWORKFLOWREQUEST']._serialized_start=1246
+  _globals['_GETWORKFLOWREQUEST']._serialized_end=1301
+  _globals['_GETWORKFLOWRESPONSE']._serialized_start=1303
+  _globals['_GETWORKFLOWRESPONSE']._serialized_end=1366
+  _globals['_LISTWORKFLOWSREQUEST']._serialized_start=1369
+  _globals['_LISTWORKFLOWSREQUEST']._serialized_end=1512
+  _globals['_LISTWORKFLOWSRESPONSE']._serialized_start=1514
+  _globals['_LISTWORKFLOWSRESPONSE']._serialized_end=1605
+  _globals['_CANCELWORKFLOWREQUEST']._serialized_start=1607
+  _globals['_CANCELWORKFLOWREQUEST']._serialized_end=1667
+  _globals['_CANCELWORKFLOWRESPONSE']._serialized_start=1669
+  _globals['_CANCELWORKFLOWRESPONSE']._serialized_end=1735
+  _globals['_RETRYWORKFLOWREQUEST']._serialized_start=1737
+  _globals['_RETRYWORKFLOWREQUEST']._serialized_end=1796
+  _globals['_RETRYWORKFLOWRESPONSE']._serialized_start=1798
+  _globals['_RETRYWORKFLOWRESPONSE']._serialized_end=1863
+  _globals['_SKIPWORKFLOWSTEPREQUEST']._serialized_start=1865
+  _globals['_SKIPWORKFLOWSTEPREQUEST']._serialized_end=1941
+  _globals['_SKIPWORKFLOWSTEPRESPONSE']._serialized_start=1943
+  _globals['_SKIPWORKFLOWSTEPRESPONSE']._serialized_end=2011
+  _globals['_WORKFLOWSERVICE']._serialized_start=2473
+  _globals['_WORKFLOWSERVICE']._serialized_end=3030
 # @@protoc_insertion_point(module_scope)

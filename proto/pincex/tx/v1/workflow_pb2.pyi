@@ -222,6 +222,7 @@ class Workflow(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    LOCK_KEYS_FIELD_NUMBER: _builtins.int
     workflow_id: _builtins.str
     """Its id."""
     workflow_type: _builtins.str
@@ -264,6 +265,10 @@ class Workflow(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended; absent before."""
 
+    @_builtins.property
+    def lock_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys that it holds alone for as long as it runs."""
+
     def __init__(
         self,
         *,
@@ -282,10 +287,11 @@ class Workflow(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         parameters: _builtins.str = ...,
+        lock_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "end_time", b"end_time", "failure", b"failure", "start_time", b"start_time", "stuck", b"stuck"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_reason", b"cancel_reason", "deadline", b"deadline", "end_time", b"end_time", "failure", b"failure", "incarnation", b"incarnation", "parameters", b"parameters", "request_id", b"request_id", "result", b"result", "start_time", b"start_time", "state", b"state", "steps", b"steps", "stuck", b"stuck", "version", b"version", "workflow_id", b"workflow_id", "workflow_type", b"workflow_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_reason", b"cancel_reason", "deadline", b"deadline", "end_time", b"end_time", "failure", b"failure", "incarnation", b"incarnation", "lock_keys", b"lock_keys", "parameters", b"parameters", "request_id", b"request_id", "result", b"result", "start_time", b"start_time", "state", b"state", "steps", b"steps", "stuck", b"stuck", "version", b"version", "workflow_id", b"workflow_id", "workflow_type", b"workflow_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,6 +308,7 @@ class RunWorkflowRequest(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NO_WAIT_FIELD_NUMBER: _builtins.int
+    LOCK_KEYS_FIELD_NUMBER: _builtins.int
     workflow_type: _builtins.str
     """What it is called."""
     parameters: _builtins.str
@@ -314,6 +321,10 @@ class RunWorkflowRequest(_message.Message):
     def timeout(self) -> _duration_pb2.Duration:
         """For all of it; the configured time where it is absent."""
 
+    @_builtins.property
+    def lock_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys to hold alone for as long as it runs; at most 100."""
+
     def __init__(
         self,
         *,
@@ -322,10 +333,11 @@ class RunWorkflowRequest(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
         no_wait: _builtins.bool = ...,
+        lock_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_wait", b"no_wait", "parameters", b"parameters", "request_id", b"request_id", "timeout", b"timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lock_keys", b"lock_keys", "no_wait", b"no_wait", "parameters", b"parameters", "request_id", b"request_id", "timeout", b"timeout", "workflow_type", b"workflow_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

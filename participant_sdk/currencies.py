@@ -23,8 +23,7 @@ FIAT_SCALES: Final[Mapping[str, int]] = {
     "JPY": 0,
     "USD": 2,
 }
-SCALES: Final[Mapping[str, int]] = {
-    **FIAT_SCALES,
+CHAIN_SCALES: Final[Mapping[str, int]] = {
     "ADA": 6,
     "BCH": 8,
     "BTC": 8,
@@ -38,6 +37,7 @@ SCALES: Final[Mapping[str, int]] = {
     "USDT": 6,
     "XRP": 6,
 }
+SCALES: Final[Mapping[str, int]] = {**FIAT_SCALES, **CHAIN_SCALES}
 
 
 def _check_currency(code: str) -> str:
@@ -54,16 +54,31 @@ def _check_fiat(code: str) -> str:
     return code
 
 
+def _check_on_chain(code: str) -> str:
+    if code not in CHAIN_SCALES:
+        raise PydanticCustomError(
+            UNKNOWN_CURRENCY, "is on no chain of ours; there are {codes}", {"codes": _CHAIN_CODES}
+        )
+    return code
+
+
 _CODES: Final = ", ".join(SCALES)
 _FIAT_CODES: Final = ", ".join(FIAT_SCALES)
+_CHAIN_CODES: Final = ", ".join(CHAIN_SCALES)
 
 Currency = Annotated[str, AfterValidator(_check_currency)]
 FiatCurrency = Annotated[str, AfterValidator(_check_fiat)]
+ChainCurrency = Annotated[str, AfterValidator(_check_on_chain)]
 
 
 def check_scale(amount: Decimal, currency: str, index: int, name: str) -> None:
     """RefusedError, naming the parameter, for an amount finer than its currency is divided."""
+    if is_too_fine(amount, currency):
+        raise refuse(index, name, f"has more than {SCALES[currency]} decimal places, the most in {currency}")
+
+
+def is_too_fine(amount: Decimal, currency: str) -> bool:
+    """Whether an amount is finer than its currency is divided."""
     exponent = amount.as_tuple().exponent
     scale = SCALES[currency]
-    if isinstance(exponent, int) and -exponent > scale and places(amount) > scale:
-        raise refuse(index, name, f"has more than {scale} decimal places, the most in {currency}")
+    return isinstance(exponent, int) and -exponent > scale and places(amount) > scale

@@ -1,0 +1,114 @@
+"""One workflow while one process dies: at a boundary of its steps, or inside one; and what must be true afterwards.
+
+A coordinator and whoever has crash points of its own ends by itself at the hit. Everybody else is killed while the
+coordinator stands still at a boundary: it is stopped there, and goes on when the other is dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from typing import Final
+
+from tests.crash.placing import Part
+from tests.crash.points import named
+from tests.crash.processes import Cluster, Process
+from tests.crash.stories import STORIES, Story
+from tests.crash.whole_exchange import faults_at_rest, is_standing_still, new_user, until_stopped
+from tests.crash.workflow_calls import ENDED, ENDS_WITHIN_S, begin, ended, workflow_of
+
+COORDINATOR: Final = "coordinator"
+EVERYTHING: Final = "everything"
+
+
+async def trial(up: Cluster, name: str, victim: str, point: str, nth: int) -> bool:
+    """Run a story's workflow, and kill the victim at this hit; whether it came to it. AssertionError, TimeoutError."""
+    story, user = STORIES[name], new_user()
+    parameters = await story.arrange(up, user)
+    is_coordinators = named(point).part is Part.COORDINATOR
+    armed = up.coordinator if is_coordinators else victims_of(up, victim)[0]
+    action = "stop" if is_coordinators and victim != COORDINATOR else "kill"
+    async with asyncio.TaskGroup() as tasks:
+        if story.turn is None:
+            armed.arm(point, nth, action)
+            tasks.create_task(begin(up, user, story.kind, parameters))
+        else:
+            up.coordinator.arm("STEP_SETTLED", 1, "stop")
+            tasks.create_task(begin(up, user, story.kind, parameters))
+            await until_stopped(up)
+            await story.turn(up)
+            armed.arm(point, nth, action)
+            up.coordinator.send(signal.SIGCONT)
+        was_hit = await _until_hit(up, user, armed)
+        armed.disarm()
+        if was_hit and action == "stop":
+            for process in victims_of(up, victim):
+                process.kill()
+            if up.coordinator.is_running:
+                up.coordinator.send(signal.SIGCONT)
+    await _mend(up)
+    assert await workflow_of(up, user) != {}, "a workflow that was begun is gone"
+    await judged(up, story, user)
+    return was_hit
+
+
+async def judged(up: Cluster, story: Story, user: str) -> None:
+    """Wait for the workflow's end, and assert that it is the story's, and that nothing else is left."""
+    told = await ended(up, user)
+    assert (told["state"], told["stuck"]) == (story.ends, None), told
+    await at_rest(up)
+    await story.judge(up, user, told)
+
+
+async def at_rest(up: Cluster) -> None:
+    """Wait until nothing is broken, locked, reserved or unsettled."""
+    found: list[str] = []
+
+    async def is_at_rest() -> bool:
+        nonlocal found
+        found = await faults_at_rest(up)
+        return not found
+
+    try:
+        await up.until(is_at_rest, ENDS_WITHIN_S)
+    except TimeoutError:
+        assert found == []
+
+
+def victims_of(up: Cluster, victim: str) -> Sequence[Process]:
+    """The processes that are meant."""
+    if victim == EVERYTHING:
+        return up.processes
+    wanted = up.coordinator.name if victim == COORDINATOR else victim
+    found = [process for process in up.processes if process.name == wanted]
+    assert found, f"there is no {victim}"
+    return found
+
+
+async def _until_hit(up: Cluster, user: str, armed: Process) -> bool:
+    """Wait until the armed process has come to its point, or the workflow to its end; whether it was the point."""
+
+    def is_hit() -> bool:
+        return not armed.is_running or is_standing_still(up)
+
+    async def is_over() -> bool:
+        if is_hit():
+            return True
+        found = await workflow_of(up, user) if up.coordinator.is_running else None
+        return found is not None and found.get("state") in ENDED
+
+    await up.until(is_over, ENDS_WITHIN_S)
+    if not is_hit():
+        # The last ones may be hit after the end was shown.
+        await at_rest(up)
+    return is_hit()
+
+
+async def _mend(up: Cluster) -> None:
+    """Have everything run again."""
+    for process in up.processes:
+        if not process.is_running:
+            process.kill()
+    up.start_all()
+    await up.until_ready()

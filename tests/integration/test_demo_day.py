@@ -1,0 +1,119 @@
+"""``pincex demo``: a short trading day with every process killed, and a coordinator killed in mid-commit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import Counter
+from dataclasses import replace
+from decimal import Decimal as D  # noqa: N817  Books are full of them.
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from coordinator.demo.books import broken_books, currency_books
+from coordinator.demo.record import Intent
+from coordinator.demo.snapshot import Account, Fill, Move, Snapshot
+from sidecars.main import SIDECARS
+from tests.development import PINCEX
+
+PROCESSES: Final = {"coordinator", *SIDECARS, "bank", "chain"}
+
+
+@pytest.mark.timeout(400)
+def test_the_books_of_a_day_under_kills_and_faults_add_up(server_folder: Path) -> None:
+    """Invariants 4, 5, 6, 8 and 11, over five databases and two companies, with each process killed once."""
+    command = [PINCEX, "demo", "day", "--users", "30", "--kills", "1", "--json", "--data", str(server_folder / "day")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    day: dict[str, Any] = json.loads(ended.stdout)
+    assert day["broken"] == []
+    assert ended.returncode == 0
+    assert Counter(kill["process"] for kill in day["kills"]) == dict.fromkeys(PROCESSES, 1)
+    assert {book["currency"] for book in day["books"]} == {"BTC", "EUR", "USD"}
+    assert all(D(book["difference"]) == 0 and D(book["came"]) > 0 for book in day["books"])
+    for what in ("bank deposit", "ioc order", "coin withdrawal"):
+        assert day["counts"][f"{what} COMPLETED"] > 0
+
+
+@pytest.mark.timeout(300)
+def test_a_coordinator_killed_in_mid_commit_is_outlived() -> None:
+    ended = subprocess.run([PINCEX, "demo", "crash"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.count(", coordinator") == 2
+    assert "each transaction happened once" in ended.stdout
+
+
+def _sound() -> dict[str, Any]:
+    """A day on which Ann brought 10 dollars, paid 1 of them out, and sold nothing."""
+    return {
+        "accounts": [Account("ann", "USD", D(9), D(0))],
+        "bank_moves": [Move("ann", "USD", D(10), "in", "DEPOSIT"), Move("ann", "USD", D(-1), "out", "PAID")],
+        "chain_moves": [],
+        "fills": [],
+        "trades": [],
+        "positions": [],
+        "branches": {},
+        "decisions": [],
+        "workflows": [],
+        "bank": {"USD": {"in": "10", "out": "1"}},
+        "chain": dict.fromkeys(("deposited", "paid", "fees", "held"), D(0)),
+        "chain_paid": [],
+    }
+
+
+def _fill(**more: Any) -> Fill:
+    said: dict[str, Any] = {"trade_id": "t", "symbol": "BTC/USD", "amount": D(1), "price": D(2), "status": "SETTLED"}
+    said |= {"buyer_id": "a", "seller_id": "b", "buy_order_id": "1", "sell_order_id": "2"}
+    return Fill(**{**said, **more})
+
+
+def _broken(**more: Any) -> list[str]:
+    return [each.split()[0] for each in broken_books(Snapshot(**{**_sound(), **more}), {})]
+
+
+def test_sound_books_have_nothing_against_them() -> None:
+    assert _broken() == []
+    assert [book.difference for book in currency_books(Snapshot(**_sound()))] == [D(0), D(0)]
+
+
+def test_a_cent_that_is_missing_is_found() -> None:
+    """Invariant 6."""
+    assert _broken(accounts=[Account("ann", "USD", D("8.99"), D(0))]) == [
+        "MONEY_NOT_CONSERVED",
+        "ACCOUNT_NOT_EXPLAINED",
+    ]
+
+
+def test_a_cent_in_the_wrong_account_is_found() -> None:
+    accounts = [Account("ann", "USD", D("8.99"), D(0)), Account("bob", "USD", D("0.01"), D(0))]
+    assert _broken(accounts=accounts) == ["ACCOUNT_NOT_EXPLAINED", "ACCOUNT_NOT_EXPLAINED"]
+
+
+def test_money_that_is_still_locked_is_found() -> None:
+    assert _broken(accounts=[Account("ann", "USD", D(9), D(1))]) == ["MONEY_HELD"]
+
+
+@pytest.mark.parametrize(
+    ("fills", "trades", "broken"),
+    [
+        ([_fill()], [_fill()], []),
+        ([_fill()], [], ["FILL_NOT_SETTLED"]),
+        ([_fill()], [_fill(status="SETTLING")], ["FILL_NOT_SETTLED"]),
+        ([_fill()], [_fill(amount=D(2))], ["FILL_SETTLED_DIFFERENTLY"]),
+        ([], [_fill()], ["SETTLED_WITHOUT_FILL"]),
+    ],
+)
+def test_every_fill_is_settled_once_as_it_was_filled(fills: list[Fill], trades: list[Fill], broken: list[str]) -> None:
+    """Invariant 5."""
+    assert _broken(fills=fills, trades=trades) == broken
+
+
+def test_a_transfer_counts_if_its_client_was_told_that_it_committed() -> None:
+    """Invariant 4: what was told, the books must show."""
+    given = {"from_user_id": "ann", "to_user_id": "bob", "currency": "USD", "amount": "4"}
+    asked = {"operations": [["bookkeeper", "transfer_funds", given]]}
+    told = {"r": Intent("r", "transfer", asked, [{"state": "COMMITTED"}])}
+    moved = [Account("ann", "USD", D(5), D(0)), Account("bob", "USD", D(4), D(0))]
+    assert list(broken_books(replace(Snapshot(**_sound()), accounts=moved), told)) == []
+    assert len(list(broken_books(Snapshot(**_sound()), told))) == 2
