@@ -194,7 +194,7 @@ def modelled(ledger: Ledger) -> dict[str, tuple[int, ...]]:
 
 # Not shrunk: every try is a story on a real database, and a story is short enough to be read as it is.
 @settings(
-    max_runs=60,
+    max_examples=60,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
