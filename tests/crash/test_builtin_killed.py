@@ -36,16 +36,11 @@ PARTICIPANTS: Final = ("BATCH_BEFORE", "BATCH_AFTER", "POSTING_BEFORE", "POSTING
 # Every workflow comes by these; others may be read-only at a participant, or have nothing to undo.
 ALWAYS: Final = (*COORDINATORS[:4], *(point.name for point in (*WALLET_POINTS, *CHAIN_POINTS)))
 QUICK: Final = (
-    ("trade", COORDINATOR, "STEP_SETTLED", 3),
     ("trade", "bookkeeper", "POSTING_BEFORE", 2),
-    ("trade", "settlement", "VOTE_FRAME_AFTER", 1),
     ("trade-refused", "trading", "UNDO_BEGUN", 1),
-    ("deposit", "fiat", "POSTING_AFTER", 1),
     ("deposit-refused", COORDINATOR, "WORKFLOW_FAILED", 1),
     ("withdrawal", "wallet", "PAYMENT_STORED", 1),
-    ("withdrawal", "chain", "COMPANY_DONE", 3),
     ("withdrawal", EVERYTHING, "STEP_SETTLED", 4),
-    ("withdrawal-refused", COORDINATOR, "UNDO_BEGUN", 1),
 )
 
 
