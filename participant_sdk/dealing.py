@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
 from participant_sdk.batching import QUEUE_BOUND_DEFAULT, Batcher, QueueFullError
 from participant_sdk.ids import Xid
 
-
 # How many waves may be under way, and how long a wave waits for those of it that take longer.
-WAVES: Final = 2
-WAVE_S: Final = 0.02
+WAVES: Final = 3
+WAVE_S: Final = 0.05
 
 
 class Call(Protocol):
@@ -83,29 +82,18 @@ class ByXid(Generic[Dealt]):
 
 
 class BySide(Generic[Dealt]):
-    """Prepares in waves, up to ``prepares_at_once`` in all their waves; ends in up to ``count`` rounds at once.
+    """Prepares in waves, ``prepares_at_once`` in all ``WAVES`` of them; ends in up to ``count`` rounds at once.
 
     A wave is all that came meanwhile, each by itself, and their votes leave together, for a frame costs more than
-    a vote. One that takes longer, because it waits for another branch's end, is left behind by its wave.
+    a vote. One that takes longer than ``WAVE_S``, because it waits for another branch's end, is left behind by its
+    wave, and counts no more against ``prepares_at_once``.
     """
 
-    __slots__ = (
-        "_at_once",
-        "_count",
-        "_ends",
-        "_group",
-        "_held",
-        "_prepare",
-        "_prepares",
-        "_serve",
-        "_turns",
-        "_wave",
-        "_waves",
-    )
+    __slots__ = ("_count", "_ends", "_held", "_prepare", "_prepares", "_preparing", "_serve", "_turns")
 
     def __init__(
         self,
-        prepare: Callable[[Dealt], Awaitable[Callable[[], None]]],
+        prepare: Callable[[Dealt], Coroutine[None, None, Callable[[], None]]],
         serve: Callable[[list[Dealt]], Awaitable[None]],
         *,
         count: int,
@@ -121,6 +109,8 @@ class BySide(Generic[Dealt]):
         # The xids that are queued or under way, each with its calls that wait for their turn.
         self._turns: dict[Xid, deque[Dealt]] = {}
         self._held = 0
+        # The Prepares under way, in order of their beginnings; ``run`` ends them as it ends.
+        self._preparing: dict[asyncio.Task[Callable[[], None]], Dealt] = {}
 
     @property
     def queued(self) -> int:
@@ -129,8 +119,9 @@ class BySide(Generic[Dealt]):
 
     def put(self, call: Dealt) -> None:
         """Queue a call, or let it wait until the calls of its xid before it were served."""
-        if self.queued >= QUEUE_BOUND_DEFAULT:
-            raise QueueFullError(f"{QUEUE_BOUND_DEFAULT} calls wait, the most allowed")
+        # What is under way counts too: a Prepare that its wave left behind may wait for long.
+        if len(self._turns) + self._held >= QUEUE_BOUND_DEFAULT:
+            raise QueueFullError(f"{QUEUE_BOUND_DEFAULT} calls are not answered yet, the most allowed")
         waiting = self._turns.get(call.xid)
         if waiting is not None:
             waiting.append(call)
@@ -141,26 +132,34 @@ class BySide(Generic[Dealt]):
 
     async def run(self) -> None:
         """Do rounds until cancelled."""
-        async with asyncio.TaskGroup() as self._group:
-            for _ in range(self._count):
-                self._group.create_task(self._ends.run())
-            for _ in range(WAVES):
-                self._group.create_task(self._prepares.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._count):
+                    group.create_task(self._ends.run())
+                for _ in range(WAVES):
+                    group.create_task(self._prepares.run())
+        finally:
+            for task in self._preparing:
+                task.cancel()
+            await asyncio.gather(*self._preparing, return_exceptions=True)
 
     def _queue(self, call: Dealt) -> None:
         (self._ends if call.is_end else self._prepares).put(call)
 
     async def _do_wave(self, calls: list[Dealt]) -> None:
-        preparing = {self._group.create_task(self._prepare(call)): call for call in calls}
-        done, late = await asyncio.wait(preparing, timeout=WAVE_S if len(calls) > 1 else 0)
+        wave = {asyncio.create_task(self._prepare(call)): call for call in calls}
+        self._preparing.update(wave)
+        done, late = await asyncio.wait(wave, timeout=WAVE_S)
         for task in done:
-            self._voted(preparing[task], task)
+            self._voted(wave[task], task)
         for task in late:
-            task.add_done_callback(partial(self._voted, preparing[task]))
+            task.add_done_callback(partial(self._voted, wave[task]))
 
     def _voted(self, call: Dealt, task: asyncio.Task[Callable[[], None]]) -> None:
+        del self._preparing[task]
         if not task.cancelled():
-            task.result()()
+            send = task.result()
+            send()
             self._end_turn(call)
 
     async def _end(self, calls: list[Dealt]) -> None:
@@ -172,7 +171,7 @@ class BySide(Generic[Dealt]):
         waiting = self._turns[call.xid]
         if waiting:
             self._held -= 1
-            # There is room: fewer are queued than the bound, as this one was counted among them.
+            # There is room: it was counted against the bound already.
             self._queue(waiting.popleft())
         else:
             del self._turns[call.xid]

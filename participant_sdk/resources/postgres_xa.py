@@ -98,7 +98,7 @@ class PostgresXaResource(Participant):
         self.operations = tuple(operations)
         # They wait for row locks, which a prepared branch holds to its end. While one has a connection, another's
         # row is opened, or its no is stored.
-        self.prepares_at_once = 2 * connections.work
+        self.prepares_at_once = 3 * connections.work
         self._clock = clock
         settings = {"lock_timeout": f"{connections.lock_timeout_ms}ms"}
         self._work = Lane(dsn, connections.work, settings)

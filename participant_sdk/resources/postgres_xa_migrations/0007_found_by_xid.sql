@@ -12,8 +12,13 @@ alter table pincex_xa.branches set (autovacuum_analyze_threshold = 5000);
 alter table pincex_xa.decisions set (autovacuum_analyze_threshold = 5000);
 alter table pincex_xa.returned set (autovacuum_analyze_threshold = 5000);
 
--- Of two indexes that begin alike the planner takes either, while there is little in the table. So the one of the
--- sequences begins with something else: a participant and a log as one text.
+-- Of indexes that begin alike the planner takes any, while it believes that there is little in the table. So those that
+-- are not by xid begin with something else: a participant and a log as one text, which the primary key cannot find.
+drop index pincex_xa.branches_request;
+-- R3: one live branch of a request.
+create unique index branches_request
+    on pincex_xa.branches ((participant || ':' || log_id), tenant, request_id)
+    where request_id <> '' and (phase in (1, 3) or heuristic = 1);
 drop index pincex_xa.decisions_sequence;
 create index decisions_sequence on pincex_xa.decisions ((participant || ':' || log_id), incarnation, sequence);
 
@@ -171,7 +176,7 @@ begin
         select a.n from unnest(a_xids, a_tenants, a_request_ids) with ordinality a(xid, tenant, request_id, n)
         where a.request_id = '' or not exists (
             select from pincex_xa.branches o
-            where o.participant = a_participant and o.log_id = a_log_id and o.tenant = a.tenant
+            where o.participant || ':' || o.log_id = a_participant || ':' || a_log_id and o.tenant = a.tenant
                 and o.request_id = a.request_id and o.request_id <> '' and (o.phase in (1, 3) or o.heuristic = 1)
                 and o.xid <> a.xid
         )
@@ -210,6 +215,26 @@ begin
         returning xid
     )
     select min(f.n) from unnest(free) f(n) where a_xids[f.n] in (select o.xid from opened o) group by a_xids[f.n];
+end
+$$;
+
+create or replace function pincex_xa.decide_settled(
+    a_participant text, a_log_id text, a_xids uuid[], a_incarnations bigint[], a_sequences bigint[]
+) returns setof pincex_xa.found
+language plpgsql as $$
+declare
+    held constant text[] := pincex_xa.prepared(a_participant, a_log_id, a_xids);
+    committed constant uuid[] := array(
+        select b.xid from pincex_xa.branches b
+        where b.participant = a_participant and b.log_id = a_log_id and b.xid = any (a_xids) and b.phase = 3
+    );
+begin
+    insert into pincex_xa.decisions (participant, log_id, xid, incarnation, sequence)
+    select a_participant, a_log_id, u.xid, u.incarnation, u.sequence
+    from unnest(a_xids, a_incarnations, a_sequences) u(xid, incarnation, sequence)
+    where pincex_xa.gid(a_participant, a_log_id, u.xid) = any (held) or u.xid = any (committed)
+    on conflict do nothing;
+    return query select * from pincex_xa.look(a_participant, a_log_id, a_xids);
 end
 $$;
 
