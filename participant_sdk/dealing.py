@@ -37,9 +37,10 @@ class Call(Protocol):
 
 
 Dealt = TypeVar("Dealt", bound=Call)
+Given_contra = TypeVar("Given_contra", bound=Call, contravariant=True)
 
 
-class Dealing(Protocol[Dealt]):
+class Dealing(Protocol[Given_contra]):
     """A way of dealing. ``run`` must run for anything to be served."""
 
     @property
@@ -47,7 +48,7 @@ class Dealing(Protocol[Dealt]):
         """How many calls wait."""
         ...
 
-    def put(self, call: Dealt) -> None:
+    def put(self, call: Given_contra, /) -> None:
         """Queue a call for a round. QueueFullError at the bound."""
         ...
 

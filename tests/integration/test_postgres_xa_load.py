@@ -49,13 +49,13 @@ async def test_a_batch_reads_its_own_branches_however_little_was_there_when_the_
                 acks = [(await resource.commit([commit]))[0].kind for _ in range(2)]
                 assert acks == [AckKind.DONE, AckKind.ALREADY_DONE]
     # The sessions are closed, and so have told what they read.
-    ((read,),) = await run_sql(
+    ((few,),) = await run_sql(
         dsn,
-        "select sum(seq_tup_read + idx_tup_fetch) from pg_stat_user_tables"
+        # Filling the decisions read all branches once.
+        "select sum(seq_tup_read + idx_tup_fetch) < 5001 + 3000 from pg_stat_user_tables"
         " where relname in ('branches', 'decisions', 'returned')",
     )
-    # Filling the decisions read the branches once.
-    assert read < 5_001 + 3_000, read
+    assert few
 
 
 async def test_a_branch_waits_for_a_row_as_long_as_another_holds_it_and_no_longer(dsn: str) -> None:
