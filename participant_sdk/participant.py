@@ -141,7 +141,9 @@ class RecoverQuery:
 class Participant(ABC):
     """A service's share in transactions.
 
-    ``name`` is the configured name, ``operations`` what it serves. A subclass implements the
+    ``name`` is the configured name, ``operations`` what it serves. ``prepares_at_once`` is for one whose Prepares
+    may wait for what another branch's end releases: each is then a batch of its own, and so many run side by
+    side; 0 where batches are better. A subclass implements the
     three batches, what an operator asks (``branch``, ``resolve``, ``forget``) and what recovery does
     (``recover``, ``watermarks``, ``adopt_epoch``). One whose store can do all three batches in one
     local transaction overrides ``apply`` as well; one whose store outlives it, ``log_ids``.
@@ -149,6 +151,7 @@ class Participant(ABC):
 
     name: str
     operations: tuple[str, ...] = ()
+    prepares_at_once: int = 0
 
     @abstractmethod
     async def prepare(self, branches: Sequence[Prepare]) -> Sequence[Vote]:

@@ -1,22 +1,23 @@
 """A participant's workers: everything from all sessions and calls, in natural batches.
 
-Branches are dealt to workers by xid, so that one xid is never in two ``Work``s at once and the
-order of its calls holds. Within one ``Work`` an xid appears once; its later calls wait for the
-next. What the participant raises becomes answers that promise nothing: a transient "no", or
+Branches are dealt to workers so that one xid is never in two ``Work``s at once and the order of
+its calls holds (see ``dealing``). Within one ``Work`` an xid appears once; its later calls wait for
+the next. What the participant raises becomes answers that promise nothing: a transient "no", or
 RETRY.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 import structlog
 
-from participant_sdk.batching import Batcher, QueueFullError
+from participant_sdk.batching import QueueFullError
 from participant_sdk.clock import Clock
+from participant_sdk.dealing import BySide, ByXid, Dealing
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Answers, Commit, Participant, Prepare, Rollback, Work
 from participant_sdk.resources.admission import late, refusal
@@ -35,16 +36,31 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class _PrepareCall(NamedTuple):
     branch: Prepare
     reply: VoteReply
+    is_end: bool = False
+
+    @property
+    def xid(self) -> Xid:
+        return self.branch.xid
 
 
 class _CommitCall(NamedTuple):
     branch: Commit
     reply: AckReply
+    is_end: bool = True
+
+    @property
+    def xid(self) -> Xid:
+        return self.branch.xid
 
 
 class _RollbackCall(NamedTuple):
     branch: Rollback
     reply: AckReply
+    is_end: bool = True
+
+    @property
+    def xid(self) -> Xid:
+        return self.branch.xid
 
 
 _Call = _PrepareCall | _CommitCall | _RollbackCall
@@ -88,17 +104,22 @@ class Workers:
         self._last_failure = ""
         self._participant = participant
         self._clock = clock
-        self._queues = [Batcher[_Call](self._serve, cap=batch_size) for _ in range(count)]
+        at_once = participant.prepares_at_once
+        self._dealing: Dealing[_Call] = (
+            BySide[_Call](self._prepare_alone, self._serve, count=count, cap=batch_size, prepares_at_once=at_once)
+            if at_once
+            else ByXid[_Call](self._serve, count=count, cap=batch_size)
+        )
 
     @property
     def queued(self) -> int:
         """How many calls wait, of all workers."""
-        return sum(map(len, self._queues))
+        return self._dealing.queued
 
     def prepare(self, branch: Prepare, reply: VoteReply) -> None:
         """Queue a Prepare; its vote goes to ``reply``. A full queue is a transient "no" at once."""
         try:
-            self._queue_of(branch.xid).put(_PrepareCall(branch, reply))
+            self._dealing.put(_PrepareCall(branch, reply))
         except QueueFullError:
             reply(branch.xid, transient_no("PARTICIPANT_BUSY", f"{self._participant.name} has too much queued"))
 
@@ -112,19 +133,13 @@ class Workers:
 
     async def run(self) -> None:
         """Work until cancelled; what is under way then stays with the participant's own promises."""
-        async with asyncio.TaskGroup() as group:
-            for queue in self._queues:
-                group.create_task(queue.run())
+        await self._dealing.run()
 
     def _put_ending(self, call: _CommitCall | _RollbackCall) -> None:
         try:
-            self._queue_of(call.branch.xid).put(call)
+            self._dealing.put(call)
         except QueueFullError:
             call.reply(call.branch.xid, RETRY)
-
-    def _queue_of(self, xid: Xid) -> Batcher[_Call]:
-        # The last byte is of the sequence, so it deals evenly, and the same in every run.
-        return self._queues[xid[-1] % len(self._queues)]
 
     async def _serve(self, calls: list[_Call]) -> None:
         """Serve one batch: in one ``Work``, or in several where an xid appears more than once."""
@@ -143,6 +158,16 @@ class Workers:
             calls = left
 
     async def _do(self, round_: _Round) -> None:
+        (await self._worked(round_))()
+
+    async def _prepare_alone(self, call: _Call) -> Callable[[], None]:
+        """Serve one Prepare; its vote leaves when what is returned is called."""
+        round_ = _Round()
+        round_.add(call)
+        return await self._worked(round_)
+
+    async def _worked(self, round_: _Round) -> Callable[[], None]:
+        """Have a round's work done; its answers leave when what is returned is called."""
         prepares = self._admit(round_.prepares)
         work = Work(
             tuple([call.branch for call in round_.commits]),
@@ -150,8 +175,11 @@ class Workers:
             tuple([call.branch for call in prepares]),
         )
         if not (work.commits or work.rollbacks or work.prepares):
-            return
+            return _nothing
         answers = await self._apply(work)
+        return partial(self._answer, round_, prepares, answers)
+
+    def _answer(self, round_: _Round, prepares: Sequence[_PrepareCall], answers: Answers) -> None:
         for call, ack in zip(round_.commits, answers.commits, strict=True):
             call.reply(call.branch.xid, ack)
         for call, ack in zip(round_.rollbacks, answers.rollbacks, strict=True):
@@ -260,6 +288,10 @@ class Workers:
     @property
     def _retry(self) -> Ack:
         return Ack(AckKind.RETRY, XaCode.RETRY, f"{self._participant.name} failed; send again")
+
+
+def _nothing() -> None:
+    """There is nothing to answer."""
 
 
 def _shape(answers: Answers) -> tuple[int, int, int]:

@@ -14,12 +14,13 @@ from psycopg.rows import args_row
 from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Branch, Commit, Prepare, RecoverQuery
+from participant_sdk.resources.postgres_errors import EPOCH_IS_HIGHER
 from participant_sdk.resources.postgres_lane import Lane
 from participant_sdk.resources.stored_votes import answer_of, vote_of
-from participant_sdk.xa import Heuristic, Vote, VoteKind
+from participant_sdk.xa import PREPARED, Heuristic, Vote, VoteKind
 
 _LOOK: Final = "select * from pincex_xa.look(%s, %s, %s::uuid[])"
-_DECIDE: Final = "select * from pincex_xa.decide_current(%s, %s, %s, %s::uuid[], %s::bigint[], %s::bigint[])"
+_DECIDE: Final = "select * from pincex_xa.decide_expected(%s, %s, %s, %s::uuid[], %s::bigint[], %s::bigint[])"
 _OPEN: Final = """
 select pincex_xa.open(%s, %s, %s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s)
 """
@@ -33,6 +34,8 @@ _PAGE: Final = "select pincex_xa.page(%s, %s, %s, %s::bigint[], %s::bigint[], %s
 class BranchRows:
     """One participant's rows. What a method wrote, and what a branch is answered by, is durable when it returns.
 
+    But for what ``open`` and ``decide`` wrote: that is durable with the branch's PREPARE, or its end.
+
     psycopg.Error of every method.
     """
 
@@ -43,7 +46,7 @@ class BranchRows:
         self._lane = lane
 
     async def open(self, prepares: Sequence[Prepare], *, now_s: float, unix_ms: int) -> list[bool]:
-        """Write the ACTIVE rows, visibly, before any work; tell which branches may run."""
+        """Write the ACTIVE rows, visibly, before any work; tell which branches may run. Durable by their PREPARE."""
         opened = await self._places(
             _OPEN,
             prepares[0].log_id,
@@ -63,20 +66,27 @@ class BranchRows:
         return [row.branch(log_id, xid) for row, xid in zip(rows, xids, strict=True)]
 
     async def decide(self, log_id: str, commits: Sequence[Commit]) -> list[Branch]:
-        """Store the decisions of branches that are prepared, and read the branches.
+        """Store the decisions of branches that are prepared, and tell of the branches.
 
-        Nothing is stored and read where one is of an epoch below the one adopted (R15).
+        Nothing is stored and told where one is of an epoch below the one adopted (R15). Of a branch that is
+        prepared and has its row, as almost all are, no more is told than its end needs; its decision is durable
+        with that end, by COMMIT PREPARED, or with the next look.
         """
-        xids = [commit.xid for commit in commits]
-        rows = await self._rows(
-            _DECIDE,
-            log_id,
-            min(commit.epoch for commit in commits),
-            [str(xid) for xid in xids],
-            [commit.incarnation for commit in commits],
-            [commit.sequence for commit in commits],
-        )
-        return [row.branch(log_id, xid) for row, xid in zip(rows, xids, strict=True)] if rows else []
+        try:
+            rows = await self._rows(
+                _DECIDE,
+                log_id,
+                min(commit.epoch for commit in commits),
+                [str(commit.xid) for commit in commits],
+                [commit.incarnation for commit in commits],
+                [commit.sequence for commit in commits],
+            )
+        except psycopg.DatabaseError as error:
+            if error.sqlstate == EPOCH_IS_HIGHER:
+                return []
+            raise
+        others = {row.at: row.branch(log_id, commits[row.at - 1].xid) for row in rows}
+        return [others.get(at) or _expected(log_id, commit) for at, commit in enumerate(commits, 1)]
 
     async def undo(self, log_id: str, votes: Sequence[tuple[Xid, Vote | None]]) -> list[bool]:
         """End branches that are not prepared as ROLLED_BACK, with their votes, None for a tombstone.
@@ -197,6 +207,19 @@ class BranchRows:
             with session.confirmed():
                 await cursor.execute(query.encode(), (self._participant, log_id, *parameters))
             return await cursor.fetchall()
+
+
+def _expected(log_id: str, commit: Commit) -> Branch:
+    """A branch that is prepared and has its row, which is not read: it has some time, and the decision just stored."""
+    return Branch(
+        log_id,
+        commit.xid,
+        BranchPhase.PREPARED,
+        PREPARED,
+        incarnation=commit.incarnation,
+        sequence=commit.sequence,
+        prepared_unix_ms=commit.xid.unix_ms,
+    )
 
 
 class _Row(NamedTuple):

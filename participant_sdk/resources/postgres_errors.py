@@ -16,6 +16,7 @@ from participant_sdk.xa import Vote, XaCode, business_no, invalid, transient_no
 UNDEFINED_OBJECT: Final = "42704"
 DUPLICATE_OBJECT: Final = "42710"
 CHANGED_NOTHING: Final = "PXRO1"
+EPOCH_IS_HIGHER: Final = "PXEP1"
 
 EXPIRED_VOTE: Final = transient_no(
     "DEADLINE_PASSED", "the branch's time ran out before its vote", xa_code=XaCode.RBTIMEOUT

@@ -1,8 +1,8 @@
-"""Prepare in a PostgreSQL XA resource: admit, run each branch on a connection of its own, store the noes.
+"""Prepare in a PostgreSQL XA resource: admit, run the branch on a connection of its own, store a no.
 
-Three rounds for a batch: the rows of its branches, visibly, in one statement; each branch's
-transaction, all at once; the votes that are not PREPARED, in one statement. A no that could not
-be stored becomes a transient one, for a later Prepare may get another answer.
+Three steps for a branch: its row, visibly; its transaction; its vote, where that is not PREPARED.
+The rows of all branches that come meanwhile are one statement's. A no that could not be stored
+becomes a transient one, for a later Prepare may get another answer.
 
 A branch whose end is not known is left as it is: another session may have prepared it, and its
 vote may have been sent (R12). The transient "no" is always followed by Rollback, or by our inquiry.
@@ -27,10 +27,10 @@ from participant_sdk.resources.postgres_branch import BranchTransaction, Unknown
 from participant_sdk.resources.postgres_branches import BranchRows
 from participant_sdk.resources.postgres_embedded import EmbeddedWork
 from participant_sdk.resources.postgres_errors import IN_PROGRESS_VOTE
+from participant_sdk.resources.postgres_gathering import Gathering
 from participant_sdk.resources.postgres_lane import Lane
 from participant_sdk.resources.postgres_operations import RefusedError, XaOperation, read_calls
 from participant_sdk.resources.stored_votes import TOMBSTONE_VOTE
-from participant_sdk.settled import settled
 from participant_sdk.xa import Vote, VoteKind, XaCode, transient_no
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -39,7 +39,10 @@ EmbeddedKey = tuple[str, Xid]
 
 
 class Preparing:
-    """Prepares batches for one participant. ``embedded`` is the work under way, taken from here as it is ended."""
+    """Prepares branches of one participant; ``run`` must run.
+
+    ``embedded`` is the work under way, taken from here as it is ended.
+    """
 
     def __init__(
         self,
@@ -57,37 +60,37 @@ class Preparing:
         self._work = work
         self._embedded = embedded
         self._clock = clock
+        self._opening = Gathering[Prepare, bool](self._open)
+        self._storing = Gathering[tuple[Xid, Vote | None], bool](rows.undo)
 
-    async def prepare(self, prepares: Sequence[Prepare]) -> list[Vote]:
-        """Vote on branches of one log. psycopg.Error when nothing could even begin."""
-        opened = await self._open(prepares)
-        unopened = [prepare for prepare, is_open in zip(prepares, opened, strict=True) if not is_open]
-        found = {branch.xid: branch for branch in await self._look(unopened)}
+    async def run(self) -> None:
+        """Gather what is asked of the rows, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            running = [
-                group.create_task(settled(self._run(prepare))) if is_open else None
-                for prepare, is_open in zip(prepares, opened, strict=True)
-            ]
-        votes = [
-            task.result().get() if task is not None else _stored(prepare, found[prepare.xid])
-            for prepare, task in zip(prepares, running, strict=True)
-        ]
-        return await self._store(prepares, votes, found)
+            group.create_task(self._opening.run())
+            group.create_task(self._storing.run())
 
-    async def _open(self, prepares: Sequence[Prepare]) -> list[bool]:
+    async def prepare(self, prepare: Prepare) -> Vote:
+        """Vote on a branch. psycopg.Error when nothing could even begin."""
+        found = None
+        opened = await self._opening.ask(prepare.log_id, prepare)
+        if opened:
+            vote = await self._run(prepare)
+        else:
+            (found,) = await self._rows.look(prepare.log_id, [prepare.xid])
+            vote = _stored(prepare, found)
+        if vote.kind is VoteKind.PREPARED or not (found is None or found.phase is BranchPhase.NONE):
+            return vote
+        return await self._store(prepare, vote)
+
+    async def _open(self, _log_id: str, prepares: Sequence[Prepare]) -> list[bool]:
         now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
         try:
             return await self._rows.open(prepares, now_s=now_s, unix_ms=unix_ms)
         except (psycopg.errors.UniqueViolation, psycopg.errors.LockNotAvailable):
-            # Two batches raced for one request. Each by itself, so that only that one fails (R17).
-            if len(prepares) == 1:
-                return [False]
-            return [(await self._open([prepare]))[0] for prepare in prepares]
-
-    async def _look(self, prepares: Sequence[Prepare]) -> list[Branch]:
-        if not prepares:
-            return []
-        return await self._rows.look(prepares[0].log_id, [prepare.xid for prepare in prepares])
+            # Two processes raced for one request. With others, each is opened by itself, and only that one fails.
+            if len(prepares) > 1:
+                raise
+            return [False]
 
     async def _run(self, prepare: Prepare) -> Vote:
         embedded = self._embedded.pop((prepare.log_id, prepare.xid), None)
@@ -122,25 +125,14 @@ class Preparing:
         except (UnknownError, TimeoutError) as error:
             return _in_doubt(prepare, error)
 
-    async def _store(self, prepares: Sequence[Prepare], votes: list[Vote], found: Mapping[Xid, Branch]) -> list[Vote]:
-        """Store the fresh votes that are not PREPARED, so that a second Prepare gets them too (R8).
+    async def _store(self, prepare: Prepare, vote: Vote) -> Vote:
+        """Store a fresh vote that is not PREPARED, so that a second Prepare gets it too (R8).
 
         A session left behind finds such a branch ended, and cannot prepare it any more; one that is
         prepared, or about to be, keeps its row as it is.
         """
-        fresh = [
-            at
-            for at, (prepare, vote) in enumerate(zip(prepares, votes, strict=True))
-            if vote.kind is not VoteKind.PREPARED
-            and (prepare.xid not in found or found[prepare.xid].phase is BranchPhase.NONE)
-        ]
-        if not fresh:
-            return votes
-        stored = await self._rows.undo(prepares[0].log_id, [(prepares[at].xid, votes[at]) for at in fresh])
-        for at, is_stored in zip(fresh, stored, strict=True):
-            if not is_stored and not votes[at].transient:
-                votes[at] = IN_PROGRESS_VOTE
-        return votes
+        is_stored = await self._storing.ask(prepare.log_id, (prepare.xid, vote))
+        return vote if is_stored or vote.transient else IN_PROGRESS_VOTE
 
     def _remaining_s(self, prepare: Prepare) -> float:
         return max(0.0, prepare.deadline_s - self._clock.monotonic_s())

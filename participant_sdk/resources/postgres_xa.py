@@ -54,6 +54,16 @@ from participant_sdk.xa import RETRY, STALE, UNKNOWN_XID, Ack, AckKind, Decision
 SWEEP_EVERY_S: Final = 10.0
 SWEEP_GRACE_S: Final = 60.0
 
+# These connections run our own SQL alone, which finds rows by index. A plan that was made for a table that was nearly
+# empty would read it whole.
+_FINISHING: Final = {
+    # Functions that look twice must see twice.
+    "default_transaction_isolation": "read committed",
+    "enable_seqscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _Call = TypeVar("_Call", Prepare, Commit, Rollback)
@@ -86,14 +96,16 @@ class PostgresXaResource(Participant):
     ) -> None:
         self.name = check_participant(name)
         self.operations = tuple(operations)
+        # They wait for row locks, which a prepared branch holds to its end. While one has a connection, another's
+        # row is opened, or its no is stored.
+        self.prepares_at_once = 3 * connections.work
         self._clock = clock
         settings = {"lock_timeout": f"{connections.lock_timeout_ms}ms"}
         self._work = Lane(dsn, connections.work, settings)
         self._finishing = Lane(
             dsn,
             connections.finishing,
-            # Functions that look twice must see twice.
-            {**settings, "default_transaction_isolation": "read committed"},
+            {**settings, **_FINISHING},
         )
         self._embedding = Lane(dsn, connections.embedded, settings)
         self._embedded: dict[EmbeddedKey, EmbeddedWork] = {}
@@ -130,14 +142,15 @@ class PostgresXaResource(Participant):
         failure: Exception | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                expiring = group.create_task(resource._expire_for_ever())
+                tasks = [group.create_task(part) for part in (resource._expire_for_ever(), resource._preparing.run())]
                 try:
                     yield resource
                 except Exception as error:  # noqa: BLE001 - raised again
                     # The user's own: raised below, where the group does not wrap it.
                     failure = error
                 finally:
-                    expiring.cancel()
+                    for task in tasks:
+                        task.cancel()
         finally:
             await resource._close()
         if failure is not None:
@@ -145,6 +158,8 @@ class PostgresXaResource(Participant):
 
     async def apply(self, work: Work) -> Answers:
         """Do the three parts at once: what prepares may wait for rows that the commits release."""
+        if not (work.commits or work.rollbacks):
+            return Answers(prepares=await self.prepare(work.prepares))
         async with asyncio.TaskGroup() as group:
             commits = group.create_task(settled(self.commit(work.commits)))
             rollbacks = group.create_task(settled(self.rollback(work.rollbacks)))
@@ -153,11 +168,11 @@ class PostgresXaResource(Participant):
 
     async def prepare(self, branches: Sequence[Prepare]) -> Sequence[Vote]:
         """Run each branch's operations in a transaction, prepare it, and vote."""
-        votes: dict[Xid, Vote] = {}
-        for prepares in _by_log(branches):
-            answers = await self._preparing.prepare(prepares)
-            votes.update({prepare.xid: vote for prepare, vote in zip(prepares, answers, strict=True)})
-        return [votes[prepare.xid] for prepare in branches]
+        if len(branches) == 1:
+            return [await self._preparing.prepare(branches[0])]
+        async with asyncio.TaskGroup() as group:
+            preparing = [group.create_task(settled(self._preparing.prepare(prepare))) for prepare in branches]
+        return [task.result().get() for task in preparing]
 
     async def commit(self, branches: Sequence[Commit]) -> Sequence[Ack]:
         """Store the decisions, then commit what is prepared."""

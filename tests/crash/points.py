@@ -231,7 +231,7 @@ _XA: Final = (
         module="participant_sdk.resources.postgres_prepare",
         function="Preparing.prepare",
         where=_AFTER,
-        anchor="opened = await self._open(",
+        anchor="opened = await self._opening.ask(",
     ),
     _xa("XA_PREPARE_BEFORE", module=_BRANCH, function="BranchTransaction._run_as_one", where=_BEFORE, anchor="try:"),
     _xa(

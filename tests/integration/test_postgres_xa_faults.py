@@ -277,7 +277,7 @@ async def test_work_that_is_cancelled_while_a_part_of_it_fails_is_cancelled(dsn:
         return ""
 
     async with bank(dsn, linger=linger) as resource:
-        await run_sql(dsn, "alter function pincex_xa.decide_current rename to decide_none")
+        await run_sql(dsn, "alter function pincex_xa.decide_expected rename to decide_none")
         work = Work(commits=[Commit(LOG, an_xid(), 7, 1)])
         applying = asyncio.ensure_future(
             resource.apply(Work(work.commits, prepares=[prepare_of(an_xid(), do("linger"))]))

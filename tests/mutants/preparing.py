@@ -44,7 +44,7 @@ MUTANTS: Final = (
                 " self._mark_parameters)\n",
             ),
             Patch(
-                "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+                "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
                 "    if pg_current_xact_id_if_assigned() is null then\n"
                 "        raise exception using errcode = 'PXRO1', message = 'the branch changed nothing';\n"
                 "    end if;\n",
@@ -61,7 +61,7 @@ MUTANTS: Final = (
     single(
         "BRANCH_WRITES_LAZILY_SQL",
         "XA: synchronous_commit may be off in a branch",
-        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
         "    if current_setting('synchronous_commit') in ('off', 'local') then\n",
         "    if false then\n",
         Test(
@@ -71,7 +71,7 @@ MUTANTS: Final = (
     single(
         "ENDED_TRANSACTION_PREPARED_SQL",
         "XA: operations that ended the branch's transaction are prepared all the same",
-        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
         "    if current_setting('pincex.branch', true) is distinct from a_xid::text then\n",
         "    if false then\n",
         Test(
@@ -81,7 +81,7 @@ MUTANTS: Final = (
     single(
         "ENDED_BRANCH_PREPARED_SQL",
         "R10: a session left behind prepares what was rolled back (XA)",
-        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
         "    if not found then\n        raise exception using errcode = 'PXEN1'",
         "    if false then\n        raise exception using errcode = 'PXEN1'",
         Test(
@@ -108,10 +108,9 @@ MUTANTS: Final = (
     single(
         "NO_TOMBSTONE_XA_SQL",
         "R10: a Prepare after its Rollback is accepted (XA)",
-        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
-        "        select a_participant, a_log_id, a.xid, 4, a.vote, a.answer from asked a\n        where not exists (",
-        "        select a_participant, a_log_id, a.xid, 4, a.vote, a.answer from asked a\n"
-        "        where false and not exists (",
+        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
+        "        where a.xid not in (select k.xid from known k)\n",
+        "        where false\n",
         Test(
             "tests/contract/test_branch_table.py::test_every_call_in_every_phase_does_what_the_table_says[postgres_xa]"
         ),
@@ -121,12 +120,12 @@ MUTANTS: Final = (
         "R3: two live branches of one request are held (XA)",
         (
             Patch(
-                "participant_sdk/resources/postgres_xa_migrations/0001_branches.sql",
+                "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
                 "create unique index branches_request\n",
                 "create index branches_request\n",
             ),
             Patch(
-                "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+                "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
                 "        where a.request_id = '' or not exists (\n",
                 "        where true or not exists (\n",
             ),
@@ -140,9 +139,9 @@ MUTANTS: Final = (
     single(
         "DECISION_NOT_STORED_SQL",
         "R15: COMMIT PREPARED comes before its sequence is stored (XA)",
-        "participant_sdk/resources/postgres_xa_migrations/0005_late_commits.sql",
-        "    where pincex_xa.gid(a_participant, a_log_id, u.xid) = any (held) or exists (\n",
-        "    where exists (\n",
+        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
+        "    where u.xid = any (expected)\n",
+        "    where false\n",
         Test(
             "tests/contract/test_branch_keeping.py::"
             "test_everything_committed_above_the_sequences_is_listed_page_by_page[postgres_xa]"
@@ -155,7 +154,7 @@ MUTANTS: Final = (
     single(
         "OLDER_EPOCH_OBEYED_XA_SQL",
         "R15: a Commit of an older epoch takes effect (XA)",
-        "participant_sdk/resources/postgres_xa_migrations/0004_epochs.sql",
+        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
         "        where e.participant = a_participant and e.log_id = a_log_id and e.epoch > a_epoch\n",
         "        where false\n",
         Test("tests/contract/test_epochs.py::test_a_commit_of_an_older_epoch_changes_nothing[postgres_xa]"),
@@ -205,7 +204,7 @@ MUTANTS: Final = (
     single(
         "FOUND_UNFLUSHED_XA_SQL",
         "R8: a stored vote is told that no standby has (XA)",
-        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
         "    perform pg_logical_emit_message(true, 'pincex', '');\n    held := pincex_xa",
         "    held := pincex_xa",
         Test("tests/integration/test_missing_standby.py"),
@@ -214,16 +213,16 @@ MUTANTS: Final = (
         "NO_NOT_STORED",
         "R8: a second Prepare of a branch that voted no runs it again (XA)",
         "participant_sdk/resources/postgres_prepare.py",
-        "        if not fresh:\n",
-        "        if fresh or not fresh:\n",
+        "        return await self._store(prepare, vote)\n",
+        "        return vote\n",
         Test("tests/integration/test_postgres_xa_votes.py::test_the_business_says_no_and_a_duplicate_gets_the_same_no"),
     ),
     single(
         "PARTICIPANTS_NOT_STORED_XA_SQL",
         "R15: a branch does not keep who takes part, so nobody can wait for their reports (XA)",
-        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
-        "        select a_participant, a_log_id, f.xid, 1, f.participants, f.tenant,",
-        "        select a_participant, a_log_id, f.xid, 1, '{}', f.tenant,",
+        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
+        "a_xids[f.n], 1, string_to_array(a_participants[f.n], ','), a_tenants[f.n],\n",
+        "a_xids[f.n], 1, '{}', a_tenants[f.n],\n",
         Test(
             "tests/contract/test_branch_keeping.py::"
             "test_everything_committed_above_the_sequences_is_listed_page_by_page[postgres_xa]"
@@ -259,13 +258,13 @@ MUTANTS: Final = (
     single(
         "WAITS_FOR_THE_MARKER_SQL",
         "XA: a Rollback waits for the marker that a branch locks",
-        "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
         "        where b.participant = a_participant and b.log_id = a_log_id and b.xid = any (a_xids)"
-        " and b.phase = 1\n"
+        " and b.phase + 0 = 1\n"
         "        for update skip locked\n"
         "    ), ended",
         "        where b.participant = a_participant and b.log_id = a_log_id and b.xid = any (a_xids)"
-        " and b.phase = 1\n"
+        " and b.phase + 0 = 1\n"
         "        for update\n"
         "    ), ended",
         Test(
@@ -276,9 +275,9 @@ MUTANTS: Final = (
     single(
         "ANOTHER_DATABASES_BRANCH_SQL",
         "R18: prepared transactions of another database are listed",
-        "participant_sdk/resources/postgres_xa_migrations/0003_pruning.sql",
-        "        where p.database = current_database()\n",
-        "        where true\n",
+        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
+        "        where p.database = current_database() and p.gid ~ ours\n",
+        "        where p.gid ~ ours\n",
         Test(
             "tests/integration/test_postgres_xa.py::"
             "test_recovery_lists_its_own_branches_page_by_page_and_leaves_others_alone"
@@ -297,7 +296,7 @@ MUTANTS: Final = (
         "XA: operations that ended their transaction are prepared outside of any, and ROLLBACK is a yes",
         (
             Patch(
-                "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+                "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
                 "    if current_setting('pincex.branch', true) is distinct from a_xid::text then\n",
                 "    if false then\n",
             ),

@@ -238,12 +238,12 @@ MUTANTS: Final = (
         "R3: a request whose branch was forced to commit runs again (XA)",
         (
             Patch(
-                "participant_sdk/resources/postgres_xa_migrations/0002_functions.sql",
+                "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
                 "o.request_id <> '' and (o.phase in (1, 3) or o.heuristic = 1)\n",
                 "o.request_id <> '' and o.phase in (1, 3)\n",
             ),
             Patch(
-                "participant_sdk/resources/postgres_xa_migrations/0001_branches.sql",
+                "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
                 "    where request_id <> '' and (phase in (1, 3) or heuristic = 1);\n",
                 "    where request_id <> '' and phase in (1, 3);\n",
             ),
@@ -280,9 +280,9 @@ MUTANTS: Final = (
     single(
         "LATE_COMMIT_UNCOUNTED_XA_SQL",
         "R15: a Commit that is acknowledged after the forced branch was forgotten leaves no watermark (XA)",
-        "participant_sdk/resources/postgres_xa_migrations/0005_late_commits.sql",
-        "= any (held) or exists (\n",
-        "= any (held) or false and exists (\n",
+        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
+        "= any (held) or u.xid = any (committed)\n",
+        "= any (held)\n",
         Test(
             "tests/contract/test_branch_keeping.py::"
             "test_a_commit_that_comes_after_the_forced_one_was_forgotten_is_counted[postgres_xa]"
