@@ -94,6 +94,7 @@ def workflow_json(told: workflow_pb2.Workflow) -> str:
             *((key, json.dumps(value)) for key, value in plain.items()),
             ("result", result_text(told.result)),
             ("parameters", told.parameters),
+            ("lock_keys", json.dumps(list(told.lock_keys))),
             ("steps", list_text(_step(step) for step in told.steps)),
         ]
     )
