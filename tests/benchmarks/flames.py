@@ -42,7 +42,7 @@ STAGES: Final[Mapping[str, str]] = {
     "ClientStream._write (coordinator/api/grpc_stream.py": "answering clients",
     "_Session._take (participant_sdk/session.py": "reading frames",
     "AnswerQueue.next_frame (participant_sdk/answers.py": "writing answers",
-    "plan (sidecars/bookkeeper/operations.py": "the ledger's reading of operations",
+    "Planner.plan (participant_sdk/resources/reservation_planning.py": "the ledger's reading of operations",
     "ReservationResource.apply (participant_sdk/resources/reservation.py": "batches to the database and back",
     "Workers._serve (participant_sdk/worker.py": "batches, dealt and answered",
 }
