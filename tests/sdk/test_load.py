@@ -56,7 +56,7 @@ async def test_a_closed_loop_counts_every_ending(around: System) -> None:
         TransactionClient(running.address) as client,
         client.stream(in_flight=8) as stream,
     ):
-        report = await ClosedLoop(stream.execute, workload(), 8).run(seconds=0.3, warm_up_s=0.1)
+        report = await ClosedLoop(stream.execute, workload(), 8).run(seconds=2.0, warm_up_s=0.1)
     assert report.committed == around.effects(LEFT) == around.effects(RIGHT)
     assert report.rolled_back.keys() == {"INSUFFICIENT_FUNDS"}
     assert report.unknown == report.not_applied == 0
