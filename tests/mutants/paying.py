@@ -35,14 +35,6 @@ MUTANTS: Final = (
         Test(f"{_IN_FIAT}test_a_branchs_own_operations_count_together"),
     ),
     single(
-        "USERS_UNLOCKED_SQL",
-        "Fiat: lock and check are one statement",
-        _FIAT,
-        "    perform fiat.lock_keys(committed || undone, operations);\n",
-        "",
-        Test("tests/integration/test_money_races.py::test_whatever_fiat_is_asked_at_once_the_limits_hold"),
-    ),
-    single(
         "REFUSED_REFERENCE_KEPT_SQL",
         "Fiat: a refused branch leaves its deposit behind",
         _FIAT,
