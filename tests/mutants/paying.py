@@ -101,17 +101,6 @@ MUTANTS: Final = (
         Test(f"{_AT_THE_BANK}test_an_answer_about_something_else_proves_nothing"),
     ),
     single(
-        "HOT_WALLETS_UNLOCKED_SQL",
-        "Wallet: lock and check are one statement",
-        _JUDGED,
-        "    perform wallet.lock_keys(committed || undone, asked);\n",
-        "",
-        Test(f"{_IN_WALLET}test_two_workers_never_promise_the_same_money"),
-        Test(
-            "tests/integration/test_money_races.py::test_whatever_the_wallet_is_asked_at_once_no_money_is_promised_twice"
-        ),
-    ),
-    single(
         "DAY_NOT_SHARED_SQL",
         "Wallet: branches of one batch each have the whole day's limit",
         _JUDGED,
