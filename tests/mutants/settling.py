@@ -25,6 +25,7 @@ MUTANTS: Final = (
         _LEDGER,
         "case when p.kind in (5, 7) then -p.amount else 0 end as locked",
         "case when p.kind = 5 then -p.amount else 0 end as locked",
+        Test("tests/integration/test_bookkeeper_capture.py::test_locked_money_is_captured_by_another_account"),
         Test("tests/integration/test_ledger_model.py::test_the_ledger_does_what_the_model_does"),
     ),
     single(
