@@ -10,7 +10,6 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from sidecars.main import SIDECARS
 from tests.conftest import MakeDatabase
 from tests.crash.processes import Cluster, cluster
 
@@ -18,10 +17,7 @@ Json: TypeAlias = "dict[str, Any]"  # pyright: ignore[reportExplicitAny]  Whatev
 
 SERVICES: Final = ("bookkeeper", "trading", "settlement")
 
-pytestmark = [
-    pytest.mark.timeout(180),
-    pytest.mark.skipif(not set(SERVICES) <= set(SIDECARS), reason="settlement is not among the sidecars yet"),
-]
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
