@@ -41,10 +41,11 @@ class Doubting(Progress):
     """Knows whether the kit puts the participant in doubt on purpose.
 
     On a slow machine, branches of other checks are in doubt too, for longer than the host's patience.
+    Where nobody says which check begins, every doubt may be on purpose.
     """
 
     def __init__(self) -> None:
-        self.is_on_purpose = False
+        self.is_on_purpose = True
 
     def began(self, count: int, check: str) -> None:
         """A check begins."""

@@ -15,6 +15,7 @@ from tests.conformance.wrong import DOORS, INQUIRIES, RESOURCES, Wrong
 AT_ONCE = 20
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     # What waits long beside what works much.
     "wrongs",
