@@ -36,7 +36,11 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        """Calls are welcome."""
+        """Calls are welcome.
+
+        Also while participants are down, even all of them: it would be the same at every other coordinator, and what
+        needs none (decisions asked for, intents closed, what operators do) must find its way here all the same.
+        """
         return self.log_is_open and not self.stopping
 
     @property

@@ -103,6 +103,20 @@ class TestLockKeys:
         assert (await waiting).outcome == COMMITTED
         await until_free(open_doors)
 
+    async def test_its_keys_are_held_for_as_long_as_a_branch_owes_its_commit(self, open_doors: Doors) -> None:
+        """Decided is not done: whoever takes the key next must find what this one did."""
+        open_doors.around.taps[RIGHT].shut_after(1)
+        request = transfer()
+        request.lock_keys.append("a")
+        request.wait = transaction_pb2.WAIT_DECIDED
+        result = (await open_doors.stub.Execute(request)).result
+        assert result.outcome == COMMITTED
+        waiting = asyncio.ensure_future(_execute(open_doors, "a"))
+        lock = await until_waiting(open_doors, "a")
+        assert [each["transaction_id"] for each in lock["holders"]] == [result.xid]
+        open_doors.around.taps[RIGHT].open()
+        assert (await waiting).outcome == COMMITTED
+
     async def test_nothing_is_sent_to_participants_before_the_keys_are_held(self, open_doors: Doors) -> None:
         holder = await begin(open_doors, "a")
         waiting = asyncio.ensure_future(_execute(open_doors, "a"))

@@ -1,4 +1,4 @@
-"""What the sessions of a participant's database wait for (R8, R9)."""
+"""The sessions of a participant's database: what they wait for (R8, R9), and whose they are."""
 
 from __future__ import annotations
 
@@ -29,4 +29,15 @@ async def test_a_transaction_that_was_left_open_is_ended_with_its_session(databa
             await session.connection.execute("begin")
             pid = session.connection.info.backend_pid
         await observer.until(lambda rows: not rows, b"SELECT pid FROM pg_stat_activity WHERE pid = %s", pid)
+    await lane.close()
+
+
+async def test_a_session_has_one_user_at_a_time(database: str) -> None:
+    """Two branches on one would be one transaction."""
+    lane = Lane(database, 2)
+    async with lane.session() as first:
+        pass
+    async with lane.session() as one, lane.session() as other:
+        assert one is first
+        assert other is not one
     await lane.close()

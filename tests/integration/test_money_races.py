@@ -1,4 +1,8 @@
-"""Fiat and the wallet asked by several connections at once, in any order, again and again: the money adds up."""
+"""Fiat and the wallet asked by several connections at once, in any order, again and again: the money adds up.
+
+Which of two gets the last of a limit is no matter of luck in the tests by turns: a connection of the test's own holds
+the row that both change at their end, until both wait.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 
+import psycopg
 import pytest
 
 from participant_sdk.participant import Prepare, Work
-from participant_sdk.xa import VoteKind
+from participant_sdk.xa import Vote, VoteKind
 from tests.integration.participations import Participation, participating
 from tests.integration.test_fiat import asked, withdraw
 from tests.integration.test_wallet import deposit, withdrawal
@@ -145,3 +150,40 @@ async def test_whatever_the_wallet_is_asked_at_once_no_money_is_promised_twice(d
         assert committed
         assert max(by_user.values()) <= 50
         assert await wallet.violations() == []
+
+
+async def by_turns(processes: Sequence[Participation], held: str, asked_for: Sequence[tuple[str, str]]) -> list[Vote]:
+    """Have each process prepare one of these, all of them as far as they come while ``held`` locks a row."""
+    branches = [processes[0].branch(each) for each in asked_for]
+    # What waits, whatever it waits for: the row itself, or whoever is before it.
+    waiting = "select count(distinct pid) from pg_locks where not granted"
+    async with await psycopg.AsyncConnection.connect(processes[0].dsn) as holder, asyncio.TaskGroup() as group:
+        await holder.execute(held.encode())
+        preparing = [group.create_task(each.prepare(branch)) for each, branch in zip(processes, branches, strict=False)]
+        while await processes[0].rows(waiting) != [(len(branches),)]:  # noqa: ASYNC110 - locks have no event
+            await asyncio.sleep(0.01)
+        await holder.commit()
+    return [vote for each in preparing for vote in await each]
+
+
+async def test_of_two_in_fiat_the_second_is_judged_once_the_first_is_done(database: str) -> None:
+    """Lock and check are two statements: each fits into what is left of the day, and both do not."""
+    async with rivals(database, "fiat") as processes:
+        fiat = processes[0]
+        await fiat.do(asked("set_compliance", user_id="ada", state="CLEARED"))
+        await fiat.do(withdraw("100000"))
+        votes = await by_turns(processes, "select from fiat.usage for update", [withdraw("100000"), withdraw("100000")])
+        assert sorted(vote.reason for vote in votes) == ["", "DAILY_LIMIT_EXCEEDED"]
+        assert await fiat.rows("select withdrawn from fiat.usage") == [(200_000,)]
+
+
+async def test_of_two_in_the_wallet_the_second_is_judged_once_the_first_is_done(database: str) -> None:
+    """As in fiat. No constraint stands behind a day's limit, as one does behind the balance."""
+    async with rivals(database, "wallet") as processes:
+        wallet = processes[0]
+        await wallet.do(deposit("500"))
+        held = "select from wallet.hot_wallets where currency = 'BTC' for update"
+        wanted = [withdrawal(f"w-{at}", "40") for at in range(3)]
+        votes = await by_turns(processes, held, wanted)
+        assert sorted(vote.reason for vote in votes) == ["", "", "DAILY_LIMIT_EXCEEDED"]
+        assert await wallet.rows("select sum(amount) from wallet.withdrawals") == [(80,)]

@@ -58,9 +58,13 @@ async def test_a_batch_reads_its_own_branches_however_little_was_there_when_the_
     assert few
 
 
-async def test_a_branch_waits_for_a_row_as_long_as_another_holds_it_and_no_longer(dsn: str) -> None:
-    """They arrive together. The first one's vote and Commit must pass the second, which waits for that Commit."""
-    patient = XaConnections(lock_timeout_ms=60_000)
+@pytest.mark.parametrize("work", [16, 1])
+async def test_a_branch_waits_for_a_row_as_long_as_another_holds_it_and_no_longer(dsn: str, work: int) -> None:
+    """They arrive together. The first one's vote and Commit must pass the second, which waits for that Commit.
+
+    Also where it waits on the only connection for work: what ends a branch has others.
+    """
+    patient = XaConnections(work=work, lock_timeout_ms=60_000)
     async with (
         PostgresXaResource.open("bank", dsn, OPERATIONS, connections=patient) as resource,
         working(resource, count=1, clock=SystemClock()) as workers,

@@ -7,6 +7,7 @@ from typing import Final
 from tests.mutants import (
     acknowledging,
     calling,
+    dealing,
     deciding,
     forwarding,
     holding,
@@ -32,6 +33,7 @@ from tests.mutants.mutant import Mutant
 MUTANTS: Final[tuple[Mutant, ...]] = (
     *acknowledging.MUTANTS,
     *calling.MUTANTS,
+    *dealing.MUTANTS,
     *deciding.MUTANTS,
     *forwarding.MUTANTS,
     *holding.MUTANTS,

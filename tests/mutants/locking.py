@@ -1,4 +1,7 @@
-"""Mutants of the locks: who is granted what, tokens that only rise, who gives way, and what a lost lock means."""
+"""Mutants of the locks: who is granted what, tokens that only rise, who gives way, and what a lost lock means.
+
+Of transactions, and of workflows.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ _STORE: Final = "coordinator/locks/redis_store.py"
 _TABLE: Final = "coordinator/locks/lock_table.py"
 _PRELUDE: Final = "coordinator/locks/lua/prelude.lua"
 _TRANSACTIONS: Final = "coordinator/locks/transaction_locks.py"
+_OF_WORKFLOWS: Final = "coordinator/workflows/locking.py"
+_WORK: Final = "coordinator/workflows/run.py"
 _CONTRACT: Final = "tests/contract/test_lock_store.py"
 _DOORS: Final = "tests/api/test_locks.py"
 _HELD: Final = "tests/locks/test_locks.py"
+_HELD_BY_WORKFLOWS: Final = "tests/engine/test_workflow_locks.py"
 _FENCING: Final = "tests/integration/test_fencing.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -26,6 +32,22 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         '            result, grant = "granted", Grant(claim, 1)\n',
         Test(f"{_HELD}::TestWithAStoreThatIsThere::test_held_for_longer_than_its_ttl_it_is_still_held[memory]"),
         Test(f"{_DOORS}::TestLockKeys::test_keys_not_let_go_in_time_roll_back_with_retry"),
+    ),
+    single(
+        "HELD_KEY_GRANTED",
+        "Locks: a key that is held is granted to another",
+        _TABLE,
+        "        if any(excludes(claim, held.claim) for held in key.granted):\n            return True\n",
+        "",
+        Test(f"{_CONTRACT}::TestGranting::test_what_is_free_is_granted_and_what_is_held_waits[memory]"),
+    ),
+    single(
+        "HELD_KEY_GRANTED_IN_REDIS",
+        "Locks: a key that is held is granted to another",
+        _PRELUDE,
+        "    if excludes(claim, held) then return true end\n",
+        "",
+        Test(f"{_CONTRACT}::TestGranting::test_what_is_free_is_granted_and_what_is_held_waits[redis]"),
     ),
     single(
         "FENCING_TOKEN_REUSED_AFTER_FLUSH",
@@ -117,6 +139,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         Test(f"{_DOORS}::TestOperators::test_a_broken_lock_is_free_and_its_transaction_is_rolled_back"),
     ),
     single(
+        "UNREACHABLE_LOCK_BELIEVED",
+        "Locks: what could not be kept alive for a TTL counts as held, and another has it by now",
+        _LOCKS,
+        "            if held.grant is not None and now_s >= held.valid_until_s:\n",
+        "            if held.grant is None and now_s >= held.valid_until_s:\n",
+        Test(f"{_HELD}::TestRedisThatIsLost::test_away_for_longer_than_the_ttl_what_is_held_counts_as_lost"),
+    ),
+    single(
         "PREPARED_BEFORE_ITS_LOCKS",
         "Locks: nothing is sent to participants before the keys are held",
         "coordinator/engine.py",
@@ -131,6 +161,15 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "        if running.locks:\n            self._drop_locks(running)\n",
         "",
         Test(f"{_DOORS}::TestLockKeys::test_a_transaction_holds_its_keys_until_it_has_finished"),
+    ),
+    single(
+        "LOCKS_LET_GO_AT_THE_DECISION",
+        "Locks: who takes a key next finds what its last holder did",
+        "coordinator/engine.py",
+        '            running.tell(unix_ms, "recorded", "", record.decision)\n',
+        '            running.tell(unix_ms, "recorded", "", record.decision)\n'
+        "            if running.locks:\n                self._drop_locks(running)\n",
+        Test(f"{_DOORS}::TestLockKeys::test_its_keys_are_held_for_as_long_as_a_branch_owes_its_commit"),
     ),
     single(
         "OUTDATED_TOKEN_PREPARED",
@@ -148,5 +187,53 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         " order by f.key for update;\n",
         "",
         Test(f"{_FENCING}::test_an_older_holder_does_not_slip_in_behind_a_newer_one"),
+    ),
+    single(
+        "WORKFLOW_RUNS_UNLOCKED",
+        "Locks: a workflow that did not get its keys in time counts them as held",
+        _OF_WORKFLOWS,
+        "            return Failure(code_of(error), error.message)\n",
+        "            return None if code_of(error) else Failure(code_of(error), error.message)\n",
+        Test(f"{_HELD_BY_WORKFLOWS}::test_without_its_keys_in_time_it_fails_before_any_step"),
+    ),
+    single(
+        "WORKFLOW_REFUSAL_IGNORED",
+        "Locks: a workflow begins its first step though its keys were refused",
+        _WORK,
+        "            if refusal is not None and self._is_unbegun:\n",
+        "            if refusal is not None and not self._is_unbegun:\n",
+        Test(f"{_HELD_BY_WORKFLOWS}::test_without_its_keys_in_time_it_fails_before_any_step"),
+    ),
+    single(
+        "WORKFLOW_LETS_GO_EARLY",
+        "Locks: a workflow's keys are let go before its end",
+        _WORK,
+        "                await self._fail(refusal, by_function=False)\n            await self._to_the_end()\n",
+        "                await self._fail(refusal, by_function=False)\n        await self._to_the_end()\n",
+        Test(f"{_HELD_BY_WORKFLOWS}::test_one_that_is_stuck_holds_its_keys"),
+    ),
+    single(
+        "WORKFLOW_LOST_LOCK_IGNORED",
+        "Locks: a workflow that lost its keys goes on without for good",
+        _OF_WORKFLOWS,
+        "            if await self._take(None) is None:\n",
+        "            if self._keys:\n                return\n            if await self._take(None) is None:\n",
+        Test(f"{_HELD_BY_WORKFLOWS}::test_keys_that_are_taken_from_it_are_taken_again"),
+    ),
+    single(
+        "WORKFLOW_KEEPS_ITS_LOCKS",
+        "Locks: a workflow that has ended holds its keys",
+        _OF_WORKFLOWS,
+        "            if self._grant is not None:\n                self._locks.release(self._grant)\n",
+        "",
+        Test(f"{_HELD_BY_WORKFLOWS}::test_it_begins_once_its_keys_are_granted_and_lets_them_go_at_its_end"),
+    ),
+    single(
+        "CANCELLED_WORKFLOW_WAITS",
+        "Locks: a workflow that is cancelled goes on waiting for its keys",
+        _OF_WORKFLOWS,
+        "        self._locks.withdraw(self._owner.name, error)\n",
+        '        self._locks.withdraw("", error)\n',
+        Test(f"{_HELD_BY_WORKFLOWS}::test_one_that_is_cancelled_waits_for_its_keys_no_more"),
     ),
 )

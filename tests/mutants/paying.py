@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants.mutant import Test, single
+from tests.mutants.mutant import Mutant, Patch, Test, single
 
 _FIAT: Final = "sidecars/fiat/migrations/0002_reservation.sql"
+_MARKED: Final = "sidecars/fiat/migrations/0003_marked_once.sql"
 _CLAIM: Final = "sidecars/fiat/sql/claim_payments.sql"
 _WALLET: Final = "sidecars/wallet/migrations/0002_reservation.sql"
 _JUDGED: Final = "sidecars/wallet/migrations/0003_batches.sql"
 _PAYMENTS: Final = "sidecars/wallet/migrations/0004_payments.sql"
 _BROADCASTING: Final = "sidecars/wallet/broadcasting.py"
+_UNLOCKED: Final = "tests/integration/test_judged_unlocked.py::"
 _IN_FIAT: Final = "tests/integration/test_fiat.py::"
 _AT_THE_BANK: Final = "tests/integration/test_fiat_bank.py::"
 _IN_WALLET: Final = "tests/integration/test_wallet.py::"
+_RACES: Final = "tests/integration/test_money_races.py::"
 _OF_A_NODE: Final = "tests/integration/test_wallet_node_nonsense.py::"
 
 MUTANTS: Final = (
@@ -33,6 +36,15 @@ MUTANTS: Final = (
         "        when used + own > daily then\n",
         "        when used + amount > daily then\n",
         Test(f"{_IN_FIAT}test_a_branchs_own_operations_count_together"),
+    ),
+    Mutant(
+        "USERS_UNLOCKED_SQL",
+        "Fiat: lock and check are one statement, and what is written is not checked again",
+        (
+            Patch(_FIAT, "    perform fiat.lock_keys(committed || undone, operations);\n", ""),
+            Patch(_MARKED, "    if is_over then\n", "    if false then\n"),
+        ),
+        (Test(f"{_RACES}test_of_two_in_fiat_the_second_is_judged_once_the_first_is_done"),),
     ),
     single(
         "REFUSED_REFERENCE_KEPT_SQL",
@@ -99,6 +111,14 @@ MUTANTS: Final = (
         "    if not payment.is_of(order):\n",
         "    if not payment.payment_id:\n",
         Test(f"{_AT_THE_BANK}test_an_answer_about_something_else_proves_nothing"),
+    ),
+    single(
+        "HOT_WALLETS_UNLOCKED_SQL",
+        "Wallet: lock and check are one statement",
+        _JUDGED,
+        "    perform wallet.lock_keys(committed || undone, asked);\n",
+        "",
+        Test(f"{_RACES}test_of_two_in_the_wallet_the_second_is_judged_once_the_first_is_done"),
     ),
     single(
         "DAY_NOT_SHARED_SQL",
@@ -179,5 +199,45 @@ MUTANTS: Final = (
         "o.status + 0 = 2",
         "o.status = 2",
         Test("tests/integration/test_batches_read_little.py"),
+    ),
+    single(
+        "LATE_USERS_LIMIT_SQL",
+        "Fiat: two batches each give the whole day's limit to a user who was cleared while they waited",
+        _MARKED,
+        "    if is_over then\n",
+        "    if false then\n",
+        Test(f"{_UNLOCKED}test_a_days_limit_in_fiat_is_one_for_a_user_who_was_cleared_meanwhile"),
+    ),
+    single(
+        "ENDED_TWICE_UNLOCKED_SQL",
+        "Fiat: what one branch completes another cancels, for neither found it there when it locked",
+        _MARKED,
+        "(old.ending is not null or old.status > 2)",
+        "old.status > 2",
+        Test(f"{_UNLOCKED}test_a_withdrawal_in_fiat_is_ended_once"),
+    ),
+    single(
+        "CHANGED_TWICE_UNLOCKED_SQL",
+        "Wallet: what one branch has sent another gives back, for neither found it there when it locked",
+        "sidecars/wallet/migrations/0005_changed_once.sql",
+        "        old.changing is not null\n        or not case",
+        "        not case",
+        Test(f"{_UNLOCKED}test_a_withdrawal_in_the_wallet_is_changed_once"),
+    ),
+    single(
+        "CANCELLED_TWICE_UNLOCKED_SQL",
+        "Trading: two branches cancel one order, for neither found it there when it locked",
+        "sidecars/trading/migrations/0007_cancelled_once.sql",
+        "(old.cancelling is not null or old.cancel_sequence is not null",
+        "(old.cancel_sequence is not null",
+        Test(f"{_UNLOCKED}test_an_order_is_cancelled_once"),
+    ),
+    single(
+        "REVERSED_TWICE_UNLOCKED_SQL",
+        "Settlement: two branches reverse one trade, for neither found it there when it locked",
+        "sidecars/settlement/migrations/0003_reversed_once.sql",
+        "(old.reversal is not null or old.status <> 2)",
+        "old.status <> 2",
+        Test(f"{_UNLOCKED}test_a_trade_is_reversed_once"),
     ),
 )
