@@ -14,6 +14,8 @@ PROTOS := $(wildcard proto/pincex/tx/v1/*.proto)
 # What others were given: `buf breaking` compares with it, `make baseline` renews it at a release.
 BASELINE := proto/baseline.binpb
 STARTED = $$(date +%s)
+# Tests start hundreds of processes: what those import is compiled once, even where the machine says otherwise.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup run test check bench simulate proto baseline clean generate crash mutants bench-recovery bench-filled bench-guard bench-flames soak
 .DEFAULT_GOAL := help
@@ -21,7 +23,7 @@ STARTED = $$(date +%s)
 help:
 	@echo "make setup      the environment in .venv, from the lock file"
 	@echo "make run        everything on this machine: servers, sidecars, coordinator"
-	@echo "make test       all tests, on real servers, with coverage"
+	@echo "make test       all tests, on real servers, with coverage, on JOBS=$(JOBS) cores"
 	@echo "make check      style, types, import rules, the contract"
 	@echo "make simulate   SEEDS=$(SEEDS) seeds of the simulator"
 	@echo "make crash      RUNS=$(RUNS) kills of real processes at every named point"
@@ -52,7 +54,7 @@ run: .venv/.ready
 
 test: .venv/.ready
 	@start=$(STARTED); $(BIN)/coverage erase && \
-	$(BIN)/coverage run -m pytest && \
+	$(BIN)/coverage run -m pytest --numprocesses $(JOBS) --dist worksteal && \
 	$(BIN)/coverage combine --quiet && \
 	$(BIN)/coverage report --skip-covered --show-missing && \
 	$(BIN)/coverage report --include='coordinator/protocol/*,participant_sdk/branch.py' --fail-under=100 > /dev/null && \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import signal
@@ -22,6 +23,8 @@ LOOK_AGAIN_S: Final = 0.01
 _LOG_LINES_SHOWN: Final = 20
 _PORTS: Final = range(20_000, 32_000)
 _PORTS_TRIED: Final = 100
+# One after the other, from a place of this process's own.
+_places: Final = itertools.count(secrets.randbelow(len(_PORTS)))
 
 
 class EmbeddedServerError(Exception):
@@ -74,11 +77,12 @@ def log_end(log: Path) -> str:
 def free_port() -> int:
     """A TCP port of the loopback that was free a moment ago. EmbeddedServerError when none is found.
 
+    No port is given again before all others were: the one that it was given to may not listen on it yet.
     Below the range from which the kernel takes ports for outgoing connections: one of those might
     hold the port just when a server is started again on it.
     """
     for _ in range(_PORTS_TRIED):
-        port = secrets.choice(_PORTS)
+        port = _PORTS[next(_places) % len(_PORTS)]
         if port_is_free(port):
             return port
     raise EmbeddedServerError(f"no free port among {_PORTS_TRIED} between {_PORTS.start} and {_PORTS.stop}")

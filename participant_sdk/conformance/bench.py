@@ -135,9 +135,14 @@ class Bench:
     async def prepared(self, operation: Operation | None = None) -> Xid:
         """Prepare a new branch that says yes; DeviationError if it does not."""
         xid = self.an_xid()
-        vote = await self.prepare(xid, operation or self.exercise.yes[0])
-        expect(vote.kind == common_pb2.VOTE_KIND_PREPARED, f"the yes of the exercise got {shown(vote)}")
+        await self.prepare_yes(xid, operation or self.exercise.yes[0])
         return xid
+
+    async def prepare_yes(self, xid: Xid, operation: Operation) -> common_pb2.Vote:
+        """Prepare one branch that says yes; DeviationError if it does not."""
+        vote = await self.prepare(xid, operation)
+        expect(vote.kind == common_pb2.VOTE_KIND_PREPARED, f"the yes of the exercise got {shown(vote)}")
+        return vote
 
     def decided(self, xid: Xid) -> Decided:
         """Make a Commit with the next sequence."""

@@ -1,7 +1,8 @@
 """Checks of a participant in doubt: it asks the kit's coordinators, and follows their answers and nothing else (R12).
 
 A branch may be in doubt for a while before it is asked about. So the branches of several checks
-wait together, in two rounds of three, and each check then looks at its own.
+wait together, in two rounds of three, and each check then looks at its own. What is answered is
+settled before they are prepared: however soon a participant asks, it hears no other thing first.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _ROLLBACK: Final = transaction_pb2.DECISION_STATE_ROLLBACK
 _PENDING: Final = transaction_pb2.DECISION_STATE_PENDING
 _FORGOTTEN: Final = transaction_pb2.DECISION_STATE_FORGOTTEN
 _FOLLOWED_WITHIN_S: Final = 5.0
+# How long a participant that takes FORGOTTEN for a decision has to follow it.
+_STAYS_FOR_S: Final = 0.5
 # Both coordinators may be asked at one look; once more is of a later one.
 _AGAIN: Final = COORDINATORS + 1
 
@@ -105,14 +108,16 @@ class DoubtChecks:
         """The first round: COMMIT, ROLLBACK, FORGOTTEN, each said at once by whoever is asked."""
         if self._told is None:
             await _introduce(bench)
-            xids = await _in_doubt(bench)
+            xids = [bench.an_xid() for _ in range(3)]
             commit = bench.decided(xids[0])
             bench.asked.answer(xids[0], lambda _at, _before: _answer(bench, _COMMIT, commit))
             bench.asked.answer(xids[1], lambda _at, _before: _answer(bench, _ROLLBACK))
             bench.asked.answer(xids[2], lambda _at, _before: _answer(bench, _FORGOTTEN))
+            await _put_in_doubt(bench, xids)
             await _until_asked(bench, xids, 1)
             await _follows(bench, xids[0], common_pb2.BRANCH_PHASE_COMMITTED)
             await _follows(bench, xids[1], common_pb2.BRANCH_PHASE_ROLLED_BACK)
+            await _follows(bench, xids[2], common_pb2.BRANCH_PHASE_ROLLED_BACK, _STAYS_FOR_S)
             self._told = await _look(bench, xids)
         return self._told
 
@@ -120,13 +125,14 @@ class DoubtChecks:
         """The second: an older epoch's COMMIT, PENDING and nothing at all, errors of one coordinator."""
         if self._untold is None:
             await _introduce(bench)
-            xids = await _in_doubt(bench)
+            xids = [bench.an_xid() for _ in range(3)]
             stale = _answer(bench, _COMMIT, bench.decided(xids[0]))
             stale.epoch -= 1
             nothing = (_PENDING, transaction_pb2.DECISION_STATE_UNSPECIFIED)
             bench.asked.answer(xids[0], lambda _at, _before: stale)
             bench.asked.answer(xids[1], lambda _at, before: _answer(bench, nothing[before % 2]))
             bench.asked.answer(xids[2], lambda at, before: _of_one(bench, at, before))
+            await _put_in_doubt(bench, xids)
             await _until_asked(bench, xids, _AGAIN)
             await _follows(bench, xids[2], common_pb2.BRANCH_PHASE_ROLLED_BACK)
             self._untold = await _look(bench, xids)
@@ -138,8 +144,9 @@ async def _introduce(bench: Bench) -> None:
     expect(not welcome.refusal, f"refused: {welcome.refusal}")
 
 
-async def _in_doubt(bench: Bench) -> list[Xid]:
-    return [await bench.prepared(operation) for operation in bench.exercise.yes[:3]]
+async def _put_in_doubt(bench: Bench, xids: Sequence[Xid]) -> None:
+    for xid, operation in zip(xids, bench.exercise.yes, strict=False):
+        await bench.prepare_yes(xid, operation)
 
 
 async def _until_asked(bench: Bench, xids: Sequence[Xid], times: int) -> None:
@@ -149,10 +156,12 @@ async def _until_asked(bench: Bench, xids: Sequence[Xid], times: int) -> None:
     )
 
 
-async def _follows(bench: Bench, xid: Xid, phase: common_pb2.BranchPhase.ValueType) -> None:
-    """Wait a little until the branch is where it was told to go, if it asked."""
+async def _follows(
+    bench: Bench, xid: Xid, phase: common_pb2.BranchPhase.ValueType, within_s: float = _FOLLOWED_WITHIN_S
+) -> None:
+    """Wait a little until the branch is where the answer sends it, or seems to, if it asked."""
     if bench.asked.about(xid):
-        await bench.comes_to(xid, phase, _FOLLOWED_WITHIN_S)
+        await bench.comes_to(xid, phase, within_s)
 
 
 async def _look(bench: Bench, xids: Sequence[Xid]) -> tuple[_Doubt, _Doubt, _Doubt]:

@@ -16,7 +16,7 @@ from coordinator.embedded import leashed
 from coordinator.embedded.process import free_port
 from participant_sdk.conformance import WorkOrder
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 ROOT = Path(__file__).parents[2]
 
 

@@ -16,26 +16,37 @@ from participant_sdk.clock import Clock
 from participant_sdk.decisions import DecisionAnswer, DecisionQuery
 from participant_sdk.grpc_coordinators import GrpcCoordinators
 from participant_sdk.grpc_options import SERVER_OPTIONS
-from participant_sdk.inquiry import Inquiry
+from participant_sdk.inquiry import Inquiry, NoAnswerError
 from participant_sdk.known_logs import KnownLogs
 from participant_sdk.pruning import Pruning
 from participant_sdk.resources.memory import MemoryResource
 from participant_sdk.servicer import ResourceServicer
 from participant_sdk.worker import Workers
-from tests.conformance.hosts import CLOCK, PATIENCE_S, Serve
+from tests.conformance.hosts import CLOCK, PATIENCE_S, Doubting, Serve
 
 # A context's messages do not matter to what is wrong.
 AnyContext = grpc.aio.ServicerContext[Any, Any]  # pyright: ignore[reportExplicitAny]
 
 
 class Coordinators:
-    """Asks coordinators as the product does; a wrong one asks otherwise, or hears something else."""
+    """Asks coordinators as the product does; a wrong one asks otherwise, or hears something else.
 
-    def __init__(self, asked: GrpcCoordinators) -> None:
+    About what the kit put in doubt, that is: else a wrong one would fail checks of other rules, where the
+    machine is so slow that their branches are in doubt.
+    """
+
+    def __init__(self, asked: GrpcCoordinators, doubting: Doubting) -> None:
         self._asked = asked
+        self._doubting = doubting
 
     async def decision(self, address: str, query: DecisionQuery) -> DecisionAnswer:
-        """Ask the coordinator at an address."""
+        """Ask the coordinator at an address, now or at a later look."""
+        if not self._doubting.is_on_purpose:
+            raise NoAnswerError("not in doubt on purpose")
+        return await self.asked(address, query)
+
+    async def asked(self, address: str, query: DecisionQuery) -> DecisionAnswer:
+        """Ask the coordinator at an address now."""
         return await self._asked.decision(address, query)
 
 
@@ -56,12 +67,12 @@ def served(
     logs: type[KnownLogs] = KnownLogs,
     workers: type[Workers] = Workers,
     workers_clock: Clock = CLOCK,
-    coordinators: Callable[[GrpcCoordinators], Coordinators] = Coordinators,
+    coordinators: Callable[[GrpcCoordinators, Doubting], Coordinators] = Coordinators,
 ) -> Serve:
     """Serve with these parts; those not named are the product's."""
 
     @asynccontextmanager
-    async def serve(resource: MemoryResource, address: str) -> AsyncGenerator[int]:
+    async def serve(resource: MemoryResource, address: str, doubting: Doubting) -> AsyncGenerator[int]:
         known = logs(resource, clock=CLOCK)
         working = workers(resource, clock=workers_clock, count=4)
         server = grpc.aio.server(options=SERVER_OPTIONS)
@@ -70,7 +81,13 @@ def served(
         jitter = random.Random(0)
         async with GrpcCoordinators() as asked, asyncio.TaskGroup() as group:
             inquiry = Inquiry(
-                resource, working, known, coordinators(asked), clock=CLOCK, jitter=jitter, patience_s=PATIENCE_S
+                resource,
+                working,
+                known,
+                coordinators(asked, doubting),
+                clock=CLOCK,
+                jitter=jitter,
+                patience_s=PATIENCE_S,
             )
             pruning = Pruning(resource, known, clock=CLOCK, jitter=jitter)
             tasks = [group.create_task(part.run()) for part in (working, inquiry, pruning)]
@@ -82,7 +99,7 @@ def served(
                 for task in tasks:
                     task.cancel()
 
-    def opened(resource: MemoryResource, address: str) -> AbstractAsyncContextManager[int]:
-        return serve(resource, address)
+    def opened(resource: MemoryResource, address: str, doubting: Doubting) -> AbstractAsyncContextManager[int]:
+        return serve(resource, address, doubting)
 
     return opened

@@ -8,6 +8,8 @@ import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
+import pytest
+
 from participant_sdk.conformance import Means, Report, example, read_exercise, run
 from participant_sdk.resources.invariants import violations
 from sidecars.main import SIDECARS
@@ -41,6 +43,7 @@ async def test_the_memory_resource_conforms() -> None:
     assert all(account.held == 0 for account in host.store.durable.accounts.values())
 
 
+@pytest.mark.timeout(300)
 async def test_the_shipped_participants_conform(databases: MakeDatabase, tmp_path: Path) -> None:
     """On real PostgreSQL, as processes that are killed: XA, those that read, and the bookkeeper by the command."""
     dsns = {name: await databases(name) for name in (NAME, *SIDECARS)}

@@ -15,6 +15,7 @@ from tests.conformance.wrong import DOORS, INQUIRIES, RESOURCES, Wrong
 AT_ONCE = 20
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     # What waits long beside what works much.
     "wrongs",
@@ -27,7 +28,7 @@ async def test_each_wrong_participant_fails_exactly_what_concerns_its_defect(wro
 
     async def judge(wrong: Wrong) -> Report:
         async with turns:
-            return (await judged(wrong.kind, wrong.serve))[0]
+            return (await judged(wrong.kind, wrong.serve, wrong.asked_within_s))[0]
 
     reports = await asyncio.gather(*map(judge, wrongs))
     missed: list[str] = []

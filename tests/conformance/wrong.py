@@ -7,18 +7,11 @@ from dataclasses import dataclass
 from participant_sdk.resources.memory import MemoryResource
 from tests.conformance import wrong_resources as resources
 from tests.conformance import wrong_services as services
-from tests.conformance.hosts import Bank, Serve, by_the_sdk
+from tests.conformance.hosts import ASKED_WITHIN_S, DOUBTS, Bank, Serve, by_the_sdk
 from tests.conformance.serve import UnaryServicer, served
 
-DOUBTS = (
-    "in doubt it asks and follows commit",
-    "in doubt it asks and follows rollback",
-    "in doubt it stays when the log forgot",
-    "an inquiry says who asks and what",
-    "in doubt it does not follow an older epoch",
-    "in doubt it waits while nothing is decided",
-    "in doubt it asks on after errors",
-)
+# How long one that never asks is waited for, in each of two rounds: a right one would ask within a second.
+NEVER_ASKED_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +23,7 @@ class Wrong:
     fails: tuple[str, ...]
     kind: type[MemoryResource] = Bank
     serve: Serve = by_the_sdk
+    asked_within_s: float = ASKED_WITHIN_S
 
 
 def _kept(kind: type[MemoryResource], rule: str, *fails: str) -> Wrong:
@@ -50,7 +44,13 @@ def _of_logs(logs: type[services.KnownLogs], rule: str, *fails: str) -> Wrong:
 
 
 def _in_doubt(coordinators: type[services.Coordinators], rule: str, *fails: str) -> Wrong:
-    return Wrong(coordinators.__name__, rule, fails, serve=served(servicer=UnaryServicer, coordinators=coordinators))
+    return Wrong(
+        coordinators.__name__,
+        rule,
+        fails,
+        serve=served(servicer=UnaryServicer, coordinators=coordinators),
+        asked_within_s=NEVER_ASKED_S if fails == DOUBTS else ASKED_WITHIN_S,
+    )
 
 
 # What it keeps, promises, and does to a branch.

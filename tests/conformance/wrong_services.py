@@ -18,7 +18,7 @@ from participant_sdk.resources.admission import PREPARE_WINDOW_MS
 # A wrong worker is one that looks inside.
 from participant_sdk.worker import Workers, _PrepareCall  # pyright: ignore[reportPrivateUsage]
 from participant_sdk.xa import DecisionState
-from tests.conformance.hosts import CLOCK
+from tests.conformance.hosts import CLOCK, Doubting
 from tests.conformance.serve import AnyContext, Coordinators, UnaryServicer
 
 # Its door.
@@ -159,54 +159,54 @@ class TakesOldXids(Workers):
 class NeverAsks(Coordinators):
     """Waits for ever to be told."""
 
-    async def decision(self, address: str, query: DecisionQuery) -> DecisionAnswer:
+    async def asked(self, address: str, query: DecisionQuery) -> DecisionAnswer:
         raise NoAnswerError("it does not ask")
 
 
 class DecidesAlone(Coordinators):
     """Rolls back what it is in doubt of."""
 
-    async def decision(self, address: str, query: DecisionQuery) -> DecisionAnswer:
+    async def asked(self, address: str, query: DecisionQuery) -> DecisionAnswer:
         return DecisionAnswer(DecisionState.ROLLBACK, epoch=query.epoch)
 
 
 class TakesPendingForRollback(Coordinators):
     """Takes "not decided" for "rolled back"."""
 
-    async def decision(self, address: str, query: DecisionQuery) -> DecisionAnswer:
-        answer = await super().decision(address, query)
+    async def asked(self, address: str, query: DecisionQuery) -> DecisionAnswer:
+        answer = await super().asked(address, query)
         return replace(answer, state=DecisionState.ROLLBACK) if answer.state is DecisionState.PENDING else answer
 
 
 class TakesForgottenForRollback(Coordinators):
     """Takes "the log does not remember" for "rolled back"."""
 
-    async def decision(self, address: str, query: DecisionQuery) -> DecisionAnswer:
-        answer = await super().decision(address, query)
+    async def asked(self, address: str, query: DecisionQuery) -> DecisionAnswer:
+        answer = await super().asked(address, query)
         return replace(answer, state=DecisionState.ROLLBACK) if answer.state is DecisionState.FORGOTTEN else answer
 
 
 class FollowsOlderEpochs(Coordinators):
     """Does not look which epoch an answer is of."""
 
-    async def decision(self, address: str, query: DecisionQuery) -> DecisionAnswer:
-        return replace(await super().decision(address, query), epoch=query.epoch)
+    async def asked(self, address: str, query: DecisionQuery) -> DecisionAnswer:
+        return replace(await super().asked(address, query), epoch=query.epoch)
 
 
 class AsksOneCoordinator(Coordinators):
     """Asks the first coordinator that it heard of, and no other."""
 
-    def __init__(self, asked: GrpcCoordinators) -> None:
-        super().__init__(asked)
+    def __init__(self, asked: GrpcCoordinators, doubting: Doubting) -> None:
+        super().__init__(asked, doubting)
         self._only = ""
 
-    async def decision(self, address: str, query: DecisionQuery) -> DecisionAnswer:
+    async def asked(self, address: str, query: DecisionQuery) -> DecisionAnswer:
         self._only = self._only or address
-        return await super().decision(self._only, query)
+        return await super().asked(self._only, query)
 
 
 class NamesNobody(Coordinators):
     """Does not say who else takes part."""
 
-    async def decision(self, address: str, query: DecisionQuery) -> DecisionAnswer:
-        return await super().decision(address, replace(query, participants=()))
+    async def asked(self, address: str, query: DecisionQuery) -> DecisionAnswer:
+        return await super().asked(address, replace(query, participants=()))

@@ -94,3 +94,9 @@ async def test_a_server_that_was_killed_is_started_again_on_its_data(server_fold
     with pytest.raises(asyncio.CancelledError):
         await watch
     server.stop()
+
+
+def test_no_port_is_given_twice() -> None:
+    """A server may listen on its port only seconds after it was given it."""
+    ports = [free_port() for _ in range(500)]
+    assert len(set(ports)) == len(ports)
