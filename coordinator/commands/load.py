@@ -15,10 +15,15 @@ from coordinator.commands.options import ADDRESS_DEFAULT, Address, AsJson
 BALANCE_DEFAULT: Final = 1_000_000
 BALANCE_MAX: Final = 10**15
 ACCOUNTS_DEFAULT: Final = 1_000
-
+# Where `pincex dev` has it.
+BANK_DEFAULT: Final = "http://127.0.0.1:50071"
 
 WorkloadName = Annotated[
-    str, typer.Option(help="transfer: one account pays, at each other participant one gets; smallbank; empty.")
+    str,
+    typer.Option(
+        help="transfer: one account pays, at each other participant one gets; smallbank; mixed: orders, trades, money "
+        "and coins over the five shipped participants; empty."
+    ),
 ]
 Concurrency = Annotated[
     int | None, typer.Option(min=1, help="A closed loop: so many callers, each sends on when it was answered. 64.")
@@ -32,9 +37,15 @@ InFlightMax = Annotated[
 Duration = Annotated[str, typer.Option(metavar="DURATION", help="How long to measure, such as 30s or 5m.")]
 WarmUp = Annotated[str, typer.Option(metavar="DURATION", help="How long before that, unmeasured.")]
 Participants = Annotated[
-    str, typer.Option(help="The bookkeepers, by their configured names, with commas; the first one pays.")
+    str | None,
+    typer.Option(
+        help="The bookkeepers, by their configured names, with commas; the first one pays. bookkeeper. "
+        "mixed: bookkeeper,trading,settlement,fiat,wallet, or what these are called."
+    ),
 ]
-AccountCount = Annotated[int, typer.Option(help="Accounts at each participant; smallbank: customers over all of them.")]
+AccountCount = Annotated[
+    int, typer.Option(help="Accounts at each participant; smallbank: customers over all of them; mixed: traders.")
+]
 HotSpot = Annotated[
     int | None, typer.Option(min=2, help="smallbank: the first so many customers are picked nine times of ten.")
 ]
@@ -44,7 +55,16 @@ Prepare = Annotated[bool, typer.Option("--prepare", help="First open the account
 Balance = Annotated[int, typer.Option(min=1, max=BALANCE_MAX, help="With --prepare: how much goes into each.")]
 Check = Annotated[
     list[str] | None,
-    typer.Option(metavar="DSN", help="A bookkeeper's database, once for each: its money is checked, too."),
+    typer.Option(
+        metavar="DSN",
+        help="A participant's database, once for each, as --participants has them: its invariants, and money.",
+    ),
+]
+Bank = Annotated[
+    str,
+    typer.Option(
+        help="mixed, with --prepare: the development system's bank, which is told of money to come; nothing for none."
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="The same seed picks the same accounts in the same order.")]
 
@@ -57,13 +77,14 @@ def load(
     in_flight_max: InFlightMax = None,
     duration: Duration = "30s",
     warm_up: WarmUp = "2s",
-    participants: Participants = "bookkeeper",
+    participants: Participants = None,
     accounts: AccountCount = ACCOUNTS_DEFAULT,
     hot_spot: HotSpot = None,
     currency: Currency = "USD",
     decided: Decided = False,
     prepare: Prepare = False,
     balance: Balance = BALANCE_DEFAULT,
+    bank: Bank = BANK_DEFAULT,
     check: Check = None,
     seed: Seed = 0,
     address: Address = ADDRESS_DEFAULT,
@@ -79,6 +100,7 @@ def load(
     from coordinator.commands.load_run import Plan, run
     from participant_sdk.client_results import Wait
     from participant_sdk.load import InvalidOrderError, Order
+    from participant_sdk.load.order import new_run, participants_of
 
     if rate is not None and concurrency is not None:
         fail("--rate and --concurrency: one or the other", ExitCode.BAD_REQUEST, as_json=as_json)
@@ -86,9 +108,9 @@ def load(
         fail("--in-flight-max: goes with --rate", ExitCode.BAD_REQUEST, as_json=as_json)
     try:
         order = Order(
-            coordinators=tuple(each.strip() for each in address.split(",")),
+            coordinators=_names(address),
             workload=workload,
-            participants=tuple(each.strip() for each in participants.split(",")),
+            participants=_names(participants) if participants is not None else participants_of(workload),
             accounts=accounts,
             seconds=_seconds("--duration", duration),
             hot_spot=hot_spot or 0,
@@ -99,10 +121,15 @@ def load(
             wait=Wait.DECIDED if decided else Wait.APPLIED,
             follow_money=bool(check),
             seed=seed,
+            run=new_run(),
         )
     except InvalidOrderError as error:
         fail(str(error), ExitCode.BAD_REQUEST, as_json=as_json)
-    run(Plan(order, address, balance if prepare else 0, tuple(check or ())), as_json=as_json)
+    run(Plan(order, address, balance if prepare else 0, bank, tuple(check or ())), as_json=as_json)
+
+
+def _names(written: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in written.split(","))
 
 
 def _seconds(option: str, written: str) -> float:

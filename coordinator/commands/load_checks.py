@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
 from pincex.tx.v1 import common_pb2, recovery_pb2
 
 from coordinator.commands.invariants import UncheckedError, broken_invariants
+from coordinator.commands.load_process import Followed
 from coordinator.commands.operator_calls import LOOK_AT_MAX, OperatorCalls, asked_in_turn
 from participant_sdk.client_errors import UnavailableError
-from participant_sdk.load.money import money_in
+from participant_sdk.load import InvalidOrderError
+from participant_sdk.load.mixed import SHIPPED
+from participant_sdk.load.money import committed_in, has_books, money_in
 
 SETTLED_WITHIN_S: Final = 15.0
 LOOK_AGAIN_S: Final = 0.2
 
+BOOKKEEPER: Final = SHIPPED.bookkeeper
+
 Doubts = frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """A participant's database, and which of the shipped participants it is."""
+
+    participant: str
+    service: str
+    dsn: str
 
 
 async def doubts(addresses: Sequence[str], participants: Sequence[str]) -> Doubts:
@@ -70,36 +85,52 @@ def _answered(listed: recovery_pb2.ListInDoubtResponse) -> recovery_pb2.ListInDo
 
 
 class Ledgers:
-    """The bookkeepers' databases, read before a load and after it."""
+    """The participants' databases, read before a load and after it: what each committed, and bookkeepers' money."""
 
-    def __init__(self, dsns: Sequence[str], currency: str) -> None:
-        self._dsns = dsns
+    def __init__(self, books: Sequence[Books], currency: str) -> None:
+        self._books = books
         self._currency = currency
-        self._before = Decimal(0)
+        self._money = Decimal(0)
+        self._committed: Mapping[str, int] = {}
 
     async def read(self) -> None:
-        """Add up the money before the load. psycopg.Error where that cannot be."""
-        self._before = await self._money()
+        """Look before the load. psycopg.Error where that cannot be; InvalidOrderError for another's database."""
+        for each in self._books:
+            if each.service != BOOKKEEPER and not await has_books(each.dsn, each.service):
+                message = f"the database given for {each.participant} has no schema {each.service}"
+                raise InvalidOrderError("--check", f"{message}; they are in the order of --participants")
+        self._money = await self._all_money()
+        self._committed = await self._all_committed()
 
-    async def violations(self, inflow: tuple[Decimal, Decimal]) -> list[str]:
-        """What is wrong after a load that brought in from the one to the other; nothing is sound. psycopg.Error."""
-        found = [violation for dsn in self._dsns for violation in await _broken_invariants(dsn)]
-        changed = await self._money() - self._before
-        least, most = inflow
-        if not least <= changed <= most:
-            expected = f"{least}" if least == most else f"{least} to {most}"
+    async def violations(self, followed: Followed) -> list[str]:
+        """What is wrong after a load that did this; nothing is sound. psycopg.Error."""
+        found = [violation for each in self._books for violation in await _broken_invariants(each)]
+        committed = await self._all_committed()
+        for name, before in self._committed.items():
+            told, more = followed.branches.get(name, 0), committed[name] - before
+            if not told <= more <= told + followed.unknown:
+                message = f"{name} committed {more} branches, and clients were told of {told}"
+                found.append(f"COUNTS_DISAGREE: {message}")
+        changed = await self._all_money() - self._money
+        if not followed.least <= changed <= followed.most:
+            is_known = followed.least == followed.most
+            expected = f"{followed.least}" if is_known else f"{followed.least} to {followed.most}"
             found.append(
                 f"MONEY_NOT_CONSERVED: the ledgers together changed by {changed} {self._currency}, "
                 f"and the transactions that committed brought in {expected}"
             )
         return found
 
-    async def _money(self) -> Decimal:
-        return sum([await money_in(dsn, self._currency) for dsn in self._dsns], Decimal(0))
+    async def _all_money(self) -> Decimal:
+        dsns = [each.dsn for each in self._books if each.service == BOOKKEEPER]
+        return sum([await money_in(dsn, self._currency) for dsn in dsns], Decimal(0))
+
+    async def _all_committed(self) -> dict[str, int]:
+        return {each.participant: await committed_in(each.dsn) for each in self._books}
 
 
-async def _broken_invariants(dsn: str) -> list[str]:
+async def _broken_invariants(books: Books) -> list[str]:
     try:
-        return await broken_invariants("bookkeeper", dsn)
+        return await broken_invariants(books.service, books.dsn)
     except UncheckedError as error:
         return [str(error)]

@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any, Final
@@ -26,11 +26,24 @@ REPORTED: Final = (0, 1)
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """What committed: how much came into the ledgers, from ``least`` to ``most``, and branches, by participant.
+
+    Each of the ``unknown`` transactions may have one more branch at every participant.
+    """
+
+    least: Decimal
+    most: Decimal
+    branches: Mapping[str, int]
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
 class Generated:
-    """What a load came to. ``inflow`` is the least and the most that came into the ledgers, where it was followed."""
+    """What a load came to, and, where that was followed, what it should have changed at the participants."""
 
     report: Report
-    inflow: tuple[Decimal, Decimal] | None
+    followed: Followed | None
 
 
 class GeneratorError(Exception):
@@ -97,7 +110,8 @@ async def _read_errors(child: Process) -> str:
 
 def _generated(members: dict[str, Any]) -> Generated:  # JSON has no other type.
     kind = OpenReport if "trustworthy" in members else Report
-    inflow = None
-    if "inflow_least" in members:
-        inflow = (Decimal(members["inflow_least"]), Decimal(members["inflow_most"]))
-    return Generated(kind(**{field.name: members[field.name] for field in fields(kind)}), inflow)
+    report = kind(**{field.name: members[field.name] for field in fields(kind)})
+    if "branches" not in members:
+        return Generated(report, None)
+    least, most = Decimal(members["inflow_least"]), Decimal(members["inflow_most"])
+    return Generated(report, Followed(least, most, members["branches"], report.unknown))

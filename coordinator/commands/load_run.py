@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NoReturn
 
 import psycopg
@@ -11,14 +11,16 @@ import typer
 
 from coordinator.commands.asking import addresses_of, answered
 from coordinator.commands.exits import ExitCode, fail
-from coordinator.commands.load_checks import Doubts, Ledgers, doubts, doubts_left
+from coordinator.commands.load_bank import announce_transfers
+from coordinator.commands.load_checks import Books, Doubts, Ledgers, doubts, doubts_left
 from coordinator.commands.load_outputs import Display, Ended, show_load
 from coordinator.commands.load_process import Generated, GeneratorError, generate
 from coordinator.commands.operator_calls import OperatorCalls, asked_in_turn
 from participant_sdk.client import TransactionClient
 from participant_sdk.client_errors import ClientError, UnavailableError
-from participant_sdk.load import InvalidOrderError, OpenReport, Order
+from participant_sdk.load import InvalidOrderError, Mixed, OpenReport, Order
 from participant_sdk.load.accounts import ACCOUNT_UNKNOWN, Accounts, PreparationError
+from participant_sdk.load.mixed_preparation import Preparation
 from participant_sdk.load.order import EMPTY
 
 _EXIT_CODES: Final = {4: ExitCode.UNAVAILABLE, 2: ExitCode.BAD_REQUEST}
@@ -26,11 +28,15 @@ _EXIT_CODES: Final = {4: ExitCode.UNAVAILABLE, 2: ExitCode.BAD_REQUEST}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A load, and what comes before and after it: ``balance`` above 0 prepares accounts, ``dsns`` are checked."""
+    """A load, and what comes before and after it: ``balance`` above 0 prepares accounts, ``dsns`` are checked.
+
+    ``bank``: the development system's, if bank money is to come in.
+    """
 
     order: Order
     address: str
     balance: int
+    bank: str
     dsns: tuple[str, ...]
 
     @property
@@ -63,11 +69,12 @@ async def _carry_out(plan: Plan) -> Ended:
     if plan.dsns and len(plan.dsns) != len(plan.participants):
         counts = f"{len(plan.dsns)} databases of {len(plan.participants)} participants"
         raise InvalidOrderError("--check", f"{counts}; it takes that of each, or none")
-    ledgers = Ledgers(plan.dsns, plan.order.currency)
+    books = [Books(*each) for each in zip(plan.participants, plan.order.services, plan.dsns, strict=False)]
+    ledgers = Ledgers(books, plan.order.currency)
     await ledgers.read()
     with Display() as display:
         if plan.balance:
-            await _prepare(plan, display)
+            plan = await _prepare(plan, display)
             await ledgers.read()
         before = await doubts(plan.addresses, plan.participants)
         display.begin(plan.order.workload, plan.order.warm_up_s + plan.order.seconds)
@@ -89,13 +96,34 @@ async def _check_participants(calls: OperatorCalls, wanted: Sequence[str]) -> No
             raise UnavailableError(f"the participant {name} is down: {reason or 'no session to it is open'}")
 
 
-async def _prepare(plan: Plan, display: Display) -> None:
-    """Open and fund the workload's accounts."""
-    workload = plan.order.make_workload()
-    display.begin("preparing accounts", sum(1 for _ in workload.holders()))
+async def _prepare(plan: Plan, display: Display) -> Plan:
+    """Open and fund the workload's accounts. What the load can count on besides stands in the plan returned."""
+    transfers = await _announce(plan, display) if plan.bank else 0
+    order = replace(plan.order, transfers=transfers)
+    workload = order.make_workload()
     async with TransactionClient(plan.addresses) as client:
-        accounts = Accounts(client.execute, plan.order.currency, plan.balance)
-        await accounts.prepare(workload.holders(), display.advance)
+        if isinstance(workload, Mixed):
+            preparation = Preparation(client.execute, workload, plan.balance)
+            display.begin("preparing accounts", preparation.users)
+            await preparation.prepare(display.advance)
+            if transfers:
+                display.begin("waiting for the bank's transfers")
+                await preparation.await_transfers()
+        else:
+            display.begin("preparing accounts", sum(1 for _ in workload.holders()))
+            await Accounts(client.execute, order.currency, plan.balance).prepare(workload.holders(), display.advance)
+    return replace(plan, order=order)
+
+
+async def _announce(plan: Plan, display: Display) -> int:
+    """Have the development system's bank tell of as many transfers as the load may record; how many these are."""
+    wanted = plan.order.transfers_wanted
+    workload = replace(plan.order, transfers=wanted).make_workload()
+    if not isinstance(workload, Mixed):
+        return 0
+    display.begin("money coming to the bank", wanted)
+    await announce_transfers(plan.bank, workload, display.advance)
+    return wanted
 
 
 async def _checked(plan: Plan, generated: Generated, before: Doubts, ledgers: Ledgers) -> Ended:
@@ -107,13 +135,14 @@ async def _checked(plan: Plan, generated: Generated, before: Doubts, ledgers: Le
         violations = [f"the coordinator does not tell what is left in doubt: {error or 'no answer'}"]
     if violations:
         checked.clear()
-    if generated.inflow is not None:
+    if generated.followed is not None:
         try:
-            broken = await ledgers.violations(generated.inflow)
+            broken = await ledgers.violations(generated.followed)
         except psycopg.Error as error:
             broken = [f"the ledgers cannot be read: {' '.join(str(error).split())}"]
         if not broken:
-            checked.append(f"the ledgers' own invariants, and money over all of them ({plan.order.currency})")
+            money = f"money over all of them ({plan.order.currency})"
+            checked.append(f"the ledgers' own invariants, counts of branches, and {money}")
         violations += broken
     if not generated.report.committed:
         violations.append("nothing committed")

@@ -8,6 +8,7 @@ As a program, so that it has a process of its own: ``python -m participant_sdk.l
 
 from participant_sdk.load.closed_loop import ClosedLoop
 from participant_sdk.load.empty import Empty
+from participant_sdk.load.mixed import Mixed
 from participant_sdk.load.open_loop import OpenLoop
 from participant_sdk.load.order import InvalidOrderError, Order
 from participant_sdk.load.report import OpenReport, Report
@@ -20,6 +21,7 @@ __all__ = [
     "Empty",
     "Execute",
     "InvalidOrderError",
+    "Mixed",
     "OpenLoop",
     "OpenReport",
     "Operations",

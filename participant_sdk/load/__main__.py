@@ -2,7 +2,8 @@
 
 It writes its report to standard output as one line of JSON; with ``--progress`` a line
 ``{"progress": …}`` each second before it; with ``--follow-money`` the report has ``inflow_least`` and
-``inflow_most`` too, decimals. SIGINT ends the load early, with a report of what was.
+``inflow_most`` too, decimals, and ``branches``, how many committed at each participant. SIGINT ends the
+load early, with a report of what was.
 
 Exit codes: 0 done; 1 an open loop's report is not to be trusted, as it says; 2 bad usage, or the
 coordinator refuses what is sent; 4 no coordinator answers.
@@ -47,7 +48,7 @@ def main() -> int:
     return EXIT_OK
 
 
-def _load(options: Options) -> tuple[Report, dict[str, str]] | ClientError:
+def _load(options: Options) -> tuple[Report, dict[str, object]] | ClientError:
     """The load's report, or why it could not go on: the first of the errors, as all callers meet the same one."""
     failed: ClientError | None = None
     try:
@@ -57,7 +58,7 @@ def _load(options: Options) -> tuple[Report, dict[str, str]] | ClientError:
     return failed
 
 
-async def _run(options: Options) -> tuple[Report, dict[str, str]]:
+async def _run(options: Options) -> tuple[Report, dict[str, object]]:
     order = options.order
     async with order.connected() as ready, asyncio.TaskGroup() as group:
         loop = ready.loop
@@ -69,7 +70,12 @@ async def _run(options: Options) -> tuple[Report, dict[str, str]]:
             telling.cancel()
         if ready.inflow is None:
             return report, {}
-        return report, {"inflow_least": str(ready.inflow.least), "inflow_most": str(ready.inflow.most)}
+        inflow = ready.inflow
+        return report, {
+            "inflow_least": str(inflow.least),
+            "inflow_most": str(inflow.most),
+            "branches": inflow.branches,
+        }
 
 
 async def _tell(loop: ClosedLoop | OpenLoop) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from participant_sdk.client_results import Wait
-from participant_sdk.load.order import TRANSFER, WORKLOADS, InvalidOrderError, Order
+from participant_sdk.load.order import MIXED, TRANSFER, WORKLOADS, InvalidOrderError, Order, new_run, participants_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class Options:
             f"--seconds={order.seconds!r}",
             f"--warm-up={order.warm_up_s!r}",
             f"--seed={order.seed}",
+            f"--run={order.run}",
+            f"--transfers={order.transfers}",
             *[switch for switch, is_on in switches.items() if is_on],
         ]
 
@@ -53,11 +55,11 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
 
 
 def _order(told: argparse.Namespace) -> Order:
-    named = told.participants.split(",") if told.participants else ()
+    unnamed = participants_of(MIXED) if told.workload == MIXED else dict.fromkeys((told.debited, told.credited))
     return Order(
         coordinators=tuple(told.coordinators.split(",")),
         workload=told.workload,
-        participants=tuple(named or dict.fromkeys((told.debited, told.credited))),
+        participants=tuple(told.participants.split(",") if told.participants else unnamed),
         accounts=told.accounts,
         hot_spot=told.hot_spot,
         currency=told.currency,
@@ -69,6 +71,8 @@ def _order(told: argparse.Namespace) -> Order:
         unary=told.unary,
         follow_money=told.follow_money,
         seed=told.seed,
+        run=told.run,
+        transfers=told.transfers,
     )
 
 
@@ -76,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m participant_sdk.load", description="Load coordinators.")
     parser.add_argument("--coordinators", required=True, help="host:port of one or more, separated by commas")
     parser.add_argument("--workload", default=TRANSFER, help=f"one of {', '.join(WORKLOADS)}")
-    parser.add_argument("--participants", default="", help="the bookkeepers, separated by commas; the first one pays")
+    parser.add_argument(
+        "--participants", default="", help="separated by commas; of bookkeepers the first one pays; mixed: the five"
+    )
     parser.add_argument("--debited", default="bookkeeper", help="the participant whose accounts are debited, of two")
     parser.add_argument("--credited", default="bookkeeper", help="the participant whose accounts are credited, of two")
     parser.add_argument("--accounts", type=int, required=True, help="so many at each participant; customers, in all")
@@ -93,4 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--follow-money", action="store_true", help="tells what came into the ledgers, too")
     parser.add_argument("--progress", action="store_true", help="a line each second")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", default=new_run(), help="mixed: in the names of what is recorded once; else a new one")
+    parser.add_argument(
+        "--transfers", type=int, default=0, help="mixed: how many transfers RUN-0, RUN-1… the bank has told of"
+    )
     return parser

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite
+from math import ceil, isfinite
 from typing import Final
 
 from participant_sdk import collector
@@ -14,6 +16,7 @@ from participant_sdk.client import TransactionClient
 from participant_sdk.client_results import Wait
 from participant_sdk.load.closed_loop import ClosedLoop
 from participant_sdk.load.empty import Empty
+from participant_sdk.load.mixed import ALL, BANK_DEPOSITS, SHIPPED, Mixed, Names
 from participant_sdk.load.money import Inflow
 from participant_sdk.load.open_loop import IN_FLIGHT_MAX_DEFAULT, OpenLoop
 from participant_sdk.load.smallbank import SmallBank
@@ -26,8 +29,14 @@ CONCURRENCY_MAX: Final = 100_000
 RATE_MAX_PER_S: Final = 100_000.0
 SECONDS_MAX: Final = 7 * 24 * 3600.0
 ACCOUNTS_MAX: Final = 100_000_000
+_RUN: Final = re.compile("[0-9A-Za-z]{0,32}")
 
-Workload = Transfers | SplitTransfers | SmallBank | Empty
+# How many bank transfers are told of in advance: as for this rate, where a closed loop does not say its own, and never
+# more than the bank, which flushes each, takes in less than a minute.
+CLOSED_RATE_PER_S: Final = 1_000.0
+TRANSFERS_MAX: Final = 10_000
+
+Workload = Transfers | SplitTransfers | SmallBank | Mixed | Empty
 
 
 class InvalidOrderError(ValueError):
@@ -54,7 +63,7 @@ class Order:
     many callers; 0 takes the default. ``accounts``: so many at each participant; SmallBank's are so many
     customers over all, of which ``hot_spot`` are picked nine times of ten, unless it is 0. ``unary``: by
     ``Execute`` calls in place of one stream. ``follow_money`` adds up what comes into the ledgers, for a few
-    microseconds a transaction.
+    microseconds a transaction. ``run`` and ``transfers`` are of the mixed workload; see ``Mixed``.
     """
 
     coordinators: tuple[str, ...]
@@ -71,6 +80,8 @@ class Order:
     unary: bool = False
     follow_money: bool = False
     seed: int = 0
+    run: str = ""
+    transfers: int = 0
 
     def __post_init__(self) -> None:
         if self.workload not in WORKLOADS:
@@ -79,6 +90,8 @@ class Order:
             raise InvalidOrderError("--participants", f"1 to {OPERATIONS_MAX} names, separated by commas")
         if len(set(self.participants)) != len(self.participants):
             raise InvalidOrderError("--participants", "names one of them twice")
+        if self.workload == MIXED and len(self.participants) != len(SHIPPED):
+            raise InvalidOrderError("--participants", f"{MIXED} is of five: those that are {', '.join(SHIPPED)}")
         _within("--accounts", self.accounts, 2, ACCOUNTS_MAX)
         if self.hot_spot and self.workload != SMALLBANK:
             raise InvalidOrderError("--hot-spot", f"is of the workload {SMALLBANK}")
@@ -90,6 +103,9 @@ class Order:
             _within("--concurrency", self.in_flight, 1, CONCURRENCY_MAX)
         _within("--duration", self.seconds, 0.001, SECONDS_MAX)
         _within("--warm-up", self.warm_up_s, 0.0, SECONDS_MAX)
+        _within("--transfers", self.transfers, 0, TRANSFERS_MAX)
+        if not _RUN.fullmatch(self.run):
+            raise InvalidOrderError("--run", "at most 32 ASCII letters and digits")
 
     def make_workload(self) -> Workload:
         """The workload itself."""
@@ -109,7 +125,7 @@ class Order:
             else:
                 stream = await stack.enter_async_context(client.stream(in_flight=self.places))
                 execute = partial(stream.execute, wait=self.wait)
-            inflow = Inflow(execute) if self.follow_money else None
+            inflow = Inflow(execute, self.currency) if self.follow_money else None
             collector.settle()
             yield Ready(self._loop(inflow.execute if inflow else execute, iter(workload)), inflow)
 
@@ -117,6 +133,19 @@ class Order:
     def places(self) -> int:
         """How many may be under way at once."""
         return self.in_flight or (IN_FLIGHT_MAX_DEFAULT if self.rate_per_s else CONCURRENCY_DEFAULT)
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Which of the shipped participants each of this load's is."""
+        return SHIPPED if self.workload == MIXED else (SHIPPED.bookkeeper,) * len(self.participants)
+
+    @property
+    def transfers_wanted(self) -> int:
+        """How many bank transfers a mixed load of this length may record."""
+        if self.workload != MIXED:
+            return 0
+        transactions = (self.rate_per_s or CLOSED_RATE_PER_S) * (self.warm_up_s + self.seconds)
+        return min(ceil(BANK_DEPOSITS * transactions / ALL), TRANSFERS_MAX)
 
     def _loop(self, execute: Execute, operations: Iterator[Operations]) -> ClosedLoop | OpenLoop:
         if self.rate_per_s:
@@ -143,11 +172,28 @@ def _smallbank(order: Order) -> Workload:
     return SmallBank(order.participants, order.accounts, order.hot_spot, order.currency, order.seed)
 
 
+def _mixed(order: Order) -> Workload:
+    names = Names(*order.participants)
+    return Mixed(names, order.accounts, order.transfers, order.currency, order.seed, order.run)
+
+
+def new_run() -> str:
+    """A name that no run has had."""
+    return f"{time.time_ns():x}"
+
+
+def participants_of(workload: str) -> tuple[str, ...]:
+    """The participants of a load that names none."""
+    return SHIPPED if workload == MIXED else (SHIPPED.bookkeeper,)
+
+
 TRANSFER: Final = "transfer"
+MIXED: Final = "mixed"
 SMALLBANK: Final = "smallbank"
 EMPTY: Final = "empty"
 WORKLOADS: Final[Mapping[str, Callable[[Order], Workload]]] = {
     TRANSFER: _transfer,
     SMALLBANK: _smallbank,
+    MIXED: _mixed,
     EMPTY: lambda _: Empty(),
 }

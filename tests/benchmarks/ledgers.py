@@ -25,9 +25,13 @@ _COMMITS: Final = (SQL / "commits.sql").read_bytes()
 
 
 class Kind(Enum):
-    """What keeps a participant's books."""
+    """What keeps a participant's books: a sidecar, by its name, or the bank on XA."""
 
     BOOKKEEPER = "bookkeeper"
+    TRADING = "trading"
+    SETTLEMENT = "settlement"
+    FIAT = "fiat"
+    WALLET = "wallet"
     XA = "xa"
 
 
@@ -62,10 +66,15 @@ def numbered(accounts: int) -> list[str]:
     return [str(number) for number in range(accounts)]
 
 
+async def make_schema(dsn: str, kind: Kind) -> None:
+    """Bring a fresh database to a sidecar's schema."""
+    await migrate(dsn, resources.files("participant_sdk.resources") / "reservation_migrations", "pincex")
+    await migrate(dsn, resources.files(f"sidecars.{kind.value}") / "migrations", kind.value)
+
+
 async def make_ledger(dsn: str, users: Sequence[str]) -> None:
     """Bring a fresh database to a bookkeeper's schema, with a funded account of each of these users."""
-    await migrate(dsn, resources.files("participant_sdk.resources") / "reservation_migrations", "pincex")
-    await migrate(dsn, resources.files("sidecars.bookkeeper") / "migrations", "bookkeeper")
+    await make_schema(dsn, Kind.BOOKKEEPER)
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         await connection.execute(
             (SQL / "seed.sql").read_bytes(), {"users": list(users), "currency": CURRENCY, "balance": START_BALANCE}
@@ -87,7 +96,13 @@ async def make_xa_bank(dsn: str, users: Sequence[str]) -> None:
 
 async def read_ledger(dsn: str, kind: Kind = Kind.BOOKKEEPER) -> LedgerState:
     """What the participant holds now."""
-    query = SQL / ("state.sql" if kind is Kind.BOOKKEEPER else "xa_state.sql")
+    match kind:
+        case Kind.BOOKKEEPER:
+            query = SQL / "state.sql"
+        case Kind.XA:
+            query = SQL / "xa_state.sql"
+        case _:
+            query = SQL / "branches.sql"
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         row = await (await connection.execute(query.read_bytes())).fetchone()
     if row is None:
@@ -95,9 +110,9 @@ async def read_ledger(dsn: str, kind: Kind = Kind.BOOKKEEPER) -> LedgerState:
     return LedgerState(*row)
 
 
-async def violations(dsn: str) -> list[str]:
-    """What the bookkeeper's own invariants find wrong, a sentence each; none is sound."""
-    query = resources.files("sidecars.bookkeeper") / "invariants.sql"
+async def violations(dsn: str, kind: Kind = Kind.BOOKKEEPER) -> list[str]:
+    """What a sidecar's own invariants find wrong, a sentence each; none is sound."""
+    query = resources.files(f"sidecars.{kind.value}") / "invariants.sql"
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         rows = await (await connection.execute(query.read_bytes())).fetchall()
     return [f"{name}: {detail}" for name, detail in rows]

@@ -20,7 +20,8 @@ class Load:
     """What one measurement asks for.
 
     ``accounts`` are the users or customers at every participant. With ``per_second`` it is an open loop, and
-    ``in_flight`` its bound. ``may_refuse``: a participant's "no" is part of the workload.
+    ``in_flight`` its bound. ``may_refuse``: a participant's "no" is part of the workload. ``run`` and ``transfers``
+    are of the mixed workload; see ``Mixed``.
     """
 
     participants: tuple[str, ...]
@@ -33,6 +34,8 @@ class Load:
     decided: bool = False
     unary: bool = False
     may_refuse: bool = False
+    run: str = ""
+    transfers: int = 0
 
 
 async def load(address: str, wanted: Load, *, seed: int) -> Report:
@@ -52,6 +55,8 @@ def _arguments(address: str, wanted: Load, seed: int) -> Iterator[str]:
         yield from ("--hot-spot", str(wanted.hot_spot))
     if wanted.per_second is not None:
         yield from ("--rate", str(wanted.per_second))
+    if wanted.transfers:
+        yield from ("--run", wanted.run, "--transfers", str(wanted.transfers))
     if wanted.decided:
         yield "--decided"
     if wanted.unary:

@@ -10,6 +10,7 @@ from tests.benchmarks import guard, limit_grpc, offered, soak, transfers, worklo
 from tests.benchmarks.filled import measure_filled
 from tests.benchmarks.flames import measure_flames
 from tests.benchmarks.memory import measure_memory
+from tests.benchmarks.mixed import measure_mixed
 from tests.benchmarks.recovery import measure_recovery
 from tests.benchmarks.run import Run
 
@@ -29,6 +30,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "xa": Part("banks on XA, beside L2", workloads.measure_xa),
     "empty": Part("transactions without a participant", workloads.measure_empty),
     "smallbank": Part("SmallBank, uniform and with a hot spot", workloads.measure_smallbank),
+    "mixed": Part("the mixed workload over the five shipped participants", measure_mixed),
     "participants": Part("2, 4 and 8 participants", workloads.measure_participants),
     "slowed": Part("beside a participant slowed by 20 ms", offered.measure_slowed),
     "offered": Part("latency against offered load", offered.measure_offered),

@@ -18,7 +18,7 @@ from participant_sdk.client import TransactionClient
 from participant_sdk.client_errors import ClientError
 from participant_sdk.client_results import Committed
 from participant_sdk.faults import FaultProxy, proxying
-from participant_sdk.load import OpenReport, Report
+from participant_sdk.load import OpenReport, Operations, Report
 from tests.benchmarks import processes
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.ledgers import (
@@ -116,8 +116,20 @@ async def checked_product(
         make = make_ledger if kind is Kind.BOOKKEEPER else make_xa_bank
         await make(ledger.dsn, users[ledger.name] if users else numbered(run.plan.accounts))
     log = log or run.database("txlog")
-    before = [await read_ledger(ledger.dsn, kind) for ledger in ledgers]
-    async with product(ledgers, log, run.place(), proxied) as running:
+    async with checked(run, ledgers, log, transfer_over(names), proxied, closed=closed) as running:
+        yield running
+
+
+@asynccontextmanager
+async def checked(
+    run: Run, ledgers: Sequence[Ledger], log: str, first: Operations, proxied: Sequence[str] = (), *, closed: bool
+) -> AsyncGenerator[Product]:
+    """Run a system on these databases for the time of the block, and check the invariants at its end.
+
+    ``first`` is a transaction over all of them, which shows that every link is up.
+    """
+    before = [await read_ledger(ledger.dsn, ledger.kind) for ledger in ledgers]
+    async with product(ledgers, log, run.place(), first, proxied) as running:
         running.pids["postgresql"] = run.server.pid
         yield running
         after = await settled(log, ledgers)
@@ -125,15 +137,15 @@ async def checked_product(
     run.fail(running.complaints)
     run.fail(disagreements(names, before, after, running.told, await read_log(log), closed=closed))
     for ledger in ledgers:
-        if kind is Kind.BOOKKEEPER:
-            run.fail([f"{ledger.name}: {violation}" for violation in await violations(ledger.dsn)])
+        if ledger.kind is not Kind.XA:
+            run.fail([f"{ledger.name}: {violation}" for violation in await violations(ledger.dsn, ledger.kind)])
 
 
 @asynccontextmanager
 async def product(
-    ledgers: Sequence[Ledger], log: str, folder: Path, proxied: Sequence[str] = ()
+    ledgers: Sequence[Ledger], log: str, folder: Path, first: Operations, proxied: Sequence[str] = ()
 ) -> AsyncGenerator[Product]:
-    """Run the system on these databases for the time of the block; it has committed once when it begins."""
+    """Run the system on these databases for the time of the block; ``first`` is committed when it begins."""
     async with AsyncExitStack() as stack:
         ports = {ledger.name: free_port() for ledger in ledgers}
         grpc, http = free_port(), free_port()
@@ -153,7 +165,7 @@ async def product(
             async with asyncio.timeout(READY_S):
                 for port in (*ports.values(), grpc):
                     await await_port(port)
-            await _commit_once(running, list(ports))
+            await _commit_once(running, first)
         except (TimeoutError, ClientError) as error:
             logs = "\n".join(f"{name}: {processes.log_end(name, folder)}" for name in pids)
             raise processes.ProcessFailedError(f"the product did not get ready in {READY_S:g} s\n{logs}") from error
@@ -166,7 +178,7 @@ async def participant(ledger: Ledger, port: int, grpc: int, folder: Path) -> Asy
     parameters = conninfo_to_dict(ledger.dsn)
     # Not on the command line, which every user of the machine can read.
     password = str(parameters.pop("password"))
-    program = ("sidecars.main", "bookkeeper") if ledger.kind is Kind.BOOKKEEPER else ("tests.benchmarks.xa_bank",)
+    program = ("tests.benchmarks.xa_bank",) if ledger.kind is Kind.XA else ("sidecars.main", ledger.kind.value)
     arguments = (
         *program,
         *("--name", ledger.name, "--dsn", make_conninfo("", **parameters)),
@@ -192,15 +204,20 @@ def configuration(addresses: Mapping[str, str], log: str, grpc: int, http: int) 
     }
 
 
-async def _commit_once(running: Product, names: Sequence[str]) -> None:
-    """One transfer over all participants: every link is up then."""
+def transfer_over(names: Sequence[str]) -> Operations:
+    """One transfer, from the first of these participants to all others."""
     debited, *credited = names
-    operations = [_moving(debited, "debit_account", len(credited))]
-    operations += [_moving(name, "credit_account", 1) for name in credited]
+    return [
+        _moving(debited, "debit_account", len(credited)),
+        *(_moving(name, "credit_account", 1) for name in credited),
+    ]
+
+
+async def _commit_once(running: Product, operations: Operations) -> None:
     async with TransactionClient(running.address, timeout_s=READY_S) as client:
         ending = await client.execute(operations)
     if not isinstance(ending, Committed):
-        raise processes.ProcessFailedError(f"the first transfer was refused: {ending.reason}: {ending.message}")
+        raise processes.ProcessFailedError(f"the first transaction was refused: {ending.reason}: {ending.message}")
     running.told += 1
 
 

@@ -21,7 +21,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from typer.testing import CliRunner
 
 from coordinator.cli import make_app
-from coordinator.commands.load_checks import doubts
+from coordinator.commands.load_checks import Books, Ledgers, doubts
+from coordinator.commands.load_process import Followed
 from coordinator.log.memory_store import MemoryLogStore
 from participant_sdk.client import TransactionClient
 from participant_sdk.client_errors import UnavailableError
@@ -95,9 +96,14 @@ def checking(dsns: Iterable[str]) -> list[str]:
 
 async def start(bank: Bank, *arguments: str, environment: Mapping[str, str] = MappingProxyType({})) -> Process:
     """Start ``pincex load``, small and short."""
+    named = ("--participants", f"{PAYER},{PAYEE}", "--accounts", "60", "--duration", "500ms", "--warm-up", "100ms")
+    return await start_at(bank.address, *named, *arguments, environment=environment)
+
+
+async def start_at(address: str, *arguments: str, environment: Mapping[str, str] = MappingProxyType({})) -> Process:
+    """Start ``pincex load`` against a coordinator."""
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "coordinator.cli", "load", "--address", bank.address),
-        *("--participants", f"{PAYER},{PAYEE}", "--accounts", "60", "--duration", "500ms", "--warm-up", "100ms"),
+        *(sys.executable, "-m", "coordinator.cli", "load", "--address", address),
         *arguments,
         stdout=PIPE,
         stderr=PIPE,
@@ -153,11 +159,12 @@ async def test_smallbank_changes_the_ledgers_by_what_came_in(bank: Bank, hot_spo
     await prepare(bank, workload, 60)
     before = await bank.money()
     async with TransactionClient(bank.address) as client, client.stream(in_flight=16) as stream:
-        followed = Inflow(stream.execute)
+        followed = Inflow(stream.execute, workload.currency)
         report = await ClosedLoop(followed.execute, iter(workload), 16).run(seconds=0.6, warm_up_s=0.0)
     assert report.committed > 0
     assert report.rolled_back.keys() <= {"INSUFFICIENT_FUNDS"}
     assert followed.least == followed.most == await bank.money() - before
+    assert max(followed.branches.values()) <= report.committed <= followed.branches.total()
     for dsn in bank.dsns.values():
         assert await violations(dsn, SERVICE.invariants) == []
 
@@ -199,7 +206,7 @@ async def test_an_open_load_prints_a_table(bank: Bank) -> None:
     assert "asked for" in ran.output
     assert "the generator's own lag, p99" in ran.output
     assert "holds: nothing is left in doubt at payer, payee" in ran.output
-    assert "holds: the ledgers' own invariants, and money over all of them (USD)" in ran.output
+    assert "holds: the ledgers' own invariants, counts of branches, and money over all of them (USD)" in ran.output
     # On a machine that is busy with other things the generator may be late, and then it has to say so.
     assert (ran.exit_code, "latency, p99.9" in ran.output) in {(0, True), (1, False)}
 
@@ -235,6 +242,22 @@ async def test_money_that_appears_is_found(bank: Bank) -> None:
     assert {"MONEY_NOT_CONSERVED", "BALANCE_NOT_JOURNAL"} <= set(names)
     assert "the ledgers together changed by" in ran.told["violations"][-1]
     assert len(ran.told["checked"]) == 1
+
+
+async def test_branches_that_no_client_was_told_of_are_found(bank: Bank) -> None:
+    """But for those of transactions whose outcome no client knows."""
+    await prepare(bank, Transfers(PAYER, PAYEE, 3), 1000)
+    ledgers = Ledgers([Books(name, "bookkeeper", dsn) for name, dsn in bank.dsns.items()], "USD")
+    await ledgers.read()
+    async with TransactionClient(bank.address) as client:
+        await client.execute(next(iter(Transfers(PAYER, PAYEE, 3))))
+    nothing = Decimal(0)
+    assert await ledgers.violations(Followed(nothing, nothing, {PAYER: 1, PAYEE: 1}, unknown=0)) == []
+    assert await ledgers.violations(Followed(nothing, nothing, {PAYER: 1}, unknown=1)) == []
+    found = await ledgers.violations(Followed(nothing, nothing, {PAYER: 1}, unknown=0))
+    assert found == [f"COUNTS_DISAGREE: {PAYEE} committed 1 branches, and clients were told of 0"]
+    found = await ledgers.violations(Followed(nothing, nothing, {PAYER: 2, PAYEE: 1}, unknown=0))
+    assert found == [f"COUNTS_DISAGREE: {PAYER} committed 1 branches, and clients were told of 2"]
 
 
 async def test_a_load_can_be_interrupted_and_tells_what_was(bank: Bank) -> None:

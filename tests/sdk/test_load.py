@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice, pairwise
 from statistics import mean, stdev
 from typing import Any
@@ -21,6 +22,7 @@ from participant_sdk.ids import Xid
 from participant_sdk.load import ClosedLoop, Empty, InvalidOrderError, OpenLoop, Operations, Order
 from participant_sdk.load.latencies import LATENCY_MAX_US, Latencies
 from participant_sdk.load.options import Options, read_options
+from participant_sdk.load.order import TRANSFERS_MAX
 from participant_sdk.operations import OperationLike
 from tests.sdk.small_system import LEFT, RIGHT, System, coordinator, system
 
@@ -309,6 +311,10 @@ def order(**changes: object) -> Order:
         ("--duration", {"seconds": 0.0}),
         ("--duration", {"seconds": float("inf")}),
         ("--warm-up", {"warm_up_s": -1.0}),
+        ("--participants", {"workload": "mixed"}),
+        ("--run", {"run": "a b"}),
+        ("--run", {"run": "r" * 33}),
+        ("--transfers", {"transfers": -1}),
     ],
 )
 def test_an_order_that_cannot_be_names_the_option(option: str, changes: dict[str, object]) -> None:
@@ -324,6 +330,7 @@ def test_an_order_that_cannot_be_names_the_option(option: str, changes: dict[str
         order(),
         order(rate_per_s=0.1, in_flight=7, wait=Wait.DECIDED, unary=True, follow_money=True, seed=9, currency="EUR"),
         order(workload="smallbank", participants=("a",), hot_spot=3, seconds=1.25, warm_up_s=0.0),
+        order(workload="mixed", participants=tuple("abcde"), run="r7", transfers=40),
     ],
 )
 def test_arguments_say_the_whole_order(ordered: Order) -> None:
@@ -335,6 +342,21 @@ def test_debited_and_credited_name_two_participants_or_one() -> None:
     fixed = ["--coordinators=x:1", "--accounts=5"]
     assert read_options([*fixed, "--debited=a", "--credited=b"]).order.participants == ("a", "b")
     assert read_options(fixed).order.participants == ("bookkeeper",)
+
+
+def test_the_mixed_workload_is_of_the_five_that_ship_with_the_system_and_every_run_has_a_name() -> None:
+    first, second = (read_options(["--coordinators=x:1", "--accounts=5", "--workload=mixed"]).order for _ in "12")
+    assert first.participants == ("bookkeeper", "trading", "settlement", "fiat", "wallet")
+    assert first.run != second.run
+    assert replace(first, run="") == replace(second, run="")
+
+
+def test_a_mixed_load_wants_as_many_bank_transfers_as_it_may_record() -> None:
+    """Its share of the rate for as long as it runs; and no load has more announced than a bank can take."""
+    mixed = {"workload": "mixed", "participants": tuple("abcde"), "seconds": 9.0, "warm_up_s": 1.0}
+    assert order(**mixed, rate_per_s=100.0).transfers_wanted == 70
+    assert order(**{**mixed, "seconds": 10.0**5}).transfers_wanted == TRANSFERS_MAX
+    assert order().transfers_wanted == 0
 
 
 def test_a_workload_is_made_for_as_many_participants_as_there_are() -> None:
