@@ -254,7 +254,7 @@ class PostgresXaResource(Participant):
         heuristic = Heuristic.COMMIT if outcome is Decision.COMMIT else Heuristic.ROLLBACK
         # Its row cannot be written while it is prepared; should we be lost once it has ended, this tells how.
         await self._rows.intend(log_id, xid, heuristic, reason)
-        ended = await finish(self._finishing, BranchId(log_id, xid, self.name).gid, outcome)
+        (ended,) = await finish(self._finishing, [BranchId(log_id, xid, self.name).gid], outcome)
         if ended is Gone.GONE:
             return RETRY
         if ended is not None:

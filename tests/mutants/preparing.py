@@ -24,8 +24,8 @@ MUTANTS: Final = (
         (
             Patch(
                 "participant_sdk/resources/postgres_branch.py",
-                '_MARK: Final = "select pincex_xa.mark(%s, %s, %s::uuid); prepare transaction %s"\n',
-                '_MARK: Final = "select pincex_xa.mark(%s, %s, %s::uuid)"\n',
+                "; prepare transaction '{}'\"\n",
+                '"\n_PREPARE: Final = "prepare transaction \'{}\'"\n',
             ),
             Patch(
                 "participant_sdk/resources/postgres_branch.py",
