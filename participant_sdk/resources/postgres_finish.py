@@ -23,7 +23,7 @@ from participant_sdk.xa import Ack, AckKind, Decision, XaCode
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 # Fewer than these are not worth another connection's round trip.
-SHARE_MIN: Final = 1
+SHARE_MIN: Final = 2
 
 _VERBS: Final = {Decision.COMMIT: "COMMIT PREPARED", Decision.ROLLBACK: "ROLLBACK PREPARED"}
 
@@ -39,8 +39,10 @@ async def finish(lane: Lane, gids: Sequence[str], outcome: Decision) -> list[Ack
 
     A cancelled caller leaves it to chance which of them have ended; ask again.
     """
+    if not gids:
+        return []
     shares = min(lane.size, -(-len(gids) // SHARE_MIN))
-    if shares <= 1:
+    if shares == 1:
         return await _finish_share(lane, gids, outcome)
     async with asyncio.TaskGroup() as group:
         tasks = [

@@ -46,10 +46,11 @@ class DoubtfulError(psycopg.OperationalError):
 class Session:
     """One connection, in autocommit, and the server's warnings on it."""
 
-    __slots__ = ("_uses", "_warnings", "connection")
+    __slots__ = ("_encoding", "_uses", "_warnings", "connection")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._encoding = connection.info.encoding
         self._warnings: list[str] = []
         self._uses = 0
         connection.add_notice_handler(self._note)
@@ -62,14 +63,16 @@ class Session:
 
     async def run(self, text: str) -> str:
         """Run a string of statements in one round trip; the last one's tag. psycopg.Error of the one that fails."""
-        return ended_tag(await self.connection.wait(run_string(self.connection.pgconn, text.encode())))
+        results = await self.connection.wait(run_string(self.connection.pgconn, text.encode()))
+        return ended_tag(results, self._encoding)
 
     async def run_each(self, statements: Sequence[str]) -> list[str | psycopg.Error]:
         """Run statements one after the other in one round trip, each by itself; the tag or the error of each.
 
         psycopg.OperationalError when the session is lost; what became of them is not known then.
         """
-        return await self.connection.wait(pipelined(self.connection.pgconn, [text.encode() for text in statements]))
+        texts = [text.encode() for text in statements]
+        return await self.connection.wait(pipelined(self.connection.pgconn, texts, self._encoding))
 
     @contextmanager
     def confirmed(self) -> Generator[None]:

@@ -26,7 +26,7 @@ def run_string(pgconn: PGconn, text: bytes) -> PQGen[list[PGresult]]:
     return (yield from generators.execute(pgconn))
 
 
-def pipelined(pgconn: PGconn, statements: Sequence[bytes]) -> PQGen[list[str | psycopg.Error]]:
+def pipelined(pgconn: PGconn, statements: Sequence[bytes], encoding: str) -> PQGen[list[str | psycopg.Error]]:
     """Send statements all at once, each to be run by itself; return the tag or the error of each.
 
     The connection is left in pipeline mode by whatever keeps this from its end.
@@ -41,7 +41,7 @@ def pipelined(pgconn: PGconn, statements: Sequence[bytes]) -> PQGen[list[str | p
     for _ in statements:
         results = yield from generators.fetch_many(pgconn)
         try:
-            ended.append(ended_tag(results))
+            ended.append(ended_tag(results, encoding))
         except psycopg.Error as error:
             ended.append(error)
         # The end of its part of the pipeline.
@@ -50,11 +50,11 @@ def pipelined(pgconn: PGconn, statements: Sequence[bytes]) -> PQGen[list[str | p
     return ended
 
 
-def ended_tag(results: Sequence[PGresult]) -> str:
-    """The tag of the last result. psycopg.Error of the one that failed."""
+def ended_tag(results: Sequence[PGresult], encoding: str) -> str:
+    """The tag of the last result. psycopg.Error of the one that failed, whose words are in this encoding."""
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:
-            raise error_from_result(result)
+            raise error_from_result(result, encoding)
         if result.status not in _DONE:
             raise psycopg.ProgrammingError(f"a statement that ends as {ExecStatus(result.status).name}")
     return (results[-1].command_status or b"").decode() if results else ""
