@@ -14,17 +14,16 @@ from psycopg.rows import args_row
 from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Branch, Commit, Prepare, RecoverQuery
+from participant_sdk.resources.packed_arrays import bigints, byteas, texts, uuids
 from participant_sdk.resources.postgres_errors import EPOCH_IS_HIGHER
 from participant_sdk.resources.postgres_lane import Lane
 from participant_sdk.resources.stored_votes import answer_of, vote_of
 from participant_sdk.xa import PREPARED, Heuristic, Vote, VoteKind
 
-_LOOK: Final = "select * from pincex_xa.look(%s, %s, %s::uuid[])"
-_DECIDE: Final = "select * from pincex_xa.decide_expected(%s, %s, %s, %s::uuid[], %s::bigint[], %s::bigint[])"
-_OPEN: Final = """
-select pincex_xa.open(%s, %s, %s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s)
-"""
-_UNDO: Final = "select pincex_xa.undo(%s, %s, %s::uuid[], %s::smallint[], %s::text[])"
+_LOOK: Final = b"select * from pincex_xa.look(%s, %s, %s)"
+_DECIDE: Final = b"select * from pincex_xa.decide_expected(%s, %s, %s::bigint, %s, %s, %s)"
+_OPEN: Final = b"select pincex_xa.open(%s, %s, %s, %s, %s, %s, %s, %s, %s::bigint)"
+_UNDO: Final = b"select pincex_xa.undo(%s, %s, %s, %s::smallint[], %s)"
 _LOG_IDS: Final = (
     "select distinct log_id from pincex_xa.branches where participant = %s and phase in (1, 5) order by log_id"
 )
@@ -32,9 +31,10 @@ _PAGE: Final = "select pincex_xa.page(%s, %s, %s, %s::bigint[], %s::bigint[], %s
 
 
 class BranchRows:
-    """One participant's rows. What a method wrote, and what a branch is answered by, is durable when it returns.
+    """One participant's rows, over a lane whose sessions send packed columns.
 
-    But for what ``open`` and ``decide`` wrote: that is durable with the branch's PREPARE, or its end.
+    What a method wrote, and what a branch is answered by, is durable when it returns. But for what ``open`` and
+    ``decide`` wrote: that is durable with the branch's PREPARE, or its end.
 
     psycopg.Error of every method.
     """
@@ -50,19 +50,19 @@ class BranchRows:
         opened = await self._places(
             _OPEN,
             prepares[0].log_id,
-            [str(prepare.xid) for prepare in prepares],
-            [max(0, int((prepare.deadline_s - now_s) * 1000)) for prepare in prepares],
-            [",".join(prepare.participants) for prepare in prepares],
-            [prepare.tenant for prepare in prepares],
-            [prepare.request_id for prepare in prepares],
-            [prepare.request_digest for prepare in prepares],
+            uuids([prepare.xid for prepare in prepares]),
+            bigints([max(0, int((prepare.deadline_s - now_s) * 1000)) for prepare in prepares]),
+            texts([",".join(prepare.participants) for prepare in prepares]),
+            texts([prepare.tenant for prepare in prepares]),
+            texts([prepare.request_id for prepare in prepares]),
+            byteas([prepare.request_digest for prepare in prepares]),
             unix_ms,
         )
         return [at in opened for at in range(1, len(prepares) + 1)]
 
     async def look(self, log_id: str, xids: Sequence[Xid]) -> list[Branch]:
         """Read branches, one for each xid; phase NONE where there is none."""
-        rows = await self._rows(_LOOK, log_id, [str(xid) for xid in xids])
+        rows = await self._rows(_LOOK, log_id, uuids(xids))
         return [row.branch(log_id, xid) for row, xid in zip(rows, xids, strict=True)]
 
     async def decide(self, log_id: str, commits: Sequence[Commit]) -> list[Branch]:
@@ -77,9 +77,9 @@ class BranchRows:
                 _DECIDE,
                 log_id,
                 min(commit.epoch for commit in commits),
-                [str(commit.xid) for commit in commits],
-                [commit.incarnation for commit in commits],
-                [commit.sequence for commit in commits],
+                uuids([commit.xid for commit in commits]),
+                bigints([commit.incarnation for commit in commits]),
+                bigints([commit.sequence for commit in commits]),
             )
         except psycopg.DatabaseError as error:
             if error.sqlstate == EPOCH_IS_HIGHER:
@@ -96,9 +96,9 @@ class BranchRows:
         undone = await self._places(
             _UNDO,
             log_id,
-            [str(xid) for xid, _ in votes],
+            uuids([xid for xid, _ in votes]),
             [None if vote is None else int(vote.kind) for _, vote in votes],
-            [None if vote is None else answer_of(vote) for _, vote in votes],
+            texts([None if vote is None else answer_of(vote) for _, vote in votes]),
         )
         return [at in undone for at in range(1, len(votes) + 1)]
 
@@ -194,18 +194,18 @@ class BranchRows:
             with session.confirmed():
                 await session.connection.execute(query.encode(), (self._participant, log_id, *parameters))
 
-    async def _places(self, query: str, log_id: str, *parameters: object) -> frozenset[int]:
+    async def _places(self, query: bytes, log_id: str, *parameters: object) -> frozenset[int]:
         """Run a function that returns places. The set is only tested for membership."""
         async with self._lane.session() as session:
             with session.confirmed():
-                cursor = await session.connection.execute(query.encode(), (self._participant, log_id, *parameters))
+                cursor = await session.connection.execute(query, (self._participant, log_id, *parameters), prepare=True)
             return frozenset(row[0] for row in await cursor.fetchall())
 
-    async def _rows(self, query: str, log_id: str, *parameters: object) -> list[_Row]:
+    async def _rows(self, query: bytes, log_id: str, *parameters: object) -> list[_Row]:
         async with self._lane.session() as session:
             cursor = psycopg.AsyncCursor(session.connection, row_factory=args_row(_Row))
             with session.confirmed():
-                await cursor.execute(query.encode(), (self._participant, log_id, *parameters))
+                await cursor.execute(query, (self._participant, log_id, *parameters), prepare=True)
             return await cursor.fetchall()
 
 

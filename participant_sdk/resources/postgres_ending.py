@@ -6,7 +6,6 @@ branch table. What turns out to be gone is read again, for somebody else has end
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import structlog
@@ -17,7 +16,6 @@ from participant_sdk.participant import Branch
 from participant_sdk.resources.postgres_branches import BranchRows
 from participant_sdk.resources.postgres_finish import Gone, finish
 from participant_sdk.resources.postgres_lane import Lane
-from participant_sdk.settled import settled
 from participant_sdk.xa import PREPARED, RETRY, UNKNOWN_XID, Ack, AckKind, Decision
 
 _UNENDED = (BranchPhase.NONE, BranchPhase.ACTIVE, BranchPhase.PREPARED)
@@ -36,9 +34,9 @@ class Ending:
     async def end(self, found: Sequence[Branch], outcome: Decision) -> dict[Xid, Ack]:
         """End branches of one log as decided; the decisions are stored already. psycopg.Error."""
         prepared = [branch for branch in found if branch.phase is BranchPhase.PREPARED]
-        async with asyncio.TaskGroup() as group:
-            ending = {branch.xid: group.create_task(settled(self._finish(branch, outcome))) for branch in prepared}
-        ended = {xid: task.result().get() for xid, task in ending.items()}
+        gids = [BranchId(branch.log_id, branch.xid, self._participant).gid for branch in prepared]
+        ends = await finish(self._finishing, gids, outcome)
+        ended = {branch.xid: end for branch, end in zip(prepared, ends, strict=True)}
         gone = [branch.xid for branch in prepared if ended[branch.xid] is Gone.GONE]
         if gone:
             again = {branch.xid: branch for branch in await self._rows.look(found[0].log_id, gone)}
@@ -52,9 +50,6 @@ class Ending:
                 # Its row was lost, for every row has its time. Without a marker, a second Commit would be a hazard.
                 await self._rows.restore(branch.log_id, branch.xid)
         return acks
-
-    async def _finish(self, branch: Branch, outcome: Decision) -> Ack | Gone | None:
-        return await finish(self._finishing, BranchId(branch.log_id, branch.xid, self._participant).gid, outcome)
 
     async def _bury(self, found: Sequence[Branch], acks: dict[Xid, Ack]) -> None:
         """Make rows of what was rolled back ROLLED_BACK, and tombstones of what was not known."""

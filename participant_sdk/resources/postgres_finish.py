@@ -1,12 +1,14 @@
 """COMMIT PREPARED and ROLLBACK PREPARED, and what their errors tell.
 
 Neither carries anything, both cost a flush of their own, and both need autocommit, the same
-database, and the user that prepared (or a superuser). They run over several connections, so
-that flushes are shared.
+database, and the user that prepared (or a superuser). They are dealt out to several connections, so that
+flushes are shared, and each connection is sent all of its share at once: whatever their number, a round trip.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
@@ -15,9 +17,13 @@ import structlog
 
 from participant_sdk.resources.postgres_errors import UNDEFINED_OBJECT
 from participant_sdk.resources.postgres_lane import DoubtfulError, Lane
+from participant_sdk.settled import settled
 from participant_sdk.xa import Ack, AckKind, Decision, XaCode
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+# Fewer than these are not worth another connection's round trip.
+SHARE_MIN: Final = 2
 
 _VERBS: Final = {Decision.COMMIT: "COMMIT PREPARED", Decision.ROLLBACK: "ROLLBACK PREPARED"}
 
@@ -28,26 +34,52 @@ class Gone(Enum):
     GONE = "gone"
 
 
-async def finish(lane: Lane, gid: str, outcome: Decision) -> Ack | Gone | None:
-    """End a prepared transaction: None when that is durable, GONE where there was none, RETRY for anything else.
+async def finish(lane: Lane, gids: Sequence[str], outcome: Decision) -> list[Ack | Gone | None]:
+    """End prepared transactions: None where that is durable, GONE where there was none, RETRY for anything else.
 
-    A cancelled caller leaves it to chance whether it has ended; ask again.
+    A cancelled caller leaves it to chance which of them have ended; ask again.
     """
+    if not gids:
+        return []
+    shares = min(lane.size, -(-len(gids) // SHARE_MIN))
+    if shares == 1:
+        return await _finish_share(lane, gids, outcome)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(settled(_finish_share(lane, gids[first::shares], outcome))) for first in range(shares)
+        ]
+    ended: list[Ack | Gone | None] = [None] * len(gids)
+    for first, task in enumerate(tasks):
+        ended[first::shares] = task.result().get()
+    return ended
+
+
+async def _finish_share(lane: Lane, gids: Sequence[str], outcome: Decision) -> list[Ack | Gone | None]:
+    """End them one after the other on one session, sent all at once."""
     verb = _VERBS[outcome]
     try:
         async with lane.session() as session:
             with session.confirmed():
-                cursor = await session.connection.execute(f"{verb} %s".encode(), (gid,))
+                ended = await session.run_each([f"{verb} '{gid}'" for gid in gids])
     except DoubtfulError as warning:
-        # The effect is there and may not have reached the standby: the next try asks, and waits for it.
-        return _retry(gid, f"{verb} ended with a warning: {warning}")
+        # The effects are there and may not have reached the standby: the next try asks, and waits for it.
+        return [_retry(gid, f"{verb} ended with a warning: {warning}") for gid in gids]
     except psycopg.Error as error:
-        if error.sqlstate == UNDEFINED_OBJECT:
-            return Gone.GONE
-        return _retry(gid, f"{error.diag.message_primary or error} (SQLSTATE {error.sqlstate})")
-    if cursor.statusmessage != verb:
-        return _retry(gid, f"{verb} answered {cursor.statusmessage}")
-    return None
+        return [_failed(gid, error) for gid in gids]
+    return [
+        _failed(gid, tag) if isinstance(tag, psycopg.Error) else _read(gid, verb, tag)
+        for gid, tag in zip(gids, ended, strict=True)
+    ]
+
+
+def _failed(gid: str, error: psycopg.Error) -> Ack | Gone:
+    if error.sqlstate == UNDEFINED_OBJECT:
+        return Gone.GONE
+    return _retry(gid, f"{error.diag.message_primary or error} (SQLSTATE {error.sqlstate})")
+
+
+def _read(gid: str, verb: str, tag: str) -> Ack | None:
+    return None if tag == verb else _retry(gid, f"{verb} answered {tag}")
 
 
 def _retry(gid: str, message: str) -> Ack:

@@ -11,13 +11,15 @@ server may still be doing it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow
+
+from participant_sdk.resources.postgres_strings import ended_tag, pipelined, run_string
 
 CONNECT_TIMEOUT_S: Final = 5
 # What RAISE WARNING in a function of the service's own is sent from; every other warning is the server's.
@@ -44,10 +46,11 @@ class DoubtfulError(psycopg.OperationalError):
 class Session:
     """One connection, in autocommit, and the server's warnings on it."""
 
-    __slots__ = ("_uses", "_warnings", "connection")
+    __slots__ = ("_encoding", "_uses", "_warnings", "connection")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._encoding = connection.info.encoding
         self._warnings: list[str] = []
         self._uses = 0
         connection.add_notice_handler(self._note)
@@ -55,7 +58,21 @@ class Session:
     @property
     def is_idle(self) -> bool:
         """Outside any transaction, and usable."""
-        return not self.connection.closed and self.connection.info.transaction_status is TransactionStatus.IDLE
+        pgconn = self.connection.pgconn
+        return pgconn.transaction_status == TransactionStatus.IDLE and pgconn.pipeline_status == PipelineStatus.OFF
+
+    async def run(self, text: str) -> str:
+        """Run a string of statements in one round trip; the last one's tag. psycopg.Error of the one that fails."""
+        results = await self.connection.wait(run_string(self.connection.pgconn, text.encode()))
+        return ended_tag(results, self._encoding)
+
+    async def run_each(self, statements: Sequence[str]) -> list[str | psycopg.Error]:
+        """Run statements one after the other in one round trip, each by itself; the tag or the error of each.
+
+        psycopg.OperationalError when the session is lost; what became of them is not known then.
+        """
+        texts = [text.encode() for text in statements]
+        return await self.connection.wait(pipelined(self.connection.pgconn, texts, self._encoding))
 
     @contextmanager
     def confirmed(self) -> Generator[None]:

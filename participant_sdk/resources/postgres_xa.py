@@ -39,13 +39,14 @@ from participant_sdk.participant import (
     Rollback,
     Work,
 )
+from participant_sdk.resources import packed_arrays
 from participant_sdk.resources.postgres_branch import BranchTransaction
 from participant_sdk.resources.postgres_branches import BranchRows
 from participant_sdk.resources.postgres_embedded import BranchEndedError, EmbeddedWork
 from participant_sdk.resources.postgres_ending import Ending
 from participant_sdk.resources.postgres_errors import EXPIRED_VOTE
 from participant_sdk.resources.postgres_finish import Gone, finish
-from participant_sdk.resources.postgres_lane import Lane
+from participant_sdk.resources.postgres_lane import Connection, Lane
 from participant_sdk.resources.postgres_operations import XaOperation
 from participant_sdk.resources.postgres_prepare import EmbeddedKey, Preparing
 from participant_sdk.settled import settled
@@ -106,6 +107,8 @@ class PostgresXaResource(Participant):
             dsn,
             connections.finishing,
             {**settings, **_FINISHING},
+            opening=_open_session,
+            cursor_factory=psycopg.AsyncCursor,
         )
         self._embedding = Lane(dsn, connections.embedded, settings)
         self._embedded: dict[EmbeddedKey, EmbeddedWork] = {}
@@ -254,7 +257,7 @@ class PostgresXaResource(Participant):
         heuristic = Heuristic.COMMIT if outcome is Decision.COMMIT else Heuristic.ROLLBACK
         # Its row cannot be written while it is prepared; should we be lost once it has ended, this tells how.
         await self._rows.intend(log_id, xid, heuristic, reason)
-        ended = await finish(self._finishing, BranchId(log_id, xid, self.name).gid, outcome)
+        (ended,) = await finish(self._finishing, [BranchId(log_id, xid, self.name).gid], outcome)
         if ended is Gone.GONE:
             return RETRY
         if ended is not None:
@@ -340,6 +343,10 @@ def _by_log(calls: Sequence[_Call]) -> list[list[_Call]]:
     for call in calls:
         groups.setdefault(call.log_id, []).append(call)
     return list(groups.values())
+
+
+async def _open_session(connection: Connection) -> None:
+    packed_arrays.register(connection)
 
 
 async def _check_server(dsn: str) -> None:

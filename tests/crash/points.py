@@ -220,8 +220,8 @@ _RESERVATION: Final = (
 _finished = partial(
     _xa,
     module="participant_sdk.resources.postgres_finish",
-    function="finish",
-    anchor="cursor = await session.connection.execute(",
+    function="_finish_share",
+    anchor="ended = await session.run_each(",
 )
 _BRANCH: Final = "participant_sdk.resources.postgres_branch"
 
@@ -247,7 +247,7 @@ _XA: Final = (
         module=_BRANCH,
         function="BranchTransaction._run_as_one",
         where=_BEFORE,
-        anchor="return _prepared(cursor)",
+        anchor="return _prepared(tag)",
     ),
     _xa(
         "XA_RESULTS_KEPT",

@@ -241,10 +241,10 @@ async def test_an_end_that_no_standby_has_is_not_acknowledged(database: str, out
     async with bank(database) as resource:
         await vote(resource, prepare_of(xid, credit()))
         async with missing_standby(database):
-            ending = asyncio.ensure_future(finish(lane, gid(xid), outcome))
+            ending = asyncio.ensure_future(finish(lane, [gid(xid)], outcome))
             await wait_until_waiting(database, ending)
             await cancel_wait(database)
-            answer = await ending
+            (answer,) = await ending
             assert isinstance(answer, Ack)
             assert answer.kind is AckKind.RETRY
             asking = asyncio.ensure_future((commit if outcome is Decision.COMMIT else rollback)(resource, xid))

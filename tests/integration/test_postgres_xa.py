@@ -13,6 +13,7 @@ from participant_sdk.branch import BranchPhase
 from participant_sdk.participant import Commit, RecoverQuery, Rollback, Work
 from participant_sdk.resources.postgres_branch import _prepared  # pyright: ignore[reportPrivateUsage] # The tag check.
 from participant_sdk.resources.postgres_embedded import BranchEndedError
+from participant_sdk.resources.postgres_finish import Gone, finish
 from participant_sdk.resources.postgres_lane import Connection, Lane
 from participant_sdk.xa import DONE, AckKind, Decision, VoteKind, XaCode
 from tests.conftest import MakeDatabase
@@ -40,14 +41,16 @@ async def dsn(database: str) -> str:
 
 async def test_the_server_answers_rollback_without_an_error_and_that_is_no_yes(dsn: str) -> None:
     """The trap itself, and what the tag check makes of it."""
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-        await connection.execute("begin")
+    lane = Lane(dsn, 1)
+    async with lane.session() as session:
+        await session.run("begin")
         with pytest.raises(psycopg.errors.DivisionByZero):
-            await connection.execute("select 1/0")
-        cursor = await connection.execute("prepare transaction 'failed'")
-        assert cursor.statusmessage == "ROLLBACK"
-        assert not _prepared(cursor).is_yes
-        assert await prepared_gids(dsn) == []
+            await session.run("select 1/0")
+        tag = await session.run("prepare transaction 'failed'")
+        assert tag == "ROLLBACK"
+        assert not _prepared(tag).is_yes
+    await lane.close()
+    assert await prepared_gids(dsn) == []
 
 
 async def test_a_rollback_does_not_wait_for_the_marker_that_a_prepared_branch_locks(dsn: str) -> None:
@@ -209,16 +212,37 @@ async def test_embedded_work_that_changed_nothing_votes_read_only(dsn: str) -> N
         assert (await vote(resource, ends)).kind is VoteKind.READ_ONLY
 
 
-async def test_a_connection_that_is_left_in_a_transaction_is_not_lent_again(dsn: str) -> None:
+@pytest.mark.parametrize("leave", ["begin", "pipeline"])
+async def test_a_connection_that_is_left_in_a_transaction_is_not_lent_again(dsn: str, leave: str) -> None:
+    """Nor is one that is left in the middle of a pipeline."""
     lane = Lane(dsn, 1)
     seen: list[int] = []
     read_pid: Callable[[Connection], int] = lambda connection: connection.info.backend_pid  # noqa: E731
     for left in (False, True, False):
         async with lane.session() as session:
             seen.append(read_pid(session.connection))
-            if left:
+            if left and leave == "begin":
                 await session.connection.execute("begin")
+            elif left:
+                session.connection.pgconn.enter_pipeline_mode()
     assert seen[0] == seen[1] != seen[2]
+    await lane.close()
+
+
+async def test_prepared_transactions_end_each_by_itself_however_few_sessions_there_are(dsn: str) -> None:
+    """R17: what travels together on a session, and is gone keeps none beside it from its end."""
+    await run_sql(dsn, "insert into accounts select n::text, 0 from generate_series(1, 7) n")
+    xids = [an_xid() for _ in range(7)]
+    lane = Lane(dsn, 2)
+    async with bank(dsn) as resource:
+        for number, xid in enumerate(xids[:6], 1):
+            assert (await vote(resource, prepare_of(xid, credit(str(number))))).kind is VoteKind.PREPARED
+        ended = await finish(lane, [gid(xid) for xid in (*xids[:3], xids[6], *xids[3:6])], Decision.COMMIT)
+        assert ended == [None, None, None, Gone.GONE, None, None, None]
+        assert await finish(lane, [], Decision.COMMIT) == []
+        assert await finish(lane, [gid(xid) for xid in xids], Decision.ROLLBACK) == [Gone.GONE] * 7
+    assert await prepared_gids(dsn) == []
+    assert [await balance(dsn, str(number)) for number in range(1, 7)] == [1] * 6
     await lane.close()
 
 

@@ -11,8 +11,8 @@ MUTANTS: Final = (
         "ROLLBACK_TAG_IS_YES",
         "XA: PREPARE TRANSACTION that answered ROLLBACK without an error is a yes",
         "participant_sdk/resources/postgres_branch.py",
-        "    if cursor.statusmessage == _PREPARED_TAG:\n",
-        "    if cursor.statusmessage:\n",
+        "    if tag == _PREPARED_TAG:\n",
+        "    if tag:\n",
         Test(
             "tests/integration/test_postgres_xa.py::"
             "test_the_server_answers_rollback_without_an_error_and_that_is_no_yes"
@@ -24,24 +24,13 @@ MUTANTS: Final = (
         (
             Patch(
                 "participant_sdk/resources/postgres_branch.py",
-                '_MARK: Final = "select pincex_xa.mark(%s, %s, %s::uuid); prepare transaction %s"\n',
-                '_MARK: Final = "select pincex_xa.mark(%s, %s, %s::uuid)"\n',
-            ),
-            Patch(
-                "participant_sdk/resources/postgres_branch.py",
                 "            *[cursor.mogrify(text.encode(), dict(parameters)) for text, parameters in"
                 " statements],\n"
-                "            cursor.mogrify(_MARK, self._mark_parameters),\n",
-                "            cursor.mogrify(_MARK, self._mark_parameters[:3]),\n"
+                "            self._mark,\n",
+                '            self._mark.partition(";")[0],\n'
                 "            *[cursor.mogrify(text.encode(), dict(parameters)) for text, parameters in"
                 " statements],\n"
-                '            cursor.mogrify("prepare transaction %s", self._mark_parameters[3:]),\n',
-            ),
-            Patch(
-                "participant_sdk/resources/postgres_branch.py",
-                "            cursor = await connection.execute(_MARK, self._mark_parameters)\n",
-                '            cursor = await connection.execute(_MARK + "; prepare transaction %s",'
-                " self._mark_parameters)\n",
+                '            self._mark.partition(";")[2],\n',
             ),
             Patch(
                 "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
@@ -175,8 +164,8 @@ MUTANTS: Final = (
         "GONE_IS_DONE",
         "R11: a prepared transaction that somebody else ended counts as ended as decided",
         "participant_sdk/resources/postgres_finish.py",
-        "            return Gone.GONE\n",
-        "            return None\n",
+        "        return Gone.GONE\n",
+        "        return None\n",
         Test(
             "tests/integration/test_postgres_xa_races.py::"
             "test_a_branch_that_somebody_undid_meanwhile_is_not_called_committed"
@@ -197,8 +186,8 @@ MUTANTS: Final = (
         "WARNING_IS_DURABLE_XA",
         "R9: COMMIT PREPARED whose wait for the standby was cancelled counts as durable",
         "participant_sdk/resources/postgres_finish.py",
-        '        return _retry(gid, f"{verb} ended with a warning: {warning}")\n',
-        "        return None if warning else Gone.GONE\n",
+        '        return [_retry(gid, f"{verb} ended with a warning: {warning}") for gid in gids]\n',
+        "        return [None if warning else Gone.GONE for _ in gids]\n",
         Test("tests/integration/test_missing_standby.py"),
     ),
     single(
@@ -232,8 +221,8 @@ MUTANTS: Final = (
         "ERROR_IS_DONE",
         "R9: COMMIT PREPARED that failed counts as done",
         "participant_sdk/resources/postgres_finish.py",
-        '        return _retry(gid, f"{error.diag.message_primary or error} (SQLSTATE {error.sqlstate})")\n',
-        "        return None\n",
+        '    return _retry(gid, f"{error.diag.message_primary or error} (SQLSTATE {error.sqlstate})")\n',
+        "    return None\n",
         Test(
             "tests/integration/test_postgres_xa.py::"
             "test_another_user_may_not_end_a_branch_and_the_decision_is_kept_all_the_same"
@@ -302,8 +291,8 @@ MUTANTS: Final = (
             ),
             Patch(
                 "participant_sdk/resources/postgres_branch.py",
-                "    if cursor.statusmessage == _PREPARED_TAG:\n",
-                "    if cursor.statusmessage:\n",
+                "    if tag == _PREPARED_TAG:\n",
+                "    if tag:\n",
             ),
         ),
         (Test("tests/integration/test_postgres_xa_votes.py"),),
