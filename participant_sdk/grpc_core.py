@@ -2,7 +2,7 @@
 
 By default a thread of its event engine waits, a pool of threads carries what it finds to the completion queue, and the
 queue's own thread wakes the loop. Without the engine that last thread waits for the sockets itself: each message
-changes threads less often, and costs a third less CPU at either end (docs/performance.md).
+changes threads less often, and costs a fifth to a third less CPU at either end (docs/performance.md).
 
 A service that embeds the SDK chooses for itself. Whoever has set the variable has chosen already.
 """
