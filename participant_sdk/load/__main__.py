@@ -19,7 +19,6 @@ from typing import Final
 
 import uvloop
 
-import participant_sdk.grpc_core  # noqa: F401  # pyright: ignore[reportUnusedImport]  First: gRPC reads what it sets.
 from participant_sdk.client_errors import ClientError, UnavailableError
 from participant_sdk.load.closed_loop import ClosedLoop
 from participant_sdk.load.open_loop import OpenLoop
