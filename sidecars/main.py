@@ -20,6 +20,7 @@ from typing import Final
 import psycopg
 import structlog
 
+import participant_sdk.grpc_core  # noqa: F401  # pyright: ignore[reportUnusedImport]  First: gRPC reads what it sets.
 from participant_sdk import collector
 from participant_sdk.batching import BATCH_CAP_DEFAULT
 from participant_sdk.clock import SystemClock

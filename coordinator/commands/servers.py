@@ -75,6 +75,7 @@ def run_coordinator(config_path: ConfigPath = None) -> None:
 
     Exit codes: 0 stopped, 2 it cannot start as configured, 5 its incarnation may write no more (start it again).
     """
+    import participant_sdk.grpc_core  # noqa: F401  # pyright: ignore[reportUnusedImport]  Before gRPC, which reads what it sets.
     from coordinator import daemon
 
     raise typer.Exit(daemon.run(_configuration(config_path)))

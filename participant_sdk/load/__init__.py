@@ -6,6 +6,7 @@
 As a program, so that it has a process of its own: ``python -m participant_sdk.load --help``.
 """
 
+from participant_sdk import grpc_core  # noqa: F401  # pyright: ignore[reportUnusedImport]  First: gRPC reads what it sets.
 from participant_sdk.load.closed_loop import ClosedLoop
 from participant_sdk.load.empty import Empty
 from participant_sdk.load.mixed import Mixed

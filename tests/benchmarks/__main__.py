@@ -18,6 +18,7 @@ from typing import Final
 import uvloop
 from rich.console import Console
 
+import participant_sdk.grpc_core  # noqa: F401  # pyright: ignore[reportUnusedImport]  First: gRPC reads what it sets.
 from tests.benchmarks import guard, report
 from tests.benchmarks.parts import PARTS, defaults
 from tests.benchmarks.run import Plan, Run, server

@@ -13,6 +13,7 @@ from typing import Final
 
 import uvloop
 
+import participant_sdk.grpc_core  # noqa: F401  # pyright: ignore[reportUnusedImport]  First: gRPC reads what it sets.
 from participant_sdk import collector
 from participant_sdk.resources.postgres_operations import Statement
 from participant_sdk.resources.postgres_xa import PostgresXaResource
