@@ -16,6 +16,10 @@ from participant_sdk.link import Link
 _LOG: Final = structlog.get_logger(__name__)
 
 
+_PREPARE: Final = Verb.PREPARE
+_COMMIT: Final = Verb.COMMIT
+
+
 class Outgoing:
     """The links by participant. Sending never waits and never fails: what is lost is owed, and sent again."""
 
@@ -35,13 +39,12 @@ class Outgoing:
             running.tell(self._clock.unix_ms(), "unconfigured", participant, "no such participant is configured")
             _LOG.error("participant_unconfigured", transaction_id=str(tx.xid), participant=participant)
             return
-        match verb:
-            case Verb.COMMIT:
-                link.commit(tx.xid, tx.incarnation, tx.sequence)
-            case Verb.ROLLBACK:
-                link.rollback(tx.xid)
-            case Verb.PREPARE:
-                link.prepare(running.share_of(participant, self._log_id))
+        if verb is _COMMIT:
+            link.commit(tx.xid, tx.incarnation, tx.sequence)
+        elif verb is _PREPARE:
+            link.prepare(running.share_of(participant, tuple(tx.branches), self._log_id))
+        else:
+            link.rollback(tx.xid)
 
     def is_blocked(self, participants: Iterable[str]) -> bool:
         """Whether every one of them is cut off by its circuit breaker, so that nothing sent would leave."""

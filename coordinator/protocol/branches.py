@@ -6,7 +6,11 @@ from typing import Final
 
 from coordinator.protocol import heuristics
 from coordinator.protocol.outcome import BranchOutcome
-from participant_sdk.xa import Ack, AckKind, Decision, Heuristic, Vote, VoteKind, XaCode, transient_no
+from participant_sdk.xa import DONE, Ack, AckKind, Decision, Heuristic, Vote, VoteKind, XaCode, transient_no
+
+# Named here, because finding a member in its enum costs as much as a call (``phases``).
+_PREPARED: Final = VoteKind.PREPARED
+_RETRY: Final = AckKind.RETRY
 
 SILENCE: Final = transient_no("TIMEOUT", "no vote in time", xa_code=XaCode.RBTIMEOUT)
 
@@ -35,6 +39,8 @@ class BranchState:
     def take_vote(self, vote: Vote) -> None:
         """Keep the first vote. READ_ONLY and a business "no" end the branch; so does work that never left."""
         self.vote = vote
+        if vote.kind is _PREPARED:
+            return
         # A Rollback may have been acknowledged before the vote came.
         self.done = self.done or vote.kind is VoteKind.READ_ONLY or vote.is_business_no
         self.done = self.done or (vote.unsent and self.carried > 0)
@@ -47,9 +53,10 @@ class BranchState:
 
     def take_ack(self, ack: Ack, decision: Decision) -> bool:
         """Count an acknowledgement; False when it asks for another try."""
-        if ack.kind is AckKind.RETRY:
+        if ack.kind is _RETRY:
             return False
-        self.heuristic = heuristics.of_ack(ack.kind, decision)
+        if ack is not DONE:
+            self.heuristic = heuristics.of_ack(ack.kind, decision)
         self.done = True
         return True
 
@@ -76,12 +83,18 @@ class Branches(dict[str, BranchState]):
     @property
     def all_voted(self) -> bool:
         """Every branch has voted."""
-        return None not in [branch.vote for branch in self.values()]
+        for branch in self.values():
+            if branch.vote is None:
+                return False
+        return True
 
     @property
     def all_done(self) -> bool:
         """Nobody is owed anything."""
-        return False not in [branch.done for branch in self.values()]
+        for branch in self.values():
+            if not branch.done:
+                return False
+        return True
 
     @property
     def all_awaited_done(self) -> bool:
@@ -90,7 +103,10 @@ class Branches(dict[str, BranchState]):
         A participant that cannot be reached, or whose silence was taken for "no", is owed its Rollback
         for as long as it takes; the client is told without it.
         """
-        return False not in [b.done or (b.vote is not None and not b.vote.is_yes) for b in self.values()]
+        for branch in self.values():
+            if not branch.done and (branch.vote is None or branch.vote.is_yes):
+                return False
+        return True
 
     def take_silence_for_no(self) -> None:
         """Count every vote that has not come as a transient "no" (R2)."""
@@ -111,14 +127,14 @@ class Branches(dict[str, BranchState]):
     @property
     def prepared(self) -> tuple[str, ...]:
         """Those that voted PREPARED: the only ones that are told COMMIT (R2)."""
-        return tuple([b.participant for b in self.values() if b.vote is not None and b.vote.kind is VoteKind.PREPARED])
+        return tuple([b.participant for b in self.values() if b.vote is not None and b.vote.kind is _PREPARED])
 
     def has_acknowledged(self, participant: str) -> bool:
         """Whether it acknowledged the outcome of what it had prepared, and did not end against it."""
         b = self.get(participant)
         if b is None or not b.done or b.heuristic is not None:
             return False
-        return b.vote is not None and b.vote.kind is VoteKind.PREPARED
+        return b.vote is not None and b.vote.kind is _PREPARED
 
     def reopen(self, participant: str) -> bool:
         """Owe it the outcome again, because it lost what it had acknowledged; False where it had not."""

@@ -125,11 +125,13 @@ MUTANTS: Final = (
         "CANCELLATION_STOPS",
         "R16: a caller that gives up takes its transaction along",
         "coordinator/engine.py",
-        "        self._take(running, events.CommitAsked(call.wait_applied), running.began_s)\n",
-        "        xid = running.transaction.xid\n"
-        "        future.add_done_callback(lambda end: self._running.pop(xid, None) if end.cancelled()"
-        " else None)\n"
-        "        self._take(running, events.CommitAsked(call.wait_applied), running.began_s)\n",
+        "        self.submit(call, told)\n        return future\n",
+        "        before = set(self._running)\n"
+        "        self.submit(call, told)\n"
+        "        begun = [xid for xid in self._running if xid not in before]\n"
+        "        future.add_done_callback(lambda end: [self._running.pop(xid, None) for xid in begun]"
+        " if end.cancelled() else None)\n"
+        "        return future\n",
         Test("tests/engine/test_engine.py::test_a_caller_that_gives_up_does_not_stop_phase_two"),
     ),
 )
