@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from coordinator.protocol import heuristics
 from coordinator.protocol.outcome import BranchOutcome
-from participant_sdk.xa import DONE, Ack, AckKind, Decision, Heuristic, Vote, VoteKind, XaCode, transient_no
+from participant_sdk.xa import DONE, PREPARED, Ack, AckKind, Decision, Heuristic, Vote, VoteKind, XaCode, transient_no
+
+OUTCOMES_KEPT_MAX: Final = 1024
 
 # Named here, because finding a member in its enum costs as much as a call (``phases``).
 _PREPARED: Final = VoteKind.PREPARED
@@ -80,7 +83,6 @@ class Branches(dict[str, BranchState]):
         branch.embedded += embedded
         return True
 
-    @property
     def all_voted(self) -> bool:
         """Every branch has voted."""
         for branch in self.values():
@@ -88,7 +90,6 @@ class Branches(dict[str, BranchState]):
                 return False
         return True
 
-    @property
     def all_done(self) -> bool:
         """Nobody is owed anything."""
         for branch in self.values():
@@ -96,7 +97,6 @@ class Branches(dict[str, BranchState]):
                 return False
         return True
 
-    @property
     def all_awaited_done(self) -> bool:
         """Nobody is owed anything that a client should wait for.
 
@@ -145,8 +145,20 @@ class Branches(dict[str, BranchState]):
 
     def outcomes(self) -> tuple[BranchOutcome, ...]:
         """The branches as they stand, for people and for the log."""
-        return tuple([BranchOutcome(b.participant, b.vote, b.done, b.heuristic) for b in self.values()])
+        for b in self.values():
+            if b.vote is not PREPARED or not b.done or b.heuristic is not None:
+                return tuple([BranchOutcome(b.participant, b.vote, b.done, b.heuristic) for b in self.values()])
+        return _plain_outcomes(tuple(self))
 
     def heuristic(self, decision: Decision) -> Heuristic | None:
         """How the whole ended against the decision, if it did."""
-        return heuristics.merge(decision, [branch.heuristic for branch in self.values()])
+        for branch in self.values():
+            if branch.heuristic is not None:
+                return heuristics.merge(decision, [each.heuristic for each in self.values()])
+        return None
+
+
+@lru_cache(maxsize=OUTCOMES_KEPT_MAX)
+def _plain_outcomes(participants: tuple[str, ...]) -> tuple[BranchOutcome, ...]:
+    """Branches that are done after a bare yes, as nearly all are: the same few participants come all the time."""
+    return tuple([BranchOutcome(name, PREPARED, done=True) for name in participants])

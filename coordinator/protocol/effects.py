@@ -23,6 +23,9 @@ class Verb(Enum):
     COMMIT = auto()
     ROLLBACK = auto()
 
+    # A member is one object, so this is as good as the enum's own, which is written in Python.
+    __hash__ = object.__hash__
+
 
 class Send(NamedTuple):
     """One message to one participant."""

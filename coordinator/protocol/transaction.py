@@ -14,6 +14,7 @@ R16  deadlines roll back from ACTIVE and PREPARING, and never later.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, assert_never
 
 from coordinator.protocol import events
@@ -35,7 +36,9 @@ from coordinator.protocol.phases import ACTIVE, COMMITTING, DECIDING, EDGES, PRE
 from coordinator.protocol.resends import Resends
 from coordinator.protocol.timing import Timing
 from participant_sdk.ids import RequestId, Xid
-from participant_sdk.xa import Decision, Vote
+from participant_sdk.xa import Decision, Vote, VoteKind
+
+SENDS_KEPT_MAX: Final = 1024
 
 
 class Transaction:
@@ -158,7 +161,7 @@ class Transaction:
         if not self.branches:
             return self._decide()
         self.prepare_by_s = min(self.deadline_s, now_s + self._timing.prepare_timeout_s)
-        return Step(tuple([Send(_PREPARE, name) for name in self.branches]), wake_at_s=self.prepare_by_s)
+        return Step(_sends(_PREPARE, tuple(self.branches)), wake_at_s=self.prepare_by_s)
 
     def _on_rollback_asked(self, event: events.RollbackAsked, now_s: float) -> Step:
         if self.phase in (ACTIVE, PREPARING):
@@ -184,9 +187,9 @@ class Transaction:
 
     def _count_vote(self, branch: BranchState, vote: Vote, now_s: float) -> Step:
         branch.take_vote(vote)
-        if not vote.is_yes:
+        if vote.kind is _NO:
             return self._roll_back(now_s, vote.reason, branch.objection, binds=vote.is_business_no)
-        return self._decide() if self.branches.all_voted else NOTHING
+        return self._decide() if self.branches.all_voted() else NOTHING
 
     def _take_late_vote(self, branch: BranchState, vote: Vote, now_s: float) -> Step:
         """A vote after the transaction began to roll back: a business "no" still outweighs a transient one (R3)."""
@@ -314,7 +317,7 @@ class Transaction:
             self.answer.heuristics_owed += (branch.participant,)
             end = HeuristicRecord(self.xid, branch.participant, branch.heuristic, event.ack.message)
             return self._settle(now_s, heuristics=(end,))
-        return self._settle(now_s) if self.branches.all_awaited_done else NOTHING
+        return self._settle(now_s) if self.branches.all_awaited_done() else NOTHING
 
     def _on_heuristic_recorded(self, event: events.HeuristicRecorded, now_s: float) -> Step:
         owed = self.answer.heuristics_owed
@@ -365,20 +368,17 @@ class Transaction:
         attention: bool = False,
     ) -> Step:
         """Finish what can be finished, the phase, the answer, the transaction, beside what the event asks for."""
-        all_done = self.branches.all_done
+        all_done = self.branches.all_done()
         if all_done and self.phase in _TELLING:
             self._move(Cause.ALL_ACKNOWLEDGED)
-        answer = self._answer() if self._is_answer_due(now_s) else None
+        answer = self._answer() if self.answer.is_due(self.branches, now_s) else None
         reply, refusal = (None, answer) if isinstance(answer, Refusal) else (answer, None)
-        finished = all_done and self.answer.is_free
+        finished = all_done and self.answer.is_free()
         wake_at_s = None if finished else self._wake_at_s()
         return Step(messages, record, lookup, heuristics, reply, refusal, wake_at_s, finished, attention)
 
-    def _is_answer_due(self, now_s: float) -> bool:
-        return self.answer.is_due(applied=self.branches.all_awaited_done, now_s=now_s)
-
     def _owed_messages(self, verb: Verb) -> tuple[Send, ...]:
-        return tuple([Send(verb, participant) for participant in self.branches.owed])
+        return _sends(verb, tuple(self.branches.owed))
 
     def _schedule(self, now_s: float, answer_timeout_s: float) -> None:
         self.answer.by_s = now_s + answer_timeout_s
@@ -395,6 +395,13 @@ class Transaction:
         self.phase = EDGES[self.phase][cause]
 
 
+@lru_cache(maxsize=SENDS_KEPT_MAX)
+def _sends(verb: Verb, participants: tuple[str, ...]) -> tuple[Send, ...]:
+    """The same message to each of them. The same few participants come all the time."""
+    return tuple([Send(verb, participant) for participant in participants])
+
+
+_NO: Final = VoteKind.ROLLED_BACK
 _PREPARE: Final = Verb.PREPARE
 _COMMIT: Final = Verb.COMMIT
 _TELLING: Final = {COMMITTING: _COMMIT, ROLLING_BACK: Verb.ROLLBACK}
