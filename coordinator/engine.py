@@ -48,6 +48,9 @@ from participant_sdk.xa import DONE, PREPARED, Ack, Decision, Vote
 PRESUMED: Final = "PRESUMED"
 ROLLBACK_ASKED: Final = "ROLLBACK_ASKED"
 
+_COMMIT_ASKED: Final = {wait_applied: events.CommitAsked(wait_applied) for wait_applied in (False, True)}
+_COMMIT: Final = Decision.COMMIT
+
 _LOG: Final = structlog.get_logger(__name__)
 
 
@@ -130,7 +133,7 @@ class Engine:
             self._alarms.set(running.transaction.xid, running.transaction.deadline_s)
             self._take_locks(running, call)  # Commit is asked for once they are held.
         else:
-            self._take(running, events.CommitAsked(call.wait_applied), running.began_s)
+            self._take(running, _COMMIT_ASKED[call.wait_applied], running.began_s)
 
     def begin(self, timeout_s: float, tenant: str, request_id: str, call_id: str = "") -> Xid:
         """Begin an interactive transaction, or tell again which one this call began. Errors as for ``execute``."""
@@ -275,7 +278,7 @@ class Engine:
         event, story = events.Acknowledged(participant, DONE), (unix_ms, "acknowledged", participant, DONE.kind)
         taken_s: list[float] = []
         applied: dict[int, int] = {}
-        commits = verb is Decision.COMMIT
+        commits = verb is _COMMIT
         for xid, ack in acks:
             running = self._running.get(xid)
             if running is None or running.transaction.decision is not verb:
@@ -383,25 +386,26 @@ class Engine:
 
     def _perform(self, running: Running, step: Step, now_s: float) -> None:
         tx = running.transaction
-        for verb, participant in step.messages:
-            self._outgoing.send(running, verb, participant)
-        if tx.phase is PREPARING:
-            running.drop_operations()
-        if step.record is not None:
-            self._commit.append(step.record)
-        if step.lookup and tx.request is not None:
+        messages, record, lookup, heuristics, reply, _, wake_at_s, finished, attention = step
+        if messages:
+            self._outgoing.send(running, messages)
+            if tx.phase is PREPARING:
+                running.drop_operations()
+        if record is not None:
+            self._commit.append(record)
+        if lookup and tx.request is not None:
             self._lookups.setdefault(tx.request, []).append(tx.xid)
             self._commit.lookup(tx.request)
-        if step.heuristics:
-            self._heuristics.put(step.heuristics)
-        if step.reply is not None:
-            self._end(running, Ended(self._known(step.reply), now_s - running.began_s))
-        if step.attention:
+        if heuristics:
+            self._heuristics.put(heuristics)
+        if reply is not None:
+            self._end(running, Ended(self._known(reply), now_s - running.began_s))
+        if attention:
             self.attention.ask(running, self._clock.unix_ms())
-        if step.finished:
+        if finished:
             self._finish(running, now_s)
-        elif step.wake_at_s is not None:
-            self._alarms.set(tx.xid, step.wake_at_s)
+        elif wake_at_s is not None:
+            self._alarms.set(tx.xid, wake_at_s)
 
     def _refuse(self, running: Running, refusal: Refusal, *, raise_it: bool) -> None:
         error = refused(running.transaction, refusal)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
 
-from coordinator.protocol.effects import Verb
+from coordinator.protocol.effects import Send, Verb
 from coordinator.running import Running
 from participant_sdk.breaker import BreakerState
 from participant_sdk.clock import Clock
@@ -30,21 +30,25 @@ class Outgoing:
         self._log_id = log_id
         self._clock = clock
 
-    def send(self, running: Running, verb: Verb, participant: str) -> None:
-        """Queue one message at its link."""
+    def send(self, running: Running, messages: Sequence[Send]) -> None:
+        """Queue each message at its link."""
         tx = running.transaction
-        link = self._links.get(participant)
-        if link is None:
-            # The configuration has lost a participant that an older decision names: it stays owed, and visible.
-            running.tell(self._clock.unix_ms(), "unconfigured", participant, "no such participant is configured")
-            _LOG.error("participant_unconfigured", transaction_id=str(tx.xid), participant=participant)
-            return
-        if verb is _COMMIT:
-            link.commit(tx.xid, tx.incarnation, tx.sequence)
-        elif verb is _PREPARE:
-            link.prepare(running.share_of(participant, tuple(tx.branches), self._log_id))
-        else:
-            link.rollback(tx.xid)
+        participants = tuple(tx.branches)
+        for verb, participant in messages:
+            link = self._links.get(participant)
+            if link is None:
+                self._tell_unconfigured(running, participant)
+            elif verb is _COMMIT:
+                link.commit(tx.xid, tx.incarnation, tx.sequence)
+            elif verb is _PREPARE:
+                link.prepare(running.share_of(participant, participants, self._log_id))
+            else:
+                link.rollback(tx.xid)
+
+    def _tell_unconfigured(self, running: Running, participant: str) -> None:
+        """The configuration has lost a participant that an older decision names: it stays owed, and visible."""
+        running.tell(self._clock.unix_ms(), "unconfigured", participant, "no such participant is configured")
+        _LOG.error("participant_unconfigured", transaction_id=str(running.transaction.xid), participant=participant)
 
     def is_blocked(self, participants: Iterable[str]) -> bool:
         """Whether every one of them is cut off by its circuit breaker, so that nothing sent would leave."""

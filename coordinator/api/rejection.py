@@ -15,6 +15,7 @@ from participant_sdk.ids import Xid
 from participant_sdk.xa import Decision, Vote, XaCode
 
 _OPERATIONS: Final = "operations["
+_COMMIT: Final = Decision.COMMIT
 
 
 class RejectedError(InvalidRequestError):
@@ -27,7 +28,7 @@ class RejectedError(InvalidRequestError):
 
 def rejection(outcome: Outcome, services: Sequence[str], request_id: str) -> RejectedError | None:
     """The error for the first branch that voted so; None where none did. ``services``: of the request's operations."""
-    if outcome.decision is Decision.COMMIT:
+    if outcome.decision is _COMMIT:
         return None
     for branch in outcome.branches:
         vote = branch.vote

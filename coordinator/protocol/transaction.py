@@ -205,13 +205,9 @@ class Transaction:
     def _decide(self) -> Step:
         """Hand COMMIT to the log. Nothing else leaves with it (R1)."""
         self._move(Cause.ALL_VOTED_YES)
+        results = encode_votes(self.branches.values())
         record = DecisionRecord(
-            self.xid,
-            Decision.COMMIT,
-            self.branches.prepared,
-            self.request,
-            self.digest,
-            results=encode_votes(self.branches.values()),
+            self.xid, Decision.COMMIT, self.branches.prepared, self.request, self.digest, "", results
         )
         return Step(record=record)
 
