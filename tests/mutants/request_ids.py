@@ -99,8 +99,8 @@ MUTANTS: Final = (
         "RESULTS_NOT_STORED",
         "R3: what the votes returned is not stored with the decision, so the same request is told less",
         "coordinator/protocol/transaction.py",
-        "            results=encode_votes(self.branches.values()),\n        )\n        return Step(record=record)\n",
-        "        )\n        return Step(record=record)\n",
+        "        results = encode_votes(self.branches.values())\n",
+        '        results = ""\n',
         Test("tests/protocol/test_transaction.py::test_what_the_votes_returned_is_stored_with_the_decision"),
     ),
     single(
