@@ -236,7 +236,7 @@ def _core(
     awaited = Awaited()
     lost_tails = LostTails(log, commit, engine, awaited, heuristics, random=random)
     reports = Reports(log, reported, engine, lost_tails, random=random, telemetry=telemetry)
-    events = MeasuredEvents(engine, reports, awaited, clock, telemetry)
+    events = MeasuredEvents(engine, reports, awaited, telemetry)
 
     def link_to(name: str, access: Access) -> Link:
         return Link(

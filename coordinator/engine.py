@@ -29,24 +29,27 @@ from coordinator.log.group_commit import GroupCommit
 from coordinator.needing_attention import NeedingAttention
 from coordinator.outgoing import Outgoing
 from coordinator.protocol import events
-from coordinator.protocol.effects import DecisionRecord, HeuristicRecord, Refusal, Step, StoredDecision
+from coordinator.protocol.effects import NOTHING, DecisionRecord, HeuristicRecord, Refusal, Step, StoredDecision
 from coordinator.protocol.outcome import Outcome
-from coordinator.protocol.phases import FINISHED, Phase
+from coordinator.protocol.phases import ACTIVE, DECIDING, PREPARING
 from coordinator.protocol.timing import Timing
 from coordinator.protocol.transaction import Transaction
 from coordinator.refusals import refused
 from coordinator.requests import Ended, Enlisted, ExecuteCall, TransactionView
 from coordinator.resending import Resending
-from coordinator.running import Finished, History, Running
+from coordinator.running import Finished, History, Running, Told, resolving
 from coordinator.watching import Watchers
 from participant_sdk.clock import Clock
 from participant_sdk.ids import RequestId, Xid, XidSource
 from participant_sdk.link import Link
 from participant_sdk.participant import Operation
-from participant_sdk.xa import Ack, Decision, Vote
+from participant_sdk.xa import DONE, PREPARED, Ack, Decision, Vote
 
 PRESUMED: Final = "PRESUMED"
 ROLLBACK_ASKED: Final = "ROLLBACK_ASKED"
+
+_COMMIT_ASKED: Final = {wait_applied: events.CommitAsked(wait_applied) for wait_applied in (False, True)}
+_COMMIT: Final = Decision.COMMIT
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -102,25 +105,35 @@ class Engine:
     def execute(self, call: ExecuteCall) -> asyncio.Future[Ended]:
         """Run one transaction. The future gets an outcome, OutcomeUnknownError or RequestReusedError.
 
+        Errors raised at once are those of ``submit``.
+        """
+        future, told = resolving()
+        self.submit(call, told)
+        return future
+
+    def submit(self, call: ExecuteCall, told: Told) -> None:
+        """Run one transaction, and call ``told`` with its outcome, OutcomeUnknownError or RequestReusedError.
+
+        ``told`` may be called from within; it must not raise, nor call the engine.
         Raises at once, with nothing begun: InvalidRequestError (unknown service, no operations),
         RequestReusedError, RequestInUseError, BusyError, OutcomeUnknownError (stopped).
         """
         shares = share_out(call.operations, self._links)
         request = RequestId(call.tenant, call.request_id) if call.request_id else None
         if request is not None and (twin := self._intents.twin(request, call.digest)) is not None:
-            return twin.waiter()
+            twin.await_end(told)
+            return
         running = self._open(call.timeout_s, request, call.digest)
+        running.carry(shares, len(call.operations))
         for participant, operations in shares.items():
-            running.add_operations(participant, operations)
             # It is born with its branches, rather than told of each: nothing can be wrong with them.
             running.transaction.branches.enlist(participant, len(operations), 0)
-        future = running.waiter()
+        running.await_end(told)
         if call.lock_keys:
             self._alarms.set(running.transaction.xid, running.transaction.deadline_s)
             self._take_locks(running, call)  # Commit is asked for once they are held.
         else:
-            self._take(running, events.CommitAsked(call.wait_applied), running.began_s)
-        return future
+            self._take(running, _COMMIT_ASKED[call.wait_applied], running.began_s)
 
     def begin(self, timeout_s: float, tenant: str, request_id: str, call_id: str = "") -> Xid:
         """Begin an interactive transaction, or tell again which one this call began. Errors as for ``execute``."""
@@ -154,7 +167,7 @@ class Engine:
         running = self.held(xid)
         tx = running.transaction
         future = running.waiter()
-        if tx.phase is Phase.ACTIVE:
+        if tx.phase is ACTIVE:
             if tx.request is not None and not tx.digest:
                 tx.digest = canonical.digest([op for share in running.operations.values() for op in share])
             self._take(running, events.CommitAsked(wait_applied), self._clock.monotonic_s())
@@ -164,7 +177,7 @@ class Engine:
         """Undo a transaction that is not being decided yet; later, it tells how it ended. ``code`` says why."""
         running = self.held(xid)
         future = running.waiter()
-        if running.transaction.phase in (Phase.ACTIVE, Phase.PREPARING):
+        if running.transaction.phase in (ACTIVE, PREPARING):
             self._take(running, events.RollbackAsked(reason, code), self._clock.monotonic_s())
         return future
 
@@ -224,12 +237,13 @@ class Engine:
     def recorded(self, answers: Sequence[tuple[DecisionRecord, events.Recorded]]) -> None:
         """The log holds these decisions durably."""
         now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
+        stories = {decision: (unix_ms, "recorded", "", decision) for decision in Decision}
         for record, recorded in answers:
             running = self._running.get(record.xid)
             if running is None:
                 self._life.finished(recorded.incarnation, recorded.sequence)
                 continue
-            running.tell(unix_ms, "recorded", "", record.decision)
+            running.add(stories[record.decision])
             self._take(running, recorded, now_s)
 
     def looked_up(self, answers: Sequence[tuple[RequestId, StoredDecision | None]]) -> None:
@@ -240,27 +254,47 @@ class Engine:
                 if (running := self._running.get(xid)) is not None:
                     self._take(running, events.LookedUp(stored), now_s)
 
-    def voted(self, participant: str, votes: Sequence[tuple[Xid, Vote]]) -> None:
-        """A participant voted, or its votes will not come."""
+    def voted(self, participant: str, votes: Sequence[tuple[Xid, Vote]]) -> list[float]:
+        """A participant voted, or its votes will not come. Returns how long each that counts took since its begin."""
         now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
+        event, story = events.Voted(participant, PREPARED), (unix_ms, "voted", participant, PREPARED)
+        taken_s: list[float] = []
         for xid, vote in votes:
             running = self._running.get(xid)
-            if running is not None:
-                running.tell(unix_ms, "voted", participant, vote._replace(results=()) if vote.results else vote)
-                self._take(running, events.Voted(participant, vote), now_s)
+            if running is None:
+                continue
+            if vote is not event.vote:
+                # One event and one line of the story for all that voted alike, as nearly all do.
+                event = events.Voted(participant, vote)
+                story = (unix_ms, "voted", participant, vote._replace(results=()) if vote.results else vote)
+            taken_s.append(now_s - running.began_s)
+            running.add(story)
+            self._take(running, event, now_s)
+        return taken_s
 
-    def acknowledged(self, participant: str, verb: Decision, acks: Sequence[tuple[Xid, Ack]]) -> None:
-        """A participant acknowledged outcomes."""
+    def acknowledged(self, participant: str, verb: Decision, acks: Sequence[tuple[Xid, Ack]]) -> list[float]:
+        """A participant acknowledged outcomes. Returns how long each that counts took since the decision."""
         now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
+        event, story = events.Acknowledged(participant, DONE), (unix_ms, "acknowledged", participant, DONE.kind)
+        taken_s: list[float] = []
+        applied: dict[int, int] = {}
+        commits = verb is _COMMIT
         for xid, ack in acks:
             running = self._running.get(xid)
-            if running is not None and running.transaction.decision is verb:
-                running.tell(unix_ms, "acknowledged", participant, ack.kind)
-                self._take(running, events.Acknowledged(participant, ack), now_s)
-                tx = running.transaction
-                if verb is Decision.COMMIT and tx.branches.has_acknowledged(participant):
-                    # Now, not when the others have too: a participant that comes back with less has lost it (R15).
-                    self._life.applied(tx.incarnation, tx.sequence, participant)
+            if running is None or running.transaction.decision is not verb:
+                continue
+            if ack is not event.ack:
+                event, story = events.Acknowledged(participant, ack), (unix_ms, "acknowledged", participant, ack.kind)
+            taken_s.append(now_s - running.decided_s)
+            running.add(story)
+            self._take(running, event, now_s)
+            tx = running.transaction
+            if commits and tx.sequence > applied.get(tx.incarnation, 0) and tx.branches.has_acknowledged(participant):
+                applied[tx.incarnation] = tx.sequence
+        for incarnation, sequence in applied.items():
+            # Now, not when the others have too: a participant that comes back with less has lost it (R15).
+            self._life.applied(incarnation, sequence, participant)
+        return taken_s
 
     def link_up(self, participant: str) -> None:
         """A session to this participant is open: send again what it is owed."""
@@ -329,45 +363,49 @@ class Engine:
 
     def _take(self, running: Running, event: events.Event, now_s: float, *, refuse: bool = False) -> None:
         """Feed one event to one transaction and perform the step."""
-        before = running.transaction.phase
-        step = running.transaction.step(event, now_s)
-        if running.transaction.phase is not before:
+        tx = running.transaction
+        before = tx.phase
+        step = tx.step(event, now_s)
+        if step is NOTHING:
+            return
+        if tx.phase is not before:
             self._moved(running, now_s)
         if step.refusal is not None:
             self._refuse(running, step.refusal, raise_it=refuse)
         self._perform(running, step, now_s)
 
     def _moved(self, running: Running, now_s: float) -> None:
-        match running.transaction.phase:
-            case Phase.DECIDING:
-                running.prepared_s = now_s
-            case Phase.COMMITTING | Phase.ROLLING_BACK:
-                running.decided_s = now_s
-                running.operations.clear()
-            case phase:
-                running.decided_s = running.decided_s or (now_s if phase in FINISHED else 0.0)
+        tx = running.transaction
+        if tx.phase is DECIDING:
+            running.prepared_s = now_s
+        elif tx.decision is not None and not running.decided_s:
+            running.decided_s = now_s
+            running.drop_operations()
         if self.watchers:
             self.watchers.tell(running.view())
 
     def _perform(self, running: Running, step: Step, now_s: float) -> None:
         tx = running.transaction
-        for verb, participant in step.messages:
-            self._outgoing.send(running, verb, participant)
-        if step.record is not None:
-            self._commit.append(step.record)
-        if step.lookup and tx.request is not None:
+        messages, record, lookup, heuristics, reply, _, wake_at_s, finished, attention = step
+        if messages:
+            self._outgoing.send(running, messages)
+            if tx.phase is PREPARING:
+                running.drop_operations()
+        if record is not None:
+            self._commit.append(record)
+        if lookup and tx.request is not None:
             self._lookups.setdefault(tx.request, []).append(tx.xid)
             self._commit.lookup(tx.request)
-        if step.heuristics:
-            self._heuristics.put(step.heuristics)
-        if step.reply is not None:
-            self._end(running, Ended(self._known(step.reply), now_s - running.began_s))
-        if step.attention:
+        if heuristics:
+            self._heuristics.put(heuristics)
+        if reply is not None:
+            self._end(running, Ended(self._known(reply), now_s - running.began_s))
+        if attention:
             self.attention.ask(running, self._clock.unix_ms())
-        if step.finished:
+        if finished:
             self._finish(running, now_s)
-        elif step.wake_at_s is not None:
-            self._alarms.set(tx.xid, step.wake_at_s)
+        elif wake_at_s is not None:
+            self._alarms.set(tx.xid, wake_at_s)
 
     def _refuse(self, running: Running, refusal: Refusal, *, raise_it: bool) -> None:
         error = refused(running.transaction, refusal)

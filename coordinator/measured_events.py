@@ -12,7 +12,6 @@ from coordinator.engine import Engine
 from coordinator.protocol.effects import Verb
 from coordinator.reports import Reports
 from coordinator.telemetry import Telemetry
-from participant_sdk.clock import Clock
 from participant_sdk.hello import Welcome
 from participant_sdk.ids import Xid
 from participant_sdk.xa import Ack, Decision, Vote
@@ -26,38 +25,27 @@ class MeasuredEvents:
     A Prepare is counted from the transaction's begin, which sends it; phase two from the decision.
     """
 
-    __slots__ = ("_awaited", "_clock", "_engine", "_reports", "_telemetry", "_up")
+    __slots__ = ("_awaited", "_engine", "_reports", "_telemetry", "_up")
 
-    def __init__(self, engine: Engine, reports: Reports, awaited: Awaited, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(self, engine: Engine, reports: Reports, awaited: Awaited, telemetry: Telemetry) -> None:
         self._awaited = awaited
         self._engine = engine
         self._reports = reports
-        self._clock = clock
         self._telemetry = telemetry
         self._up: set[str] = set()
 
     def voted(self, participant: str, votes: Sequence[tuple[Xid, Vote]]) -> None:
         """Votes came."""
-        now_s = self._clock.monotonic_s()
-        observe = self._telemetry.phase(Verb.PREPARE, participant).observe
-        for xid, _ in votes:
-            running = self._engine.find(xid)
-            if running is not None:
-                observe(now_s - running.began_s)
         self._telemetry.batch("votes", len(votes), participant)
-        self._engine.voted(participant, votes)
+        taken_s = self._engine.voted(participant, votes)
+        self._telemetry.phase(Verb.PREPARE, participant).observe_all(taken_s)
 
     def acknowledged(self, participant: str, verb: Decision, acks: Sequence[tuple[Xid, Ack]]) -> None:
         """Acknowledgements came."""
-        now_s = self._clock.monotonic_s()
         phase = Verb.COMMIT if verb is Decision.COMMIT else Verb.ROLLBACK
-        observe = self._telemetry.phase(phase, participant).observe
-        for xid, _ in acks:
-            running = self._engine.find(xid)
-            if running is not None:
-                observe(now_s - running.decided_s)
         self._telemetry.batch("acknowledgements", len(acks), participant)
-        self._engine.acknowledged(participant, verb, acks)
+        taken_s = self._engine.acknowledged(participant, verb, acks)
+        self._telemetry.phase(phase, participant).observe_all(taken_s)
         self._awaited.acknowledged(participant, verb, acks)
 
     def link_up(self, participant: str, welcome: Welcome) -> None:

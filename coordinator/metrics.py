@@ -8,7 +8,7 @@ bounded: participants, phases and outcomes, never a transaction.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from itertools import accumulate
@@ -39,6 +39,17 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
+    def observe_all(self, values: list[float]) -> None:
+        """Count values, which are sorted on the way: one look at each bound in place of one for each value."""
+        values.sort()
+        below = 0
+        for at, bound in enumerate(self._bounds):
+            up_to = bisect_right(values, bound, below)
+            self._counts[at] += up_to - below
+            below = up_to
+        self._counts[-1] += len(values) - below
+        self._sum += sum(values)
+
     @property
     def total(self) -> int:
         """How many values were counted."""
@@ -52,6 +63,9 @@ class Histogram:
 
 class Count(Enum):
     """What is counted: name, meaning, labels."""
+
+    # A member is one object, so this is as good as the enum's own, which is written in Python.
+    __hash__ = object.__hash__
 
     TRANSACTIONS = ("pincex_transactions", "Transactions finished", ("outcome",))
     HEURISTICS = (

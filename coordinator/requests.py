@@ -39,6 +39,11 @@ class ExecuteCall(NamedTuple):
     wait_applied: bool = True
     lock_keys: tuple[str, ...] = ()
 
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Whom each operation is for."""
+        return tuple([operation.service for operation in self.operations])
+
 
 class Ended(NamedTuple):
     """How a transaction ended, and how long that took from arrival to answer."""

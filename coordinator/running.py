@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
+from coordinator.errors import TransactionError
 from coordinator.protocol.effects import Verb
 from coordinator.protocol.outcome import Outcome
-from coordinator.protocol.phases import FINISHED, Phase
+from coordinator.protocol.phases import ACTIVE, DECIDING, FINISHED, PREPARING
 from coordinator.protocol.transaction import Transaction
 from coordinator.requests import Ended, StoryEvent, TransactionView
 from participant_sdk.ids import Xid
@@ -19,7 +22,9 @@ HISTORY_MAX: Final = 10_000
 STORY_MAX: Final = 200
 
 Detail = str | Vote | AckKind | Decision
-_Told = tuple[int, str, str, Detail]
+Told = Callable[[Ended | TransactionError], None]
+_Event = tuple[int, str, str, Detail]
+_NO_OPERATIONS: Final[Mapping[str, tuple[Operation, ...]]] = {}
 
 
 class Finished(NamedTuple):
@@ -39,8 +44,8 @@ class Running:
     """One transaction in the engine's hands. Mutable with slots: one is made for every transaction.
 
     ``call_id`` is the random name of the Begin that made it. ``operations`` is each participant's share of
-    the work, let go once Prepare is history. ``waiters`` are the calls that want the outcome; each has a
-    future of its own, so that one that gives up takes nothing from the others. ``stored_unix_ms`` is when
+    the work, let go as it is handed over: Prepare leaves once. ``waiters`` are called with the outcome; each stands
+    for one caller, so that one that gives up takes nothing from the others. ``stored_unix_ms`` is when
     the log says that it was decided, for one that was taken over; 0 for others. ``locks`` is set once it has asked
     for locks, ``locking`` names those that it waits for, ``fencing_tokens`` shows those that it holds to participants.
     """
@@ -76,24 +81,37 @@ class Running:
         self.fencing_tokens: tuple[FencingToken, ...] = ()
         self.prepared_s = 0.0
         self.decided_s = 0.0
-        self.operations: dict[str, tuple[Operation, ...]] = {}
+        self.operations = _NO_OPERATIONS
         self.operation_count = 0
-        self.waiters: list[asyncio.Future[Ended]] = []
-        self.ended: Ended | BaseException | None = None
-        self.story: list[_Told] = [(began_unix_ms, "began", "", "")]
+        self.waiters: tuple[Told, ...] = ()
+        self.ended: Ended | TransactionError | None = None
+        self.story: list[_Event] = []
 
     def tell(self, unix_ms: int, event: str, participant: str = "", detail: Detail = "") -> None:
-        """Add to the story, up to STORY_MAX events. What is told is put into words when somebody reads it."""
+        """Add to the story. What is told is put into words when somebody reads it."""
+        self.add((unix_ms, event, participant, detail))
+
+    def add(self, event: _Event) -> None:
+        """Add an event to the story, up to STORY_MAX; transactions that it happened to at once may share it."""
         if len(self.story) < STORY_MAX:
-            self.story.append((unix_ms, event, participant, detail))
+            self.story.append(event)
+
+    def carry(self, operations: Mapping[str, tuple[Operation, ...]], count: int) -> None:
+        """Take the whole work, each participant's share of it."""
+        self.operations = operations
+        self.operation_count = count
 
     def add_operations(self, participant: str, operations: tuple[Operation, ...]) -> None:
         """Append to a participant's share of the work."""
-        self.operations[participant] = self.operations.get(participant, ()) + operations
-        self.operation_count += len(operations)
+        share = self.operations.get(participant, ()) + operations
+        self.carry({**self.operations, participant: share}, self.operation_count + len(operations))
 
-    def share_of(self, participant: str, log_id: str) -> Prepare:
-        """What Prepare carries to one participant."""
+    def drop_operations(self) -> None:
+        """Let go of the work: it has been handed over, or never will be."""
+        self.operations = _NO_OPERATIONS
+
+    def share_of(self, participant: str, participants: tuple[str, ...], log_id: str) -> Prepare:
+        """What Prepare carries to one of the transaction's participants."""
         tx = self.transaction
         branch = tx.branches[participant]
         return Prepare(
@@ -101,7 +119,7 @@ class Running:
             tx.xid,
             self.operations.get(participant, ()),
             tx.prepare_by_s,
-            tuple(tx.branches),
+            participants,
             tx.request.tenant if tx.request else "",
             tx.request.name if tx.request else "",
             tx.digest,
@@ -136,28 +154,32 @@ class Running:
             return self.stored_unix_ms
         return self.began_unix_ms + round((self.decided_s - self.began_s) * 1000) if self.decided_s else 0
 
+    def await_end(self, told: Told) -> None:
+        """Have ``told`` called with the outcome or the error: at once if it has been told before."""
+        if self.ended is None:
+            self.waiters += (told,)
+        else:
+            told(self._ended_by_now(self.ended))
+
     def waiter(self) -> asyncio.Future[Ended]:
         """A new future of the outcome; done at once if the outcome has been told before."""
-        future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-        if self.ended is None:
-            self.waiters.append(future)
-        else:
-            _resolve(future, self._ended_by_now(self.ended))
+        future, told = resolving()
+        self.await_end(told)
         return future
 
-    def _ended_by_now(self, ended: Ended | BaseException) -> Ended | BaseException:
+    def _ended_by_now(self, ended: Ended | TransactionError) -> Ended | TransactionError:
         """The answer, with what the branches have acknowledged since it was given."""
-        if isinstance(ended, BaseException) or ended.outcome.replayed:
+        if isinstance(ended, TransactionError) or ended.outcome.replayed:
             return ended
         now = self.transaction.outcome()
         return ended if now is None else ended._replace(outcome=now)
 
-    def end(self, ended: Ended | BaseException) -> None:
+    def end(self, ended: Ended | TransactionError) -> None:
         """Tell everybody who waits, and everybody who comes later, how it ended."""
         self.ended = ended
-        for future in self.waiters:
-            _resolve(future, ended)
-        self.waiters.clear()
+        waiters, self.waiters = self.waiters, ()
+        for told in waiters:
+            told(ended)
 
     def finished(self, now_s: float) -> Finished:
         """The account for telemetry. The transaction must have an outcome."""
@@ -186,7 +208,7 @@ class Running:
     def view(self) -> TransactionView:
         """Everything known of it, for people."""
         tx = self.transaction
-        undecided = tx.phase in (Phase.ACTIVE, Phase.PREPARING)
+        undecided = tx.phase in (ACTIVE, PREPARING)
         return TransactionView(
             tx.xid,
             tx.phase,
@@ -197,8 +219,8 @@ class Running:
             tx.request.name if tx.request else "",
             tx.incarnation,
             tx.sequence,
-            f"the lock on {self.locking}" if self.locking and tx.phase is Phase.ACTIVE else _waiting_for(tx),
-            tuple([StoryEvent(ms, event, name, _words(detail)) for ms, event, name, detail in self.story]),
+            f"the lock on {self.locking}" if self.locking and tx.phase is ACTIVE else _waiting_for(tx),
+            (StoryEvent(self.began_unix_ms, "began"), *[_written(event) for event in self.story]),
         )
 
 
@@ -225,6 +247,11 @@ class History:
         return list(reversed(self._finished.values()))
 
 
+def _written(event: _Event) -> StoryEvent:
+    unix_ms, what, participant, detail = event
+    return StoryEvent(unix_ms, what, participant, _words(detail))
+
+
 def _words(detail: Detail) -> str:
     match detail:
         case str():
@@ -235,10 +262,16 @@ def _words(detail: Detail) -> str:
             return detail.name
 
 
-def _resolve(future: asyncio.Future[Ended], ended: Ended | BaseException) -> None:
+def resolving() -> tuple[asyncio.Future[Ended], Told]:
+    """A future, and what gives it its result or its error."""
+    future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+    return future, partial(_resolve, future)
+
+
+def _resolve(future: asyncio.Future[Ended], ended: Ended | TransactionError) -> None:
     if future.done():
         return
-    if isinstance(ended, BaseException):
+    if isinstance(ended, TransactionError):
         future.set_exception(ended)
         # A caller that has gone away leaves nobody to retrieve it, and that is no fault.
         future.exception()
@@ -249,9 +282,9 @@ def _resolve(future: asyncio.Future[Ended], ended: Ended | BaseException) -> Non
 def _waiting_for(tx: Transaction) -> str:
     if tx.phase in FINISHED:
         return ""
-    if tx.phase is Phase.ACTIVE:
+    if tx.phase is ACTIVE:
         return "the client: commit or rollback"
-    if tx.phase is Phase.DECIDING:
+    if tx.phase is DECIDING:
         return "the decision log"
     owed = tx.branches.silent if tx.decision is None else tx.branches.owed
     what = "the votes of" if tx.decision is None else f"the {_NOUN[tx.decision]} acknowledgement of"

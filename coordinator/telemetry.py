@@ -23,6 +23,9 @@ from coordinator.running import Finished
 from participant_sdk.xa import Decision, Heuristic
 
 _INFO: Final = LEVELS["info"]
+# A member takes as long to be found in its enum as a function to be called (``coordinator.protocol.phases``).
+_COMMIT: Final = Decision.COMMIT
+_TRANSACTIONS: Final = Count.TRANSACTIONS
 
 
 class Telemetry:
@@ -44,7 +47,7 @@ class Telemetry:
         """Nothing is owed of a transaction any more: count it, and write its canonical line."""
         outcome = finished.outcome
         kind = _kind(outcome)
-        self.metrics.count(Count.TRANSACTIONS, (kind,))
+        self.metrics.count(_TRANSACTIONS, (kind,))
         durations = self._durations.get(kind)
         if durations is None:
             durations = self._durations[kind] = self.metrics.histogram(Distribution.DURATION, (kind,))
@@ -140,7 +143,7 @@ class Telemetry:
     def _line(self, finished: Finished) -> str:
         """Write the canonical line by hand: only reasons and a client's names can need escaping."""
         outcome = finished.outcome
-        committed = outcome.decision is Decision.COMMIT
+        committed = outcome.decision is _COMMIT
         resources = ",".join([f'"{branch.participant}"' for branch in outcome.branches])
         line = (
             f'{{"timestamp":"{self._timestamps.at(time.time_ns() // 1_000_000)}","level":"info",'
@@ -162,6 +165,6 @@ class Telemetry:
 
 
 def _kind(outcome: Outcome) -> str:
-    if outcome.decision is Decision.COMMIT:
+    if outcome.decision is _COMMIT:
         return "committed"
     return "rolled_back_retry" if outcome.retry else "rolled_back"

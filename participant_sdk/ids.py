@@ -44,8 +44,7 @@ class Xid(bytes):
         """Build the xid with these parts. Bounds: 48, 32 and 42 bits, checked."""
         if not (0 <= unix_ms <= UNIX_MS_MAX and 0 < incarnation <= INCARNATION_MAX and 0 <= sequence <= SEQUENCE_MAX):
             raise InvalidIdentifierError(f"xid parts out of range: {unix_ms}, {incarnation}, {sequence}")
-        value = unix_ms << 80 | 8 << 76 | (incarnation >> 20) << 64 | 2 << 62 | (incarnation & 0xFFFFF) << 42 | sequence
-        return cls(value.to_bytes(XID_SIZE_BYTES, "big"))
+        return cls((_front(unix_ms, incarnation) | sequence).to_bytes(XID_SIZE_BYTES, "big"))
 
     @classmethod
     def parse(cls, text: str) -> Xid:
@@ -90,21 +89,33 @@ class Xid(bytes):
         return f"Xid({self!s})"
 
 
-class XidSource:
-    """Gives out one incarnation's xids, rising even where the wall clock goes back."""
+def _front(unix_ms: int, incarnation: int) -> int:
+    """All of an xid but its sequence, as a number."""
+    return unix_ms << 80 | 8 << 76 | (incarnation >> 20) << 64 | 2 << 62 | (incarnation & 0xFFFFF) << 42
 
-    __slots__ = ("_incarnation", "_last_ms", "_sequence")
+
+class XidSource:
+    """Gives out one incarnation's xids, rising even where the wall clock goes back.
+
+    What the xids of one millisecond have in common is put together once.
+    """
+
+    __slots__ = ("_front", "_incarnation", "_last_ms", "_sequence")
 
     def __init__(self, incarnation: int) -> None:
         self._incarnation = incarnation
         self._last_ms = 0
         self._sequence = 0
+        self._front = 0
 
     def next(self, unix_ms: int) -> Xid:
         """Give out the next xid, at this time by the wall clock."""
-        self._last_ms = max(self._last_ms, unix_ms)
         self._sequence += 1
-        return Xid.make(self._last_ms, self._incarnation, self._sequence)
+        if unix_ms > self._last_ms:
+            xid = Xid.make(unix_ms, self._incarnation, self._sequence)
+            self._last_ms, self._front = unix_ms, _front(unix_ms, self._incarnation)
+            return xid
+        return Xid((self._front | self._sequence).to_bytes(XID_SIZE_BYTES, "big"))
 
     def gave(self, xid: Xid) -> bool:
         """Whether this source gave the xid out."""

@@ -6,7 +6,7 @@ import io
 import json
 
 from coordinator.log_lines import Timestamps
-from coordinator.metrics import Level
+from coordinator.metrics import SECONDS_BOUNDS, Histogram, Level
 from coordinator.protocol.effects import Verb
 from coordinator.protocol.outcome import BranchOutcome, Outcome
 from coordinator.protocol.phases import Phase
@@ -121,3 +121,15 @@ def test_a_timestamp_is_rfc_3339_in_utc() -> None:
     timestamps = Timestamps()
     assert timestamps.at(1_705_314_600_007) == "2024-01-15T10:30:00.007Z"
     assert timestamps.at(1_705_314_600_999) == "2024-01-15T10:30:00.999Z"
+
+
+def test_values_counted_together_fall_where_they_would_one_by_one() -> None:
+    """A value on a bound is within it, and none is lost beyond the last."""
+    values = [0.0, 0.001, 0.0011, 0.5, 0.02, 300.0, 300.1, 1e9, 0.5, *SECONDS_BOUNDS]
+    together, apart = Histogram(SECONDS_BOUNDS), Histogram(SECONDS_BOUNDS)
+    for value in sorted(values):
+        apart.observe(value)
+    together.observe_all(values)
+    together.observe_all([])
+    assert together.expose() == apart.expose()
+    assert together.total == len(values)

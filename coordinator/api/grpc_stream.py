@@ -1,6 +1,6 @@
 """ExecuteStream: many transactions in flight on one stream, without a task for any of them.
 
-Requests go to the engine as they are read; each one's future puts its answer into a queue, and
+Requests go to the engine as they are read; what it tells of each goes into a queue, and
 one writer sends all that ended while its last frame was on its way. A client that does not read
 its answers is not read from either: at most ``IN_FLIGHT_MAX`` transactions are begun or
 unanswered on one stream. When the stream breaks, its transactions go on without it (R16).
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final, NamedTuple
 
 from pincex.tx.v1 import transaction_pb2
@@ -18,8 +19,8 @@ from coordinator.api import grpc_wire
 from coordinator.api.gate import Gate
 from coordinator.api.grpc_errors import AnyContext, failure_of, unforeseen
 from coordinator.api.rejection import rejection
-from coordinator.errors import InvalidRequestError, OutcomeUnknownError, TransactionError
-from coordinator.requests import Ended, ExecuteCall
+from coordinator.errors import InvalidRequestError, TransactionError
+from coordinator.requests import Ended
 from coordinator.telemetry import Telemetry
 from participant_sdk.batching import Batcher
 
@@ -90,24 +91,16 @@ class ClientStream:
     def _begin(self, tag: int, request: transaction_pb2.ExecuteRequest) -> None:
         try:
             call = grpc_wire.read_execute(request, self._timeout_default_s)
-            future = self._gate.for_new_work().execute(call)
+            # All that is kept of the call meanwhile is what its answer may need.
+            told = partial(self._told, tag, call.services, call.request_id)
+            self._gate.for_new_work().submit(call, told)
         except Exception as error:  # noqa: BLE001 - what is wrong with one item must not end the others' stream
             self._answers.put(_Answer(tag, self._foreseen(error)))
-            return
 
-        def ended(future: asyncio.Future[Ended]) -> None:
-            self._answers.put(_Answer(tag, self._told(future, call)))
-
-        future.add_done_callback(ended)
-
-    def _told(self, future: asyncio.Future[Ended], call: ExecuteCall) -> Ended | TransactionError:
-        if future.cancelled():
-            return OutcomeUnknownError("the coordinator stopped before the outcome was known; ask again")
-        try:
-            ended = future.result()
-            return rejection(ended.outcome, call) or ended
-        except Exception as error:  # noqa: BLE001 - as above
-            return self._foreseen(error)
+    def _told(self, tag: int, services: tuple[str, ...], request_id: str, ended: Ended | TransactionError) -> None:
+        """Queue the answer to one request."""
+        rejected = rejection(ended.outcome, services, request_id) if isinstance(ended, Ended) else None
+        self._answers.put(_Answer(tag, rejected or ended))
 
     def _foreseen(self, error: Exception) -> TransactionError:
         return error if isinstance(error, TransactionError) else unforeseen(self._telemetry, error)

@@ -48,7 +48,7 @@ class TransactionService(TransactionServiceServicer):
             call = grpc_wire.read_execute(request, self._timeout_default_s)
             # Cancelled, this gives up its own future alone; the transaction goes on (R16).
             ended = await self._gate.for_new_work().execute(call)
-            rejected = rejection(ended.outcome, call)
+            rejected = rejection(ended.outcome, call.services, call.request_id)
             if rejected is not None:
                 raise rejected
             grpc_wire.write_ended(ended, response.result)

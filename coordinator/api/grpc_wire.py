@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
+from sys import intern
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -13,7 +14,7 @@ from pincex.tx.v1 import common_pb2, lock_pb2, transaction_pb2
 from coordinator.api import checks
 from coordinator.errors import InvalidRequestError
 from coordinator.protocol.outcome import BranchOutcome, Outcome, xa_code_of
-from coordinator.protocol.phases import Phase
+from coordinator.protocol.phases import COMMITTED, Phase
 from coordinator.requests import DecisionAnswer, Ended, ExecuteCall, TransactionView
 from participant_sdk.participant import Operation
 from participant_sdk.wire import write_vote
@@ -25,10 +26,16 @@ _NANOS: Final = 1_000_000_000
 _NANOS_MAX: Final = 999_999_999
 _DURATION_MAX_S: Final = 315_576_000_000
 _TIMEOUT_MAX_NS: Final = checks.TIMEOUT_MAX_S * _NANOS
+_COMMIT: Final = Decision.COMMIT
 _PREPARED_VOTE: Final = write_vote(PREPARED)
 _OUTCOMES: Final = {
     Decision.COMMIT: transaction_pb2.OUTCOME_COMMITTED,
     Decision.ROLLBACK: transaction_pb2.OUTCOME_ROLLED_BACK,
+}
+_WAITS: Final[dict[int, bool]] = {
+    transaction_pb2.WAIT_UNSPECIFIED: True,
+    transaction_pb2.WAIT_APPLIED: True,
+    transaction_pb2.WAIT_DECIDED: False,
 }
 _STATES: Final = {
     DecisionState.COMMIT: transaction_pb2.DECISION_STATE_COMMIT,
@@ -50,7 +57,8 @@ def read_execute(request: transaction_pb2.ExecuteRequest, timeout_default_s: flo
 
 def read_operations(operations: Sequence[common_pb2.Operation]) -> tuple[Operation, ...]:
     """Read operations, unchecked."""
-    return tuple([Operation(each.service, each.operation, each.parameters) for each in operations])
+    # A message makes its texts anew for whoever asks, and the same few names come all the time: each is held once.
+    return tuple([Operation(intern(each.service), intern(each.operation), each.parameters) for each in operations])
 
 
 def read_timeout(
@@ -76,13 +84,10 @@ def read_timeout(
 
 def read_wait(wait: int) -> bool:
     """Read when to answer: True for applied. InvalidRequestError for an unknown number."""
-    match wait:
-        case transaction_pb2.WAIT_UNSPECIFIED | transaction_pb2.WAIT_APPLIED:
-            return True
-        case transaction_pb2.WAIT_DECIDED:
-            return False
-        case _:
-            raise InvalidRequestError(f"no such wait: {wait}", field="wait", code="WAIT_UNKNOWN")
+    wait_applied = _WAITS.get(wait)
+    if wait_applied is None:
+        raise InvalidRequestError(f"no such wait: {wait}", field="wait", code="WAIT_UNKNOWN")
+    return wait_applied
 
 
 def read_phase(phase: int) -> Phase | None:
@@ -103,8 +108,11 @@ def write_ended(ended: Ended, result: transaction_pb2.TransactionResult) -> None
 
 def results_size_chars(ended: Ended) -> int:
     """Roughly what the operations' results take in an answer."""
-    votes = [branch.vote for branch in ended.outcome.branches]
-    return sum([len(result) for vote in votes if vote is not None for result in vote.results])
+    size_chars = 0
+    for branch in ended.outcome.branches:
+        if branch.vote is not None and branch.vote.results:
+            size_chars += sum(map(len, branch.vote.results))
+    return size_chars
 
 
 def write_seconds(seconds: float, duration: Duration) -> None:
@@ -155,7 +163,7 @@ def _write_outcome(outcome: Outcome, result: transaction_pb2.TransactionResult) 
 
 def _is_plain_commit(outcome: Outcome) -> bool:
     """There is nothing to tell of it, as of most, but that it committed, and of its branches."""
-    if outcome.phase is not Phase.COMMITTED or outcome.decision is not Decision.COMMIT:
+    if outcome.phase is not COMMITTED or outcome.decision is not _COMMIT:
         return False
     return not (outcome.replayed or outcome.retry or outcome.reason or outcome.message or outcome.heuristic)
 

@@ -42,7 +42,7 @@ class HttpRoutes:
         """Run one transaction from begin to outcome; ROLLED_BACK is a result like COMMITTED."""
         call = await read_call(request, self.timeout_default_s)
         ended = await self.gate.for_new_work().execute(call)
-        rejected = rejection(ended.outcome, call)
+        rejected = rejection(ended.outcome, call.services, call.request_id)
         if rejected is not None:
             raise rejected
         return _json(http_views.ended_json(ended))

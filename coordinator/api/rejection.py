@@ -11,12 +11,11 @@ from typing import Final
 
 from coordinator.errors import InvalidRequestError
 from coordinator.protocol.outcome import BranchOutcome, Outcome
-from coordinator.requests import ExecuteCall
 from participant_sdk.ids import Xid
-from participant_sdk.participant import Operation
 from participant_sdk.xa import Decision, Vote, XaCode
 
 _OPERATIONS: Final = "operations["
+_COMMIT: Final = Decision.COMMIT
 
 
 class RejectedError(InvalidRequestError):
@@ -27,22 +26,24 @@ class RejectedError(InvalidRequestError):
         self.state = "ROLLED_BACK"
 
 
-def rejection(outcome: Outcome, call: ExecuteCall) -> RejectedError | None:
-    """The error for the first branch that voted so; None where none did."""
-    if outcome.decision is Decision.COMMIT:
+def rejection(outcome: Outcome, services: Sequence[str], request_id: str) -> RejectedError | None:
+    """The error for the first branch that voted so; None where none did. ``services``: of the request's operations."""
+    if outcome.decision is _COMMIT:
         return None
     for branch in outcome.branches:
         vote = branch.vote
         if vote is not None and vote.is_business_no and vote.xa_code == XaCode.XAER_INVAL:
-            return _rejected(outcome, branch, vote, call)
+            return _rejected(outcome, branch, vote, services, request_id)
     return None
 
 
-def _rejected(outcome: Outcome, branch: BranchOutcome, vote: Vote, call: ExecuteCall) -> RejectedError:
-    field = request_field(vote.field, branch.participant, call.operations)
+def _rejected(
+    outcome: Outcome, branch: BranchOutcome, vote: Vote, services: Sequence[str], request_id: str
+) -> RejectedError:
+    field = request_field(vote.field, branch.participant, services)
     message = vote.message or vote.reason
     # A request_id is bound to this "no" (R3).
-    again = "send it under another request_id" if call.request_id else "send it again"
+    again = "send it under another request_id" if request_id else "send it again"
     return RejectedError(
         f"{branch.participant}: {message.replace(vote.field, field) if vote.field else message} "
         f"(transaction {outcome.xid} is ROLLED_BACK; change the request and {again})",
@@ -52,7 +53,7 @@ def _rejected(outcome: Outcome, branch: BranchOutcome, vote: Vote, call: Execute
     )
 
 
-def request_field(field: str, participant: str, operations: Sequence[Operation]) -> str:
+def request_field(field: str, participant: str, services: Sequence[str]) -> str:
     """Turn a path from the branch down into one from the request down.
 
     A branch holds the operations of its service in the request's order, so its n-th is the
@@ -61,6 +62,6 @@ def request_field(field: str, participant: str, operations: Sequence[Operation])
     number, bracket, rest = field.removeprefix(_OPERATIONS).partition("]")
     if not field.startswith(_OPERATIONS) or not bracket or not number.isascii() or not number.isdecimal():
         return field or "operations"
-    places = [index for index, operation in enumerate(operations) if operation.service == participant]
+    places = [index for index, service in enumerate(services) if service == participant]
     index = int(number[:4])
     return f"operations[{places[index]}]{rest}" if index < len(places) else field

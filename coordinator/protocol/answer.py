@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coordinator.protocol.branches import Branches
 from coordinator.protocol.effects import StoredDecision
 
 
@@ -24,15 +25,16 @@ class Answer:
         self.wait_applied = True
         self.by_s = 0.0
 
-    @property
     def is_free(self) -> bool:
         """Nothing must become durable before the client is told."""
         return not self.log_owes and not self.heuristics_owed
 
     def wake_at_s(self, resend_at_s: float) -> float:
         """When to look again: at the next repetition of the messages, or when the client waits no longer."""
-        return resend_at_s if self.given or not self.is_free else min(resend_at_s, self.by_s)
+        return resend_at_s if self.given or not self.is_free() else min(resend_at_s, self.by_s)
 
-    def is_due(self, *, applied: bool, now_s: float) -> bool:
+    def is_due(self, branches: Branches, now_s: float) -> bool:
         """The client is to be told now."""
-        return not self.given and self.is_free and (applied or not self.wait_applied or now_s >= self.by_s)
+        if self.given or not self.is_free():
+            return False
+        return not self.wait_applied or now_s >= self.by_s or branches.all_awaited_done()

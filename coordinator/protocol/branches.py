@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from coordinator.protocol import heuristics
 from coordinator.protocol.outcome import BranchOutcome
-from participant_sdk.xa import Ack, AckKind, Decision, Heuristic, Vote, VoteKind, XaCode, transient_no
+from participant_sdk.xa import DONE, PREPARED, Ack, AckKind, Decision, Heuristic, Vote, VoteKind, XaCode, transient_no
+
+OUTCOMES_KEPT_MAX: Final = 1024
+
+# Named here, because finding a member in its enum costs as much as a call (``phases``).
+_PREPARED: Final = VoteKind.PREPARED
+_RETRY: Final = AckKind.RETRY
 
 SILENCE: Final = transient_no("TIMEOUT", "no vote in time", xa_code=XaCode.RBTIMEOUT)
 
@@ -23,18 +30,20 @@ class BranchState:
 
     __slots__ = ("carried", "done", "embedded", "heuristic", "number", "participant", "vote")
 
-    def __init__(self, participant: str, number: int, *, vote: Vote | None = None) -> None:
+    def __init__(self, participant: str, number: int) -> None:
         self.participant = participant
         self.number = number
         self.carried = 0
         self.embedded = 0
-        self.vote = vote
+        self.vote: Vote | None = None
         self.done = False
         self.heuristic: Heuristic | None = None
 
     def take_vote(self, vote: Vote) -> None:
         """Keep the first vote. READ_ONLY and a business "no" end the branch; so does work that never left."""
         self.vote = vote
+        if vote.kind is _PREPARED:
+            return
         # A Rollback may have been acknowledged before the vote came.
         self.done = self.done or vote.kind is VoteKind.READ_ONLY or vote.is_business_no
         self.done = self.done or (vote.unsent and self.carried > 0)
@@ -47,9 +56,10 @@ class BranchState:
 
     def take_ack(self, ack: Ack, decision: Decision) -> bool:
         """Count an acknowledgement; False when it asks for another try."""
-        if ack.kind is AckKind.RETRY:
+        if ack.kind is _RETRY:
             return False
-        self.heuristic = heuristics.of_ack(ack.kind, decision)
+        if ack is not DONE:
+            self.heuristic = heuristics.of_ack(ack.kind, decision)
         self.done = True
         return True
 
@@ -73,24 +83,30 @@ class Branches(dict[str, BranchState]):
         branch.embedded += embedded
         return True
 
-    @property
     def all_voted(self) -> bool:
         """Every branch has voted."""
-        return None not in [branch.vote for branch in self.values()]
+        for branch in self.values():  # noqa: SIM110 - a generator costs several times as much, here and below
+            if branch.vote is None:
+                return False
+        return True
 
-    @property
     def all_done(self) -> bool:
         """Nobody is owed anything."""
-        return False not in [branch.done for branch in self.values()]
+        for branch in self.values():  # noqa: SIM110
+            if not branch.done:
+                return False
+        return True
 
-    @property
     def all_awaited_done(self) -> bool:
         """Nobody is owed anything that a client should wait for.
 
         A participant that cannot be reached, or whose silence was taken for "no", is owed its Rollback
         for as long as it takes; the client is told without it.
         """
-        return False not in [b.done or (b.vote is not None and not b.vote.is_yes) for b in self.values()]
+        for branch in self.values():  # noqa: SIM110
+            if not branch.done and (branch.vote is None or branch.vote.is_yes):
+                return False
+        return True
 
     def take_silence_for_no(self) -> None:
         """Count every vote that has not come as a transient "no" (R2)."""
@@ -111,14 +127,14 @@ class Branches(dict[str, BranchState]):
     @property
     def prepared(self) -> tuple[str, ...]:
         """Those that voted PREPARED: the only ones that are told COMMIT (R2)."""
-        return tuple([b.participant for b in self.values() if b.vote is not None and b.vote.kind is VoteKind.PREPARED])
+        return tuple([b.participant for b in self.values() if b.vote is not None and b.vote.kind is _PREPARED])
 
     def has_acknowledged(self, participant: str) -> bool:
         """Whether it acknowledged the outcome of what it had prepared, and did not end against it."""
         b = self.get(participant)
         if b is None or not b.done or b.heuristic is not None:
             return False
-        return b.vote is not None and b.vote.kind is VoteKind.PREPARED
+        return b.vote is not None and b.vote.kind is _PREPARED
 
     def reopen(self, participant: str) -> bool:
         """Owe it the outcome again, because it lost what it had acknowledged; False where it had not."""
@@ -129,8 +145,20 @@ class Branches(dict[str, BranchState]):
 
     def outcomes(self) -> tuple[BranchOutcome, ...]:
         """The branches as they stand, for people and for the log."""
-        return tuple([BranchOutcome(b.participant, b.vote, b.done, b.heuristic) for b in self.values()])
+        for b in self.values():
+            if b.vote is not PREPARED or not b.done or b.heuristic is not None:
+                return tuple([BranchOutcome(b.participant, b.vote, b.done, b.heuristic) for b in self.values()])
+        return _plain_outcomes(tuple(self))
 
     def heuristic(self, decision: Decision) -> Heuristic | None:
         """How the whole ended against the decision, if it did."""
-        return heuristics.merge(decision, [branch.heuristic for branch in self.values()])
+        for branch in self.values():
+            if branch.heuristic is not None:
+                return heuristics.merge(decision, [each.heuristic for each in self.values()])
+        return None
+
+
+@lru_cache(maxsize=OUTCOMES_KEPT_MAX)
+def _plain_outcomes(participants: tuple[str, ...]) -> tuple[BranchOutcome, ...]:
+    """Branches that are done after a bare yes, as nearly all are: the same few participants come all the time."""
+    return tuple([BranchOutcome(name, PREPARED, done=True) for name in participants])

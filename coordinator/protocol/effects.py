@@ -7,9 +7,8 @@ So whoever performs a step needs no order among its parts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from coordinator.protocol.outcome import BranchOutcome, Outcome, decode_votes
 from coordinator.protocol.phases import Phase
@@ -23,6 +22,9 @@ class Verb(Enum):
     PREPARE = auto()
     COMMIT = auto()
     ROLLBACK = auto()
+
+    # A member is one object, so this is as good as the enum's own, which is written in Python.
+    __hash__ = object.__hash__
 
 
 class Send(NamedTuple):
@@ -71,11 +73,11 @@ class Refusal(Enum):
     REQUEST_REUSED = "the request_id is bound to other operations"
 
 
-@dataclass(slots=True)
-class Step:
-    """What one event caused. Slots, not frozen: one is made for every event.
+class Step(NamedTuple):
+    """What one event caused. Half of all events, as every vote but the last, cause ``NOTHING``.
 
-    ``attention``: the outcome was told as often as is usual, and an operator is to look why that is not enough.
+    ``wake_at_s`` replaces the time asked for before; None lets that stand. ``attention``: the outcome was told as
+    often as is usual, and an operator is to look why that is not enough.
     """
 
     messages: tuple[Send, ...] = ()
@@ -87,6 +89,9 @@ class Step:
     wake_at_s: float | None = None
     finished: bool = False
     attention: bool = False
+
+
+NOTHING: Final = Step()
 
 
 def replayed(stored: StoredDecision) -> Outcome:

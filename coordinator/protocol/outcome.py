@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from coordinator.protocol.phases import Phase
 from participant_sdk.ids import Xid
-from participant_sdk.xa import Decision, Heuristic, Vote, VoteKind, XaCode
+from participant_sdk.xa import PREPARED, Decision, Heuristic, Vote, VoteKind, XaCode
 
 
 class Voter(Protocol):
@@ -71,7 +71,8 @@ def xa_code_of(outcome: Outcome) -> int:
 def encode_votes(branches: Collection[Voter]) -> str:
     """Write the votes as the log's ``results``: JSON, deterministic, empty when all are a bare yes."""
     for branch in branches:
-        if branch.vote is None or branch.vote.results or not branch.vote.is_yes:
+        vote = branch.vote
+        if vote is not PREPARED and (vote is None or vote.results or not vote.is_yes):
             break
     else:
         return ""

@@ -14,12 +14,14 @@ R16  deadlines roll back from ACTIVE and PREPARING, and never later.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, assert_never
 
 from coordinator.protocol import events
 from coordinator.protocol.answer import Answer
 from coordinator.protocol.branches import Branches, BranchState
 from coordinator.protocol.effects import (
+    NOTHING,
     DecisionRecord,
     HeuristicRecord,
     Refusal,
@@ -30,11 +32,13 @@ from coordinator.protocol.effects import (
     replayed,
 )
 from coordinator.protocol.outcome import Outcome, encode_votes
-from coordinator.protocol.phases import EDGES, Cause, Phase
+from coordinator.protocol.phases import ACTIVE, COMMITTING, DECIDING, EDGES, PREPARING, ROLLING_BACK, Cause, Phase
 from coordinator.protocol.resends import Resends
 from coordinator.protocol.timing import Timing
 from participant_sdk.ids import RequestId, Xid
-from participant_sdk.xa import Decision, Vote
+from participant_sdk.xa import Decision, Vote, VoteKind
+
+SENDS_KEPT_MAX: Final = 1024
 
 
 class Transaction:
@@ -67,7 +71,7 @@ class Transaction:
         self.deadline_s = deadline_s
         self.request = request
         self.digest = digest
-        self.phase = Phase.ACTIVE
+        self.phase = ACTIVE
         self.branches = Branches()
         self.decision: Decision | None = None
         self.reason = ""
@@ -130,7 +134,7 @@ class Transaction:
     # Before the decision.
 
     def _on_enlist(self, event: events.Enlist) -> Step:
-        if self.phase is not Phase.ACTIVE:
+        if self.phase is not ACTIVE:
             return Step(refusal=Refusal.NOT_ACTIVE)
         if self._rollback_only is not None:
             return Step(refusal=Refusal.ROLLBACK_ONLY)
@@ -139,14 +143,14 @@ class Transaction:
         return Step(wake_at_s=self.deadline_s)
 
     def _on_rollback_only(self, event: events.SetRollbackOnly) -> Step:
-        if self.phase is not Phase.ACTIVE:
+        if self.phase is not ACTIVE:
             return Step(refusal=Refusal.NOT_ACTIVE)
         if self._rollback_only is None:
             self._rollback_only = event.reason
-        return Step()
+        return NOTHING
 
     def _on_commit_asked(self, event: events.CommitAsked, now_s: float) -> Step:
-        if self.phase is not Phase.ACTIVE:
+        if self.phase is not ACTIVE:
             return Step(refusal=Refusal.NOT_ACTIVE)
         self.answer.wait_applied = event.wait_applied
         if self._rollback_only is not None:
@@ -157,15 +161,15 @@ class Transaction:
         if not self.branches:
             return self._decide()
         self.prepare_by_s = min(self.deadline_s, now_s + self._timing.prepare_timeout_s)
-        return Step(messages=tuple([Send(Verb.PREPARE, name) for name in self.branches]), wake_at_s=self.prepare_by_s)
+        return Step(_sends(_PREPARE, tuple(self.branches)), wake_at_s=self.prepare_by_s)
 
     def _on_rollback_asked(self, event: events.RollbackAsked, now_s: float) -> Step:
-        if self.phase in (Phase.ACTIVE, Phase.PREPARING):
+        if self.phase in (ACTIVE, PREPARING):
             return self._roll_back(now_s, event.code, event.reason)
         return Step(refusal=Refusal.NOT_ACTIVE)
 
     def _on_close(self, event: events.Close, now_s: float) -> Step:
-        if self.phase is not Phase.ACTIVE or self.branches:
+        if self.phase is not ACTIVE or self.branches:
             return Step(refusal=Refusal.NOT_ACTIVE)
         step = self._roll_back(now_s, event.reason, event.message, binds=True)
         self._retry = self.request is None
@@ -174,18 +178,18 @@ class Transaction:
     def _on_voted(self, event: events.Voted, now_s: float) -> Step:
         branch = self.branches.get(event.participant)
         if branch is None or branch.vote is not None:
-            return Step()
-        if self.phase is Phase.PREPARING:
+            return NOTHING
+        if self.phase is PREPARING:
             return self._count_vote(branch, event.vote, now_s)
-        if self.phase is Phase.ROLLING_BACK:
+        if self.phase is ROLLING_BACK:
             return self._take_late_vote(branch, event.vote, now_s)
-        return Step()
+        return NOTHING
 
     def _count_vote(self, branch: BranchState, vote: Vote, now_s: float) -> Step:
         branch.take_vote(vote)
-        if not vote.is_yes:
+        if vote.kind is _NO:
             return self._roll_back(now_s, vote.reason, branch.objection, binds=vote.is_business_no)
-        return self._decide() if self.branches.all_voted else Step()
+        return self._decide() if self.branches.all_voted() else NOTHING
 
     def _take_late_vote(self, branch: BranchState, vote: Vote, now_s: float) -> Step:
         """A vote after the transaction began to roll back: a business "no" still outweighs a transient one (R3)."""
@@ -193,37 +197,33 @@ class Transaction:
         if vote.is_business_no and self._retry and not self.answer.given:
             self._retry = False
             self.reason, self.message = vote.reason, branch.objection
-            return self._settle(now_s, Step(record=self._bind() if self.request else None))
-        return self._settle(now_s, Step())
+            return self._settle(now_s, record=self._bind() if self.request else None)
+        return self._settle(now_s)
 
     # The decision.
 
     def _decide(self) -> Step:
         """Hand COMMIT to the log. Nothing else leaves with it (R1)."""
         self._move(Cause.ALL_VOTED_YES)
+        results = encode_votes(self.branches.values())
         record = DecisionRecord(
-            self.xid,
-            Decision.COMMIT,
-            self.branches.prepared,
-            self.request,
-            self.digest,
-            results=encode_votes(self.branches.values()),
+            self.xid, Decision.COMMIT, self.branches.prepared, self.request, self.digest, "", results
         )
         return Step(record=record)
 
     def _on_recorded(self, event: events.Recorded, now_s: float) -> Step:
-        if self.phase is Phase.DECIDING:
+        if self.phase is DECIDING:
             if event.stored is not None:
                 return self._refused(event, event.stored, now_s)
             return self._committed(event, now_s)
-        return self._bound(event, now_s) if self.answer.log_owes else Step()
+        return self._bound(event, now_s) if self.answer.log_owes else NOTHING
 
     def _committed(self, event: events.Recorded, now_s: float) -> Step:
         self.decision = Decision.COMMIT
         self.incarnation, self.sequence = event.incarnation, event.sequence
         self._move(Cause.COMMIT_DURABLE)
         self._schedule(now_s, self._timing.commit_timeout_s)
-        return self._settle(now_s, Step(messages=self._owed_messages(Verb.COMMIT)))
+        return self._settle(now_s, messages=self._owed_messages(_COMMIT))
 
     def _refused(self, event: events.Recorded, stored: StoredDecision, now_s: float) -> Step:
         """The log holds ROLLBACK instead: the request_id is another's, or a value of the record cannot be stored."""
@@ -233,12 +233,12 @@ class Transaction:
         self.message = "the decision log refused a value of this transaction's record"
         self._move(Cause.COMMIT_REFUSED)
         self._schedule(now_s, self._timing.rollback_timeout_s)
-        step = Step(messages=self._owed_messages(Verb.ROLLBACK))
+        messages = self._owed_messages(Verb.ROLLBACK)
         if stored.record.xid != self.xid:
             self.reason, self.message = "REQUEST_ID_BOUND", f"transaction {stored.record.xid} ended the request"
             self.answer.stored = stored
-            return self._settle(now_s, step)
-        return self._settle(now_s, self._look_up(step))
+            return self._settle(now_s, messages=messages)
+        return self._settle(now_s, messages=messages, lookup=self._looks_up())
 
     def _roll_back(self, now_s: float, reason: str, message: str, *, binds: bool = False) -> Step:
         """Begin to undo, from ACTIVE or PREPARING. With a request_id the log has a word before the client is told.
@@ -250,18 +250,17 @@ class Transaction:
         bare = not self.branches
         self._move(Cause.NO)
         self._schedule(now_s, self._timing.rollback_timeout_s)
-        step = Step(messages=self._owed_messages(Verb.ROLLBACK))
-        if binds and (self.request is not None or bare):
-            step.record = self._bind()
-        return self._settle(now_s, self._look_up(step, binds=binds))
+        messages = self._owed_messages(Verb.ROLLBACK)
+        record = self._bind() if binds and (self.request is not None or bare) else None
+        return self._settle(now_s, messages=messages, record=record, lookup=self._looks_up(binds=binds))
 
-    def _look_up(self, step: Step, *, binds: bool = False) -> Step:
+    def _looks_up(self, *, binds: bool = False) -> bool:
         """Unless it binds, a rollback is told after what other attempts at the request did was looked up (R3)."""
         self._retry = not binds
-        if self.request is not None and not binds:
-            self.answer.log_owes += 1
-            step.lookup = True
-        return step
+        if self.request is None or binds:
+            return False
+        self.answer.log_owes += 1
+        return True
 
     def _bind(self) -> DecisionRecord:
         """The record of a rollback, which binds it to the request_id where there is one."""
@@ -281,53 +280,52 @@ class Transaction:
         if stored is not None and stored.record.xid == self.xid:
             # The log refused the record's values and kept a bare ROLLBACK: nothing is bound, so this is transient.
             self.answer.log_owes -= 1
-            return self._settle(now_s, self._look_up(Step()))
+            return self._settle(now_s, lookup=self._looks_up())
         return self._told_by_log(stored, now_s)
 
     def _on_looked_up(self, event: events.LookedUp, now_s: float) -> Step:
-        return self._told_by_log(event.stored, now_s) if self.answer.log_owes else Step()
+        return self._told_by_log(event.stored, now_s) if self.answer.log_owes else NOTHING
 
     def _told_by_log(self, stored: StoredDecision | None, now_s: float) -> Step:
         self.answer.log_owes -= 1
         self.answer.stored = self.answer.stored or stored
-        return self._settle(now_s, Step())
+        return self._settle(now_s)
 
-    def _answer(self, step: Step) -> None:
+    def _answer(self) -> Outcome | Refusal | None:
         """Answer with the outcome, or with what the request_id is bound to: an error for other operations (R3)."""
         self.answer.given = True
         stored = self.answer.stored
         if stored is None:
-            step.reply = self.outcome()
-        elif self.digest and stored.record.digest and self.digest != stored.record.digest:
-            step.refusal = Refusal.REQUEST_REUSED
-        else:
-            step.reply = replayed(stored)
+            return self.outcome()
+        if self.digest and stored.record.digest and self.digest != stored.record.digest:
+            return Refusal.REQUEST_REUSED
+        return replayed(stored)
 
     # After the decision.
 
     def _on_acknowledged(self, event: events.Acknowledged, now_s: float) -> Step:
         branch = self.branches.get(event.participant)
         if branch is None or branch.done or self.phase not in _TELLING or self.decision is None:
-            return Step()
+            return NOTHING
         if not branch.take_ack(event.ack, self.decision):
-            return Step()
-        step = Step()
+            return NOTHING
         if branch.heuristic is not None:
             self.answer.heuristics_owed += (branch.participant,)
-            step.heuristics = (HeuristicRecord(self.xid, branch.participant, branch.heuristic, event.ack.message),)
-        return self._settle(now_s, step)
+            end = HeuristicRecord(self.xid, branch.participant, branch.heuristic, event.ack.message)
+            return self._settle(now_s, heuristics=(end,))
+        return self._settle(now_s) if self.branches.all_awaited_done() else NOTHING
 
     def _on_heuristic_recorded(self, event: events.HeuristicRecorded, now_s: float) -> Step:
         owed = self.answer.heuristics_owed
         if event.participant not in owed:
-            return Step()
+            return NOTHING
         self.answer.heuristics_owed = tuple([name for name in owed if name != event.participant])
-        return self._settle(now_s, Step())
+        return self._settle(now_s)
 
     def _on_reachable(self, event: events.Reachable) -> Step:
         branch = self.branches.get(event.participant)
         if branch is None or branch.done or self.phase not in _TELLING:
-            return Step()
+            return NOTHING
         return Step(messages=(Send(_TELLING[self.phase], branch.participant),))
 
     def _on_woken(self, event: events.Woken, now_s: float) -> Step:
@@ -347,47 +345,59 @@ class Transaction:
         return self._roll_back(now_s, "TIMEOUT", f"no vote in time from {silent}")
 
     def _resend(self, event: events.Woken, now_s: float) -> Step:
-        step = Step()
-        if now_s >= self.resends.at_s:
-            if event.blocked:
-                self.resends.postpone(now_s)
-            else:
-                step.attention = self.resends.count(now_s)
-                step.messages = self._owed_messages(_TELLING[self.phase])
-        return self._settle(now_s, step)
+        if now_s < self.resends.at_s:
+            return self._settle(now_s)
+        if event.blocked:
+            self.resends.postpone(now_s)
+            return self._settle(now_s)
+        attention = self.resends.count(now_s)
+        return self._settle(now_s, messages=self._owed_messages(_TELLING[self.phase]), attention=attention)
 
-    def _settle(self, now_s: float, step: Step) -> Step:
-        """Finish what can be finished: the phase, the answer, the transaction."""
-        all_done = self.branches.all_done
+    def _settle(
+        self,
+        now_s: float,
+        *,
+        messages: tuple[Send, ...] = (),
+        record: DecisionRecord | None = None,
+        lookup: bool = False,
+        heuristics: tuple[HeuristicRecord, ...] = (),
+        attention: bool = False,
+    ) -> Step:
+        """Finish what can be finished, the phase, the answer, the transaction, beside what the event asks for."""
+        all_done = self.branches.all_done()
         if all_done and self.phase in _TELLING:
             self._move(Cause.ALL_ACKNOWLEDGED)
-        if self.answer.is_due(applied=self.branches.all_awaited_done, now_s=now_s):
-            self._answer(step)
-        step.finished = all_done and self.answer.is_free
-        if not step.finished:
-            step.wake_at_s = self._wake_at_s()
-        return step
+        answer = self._answer() if self.answer.is_due(self.branches, now_s) else None
+        reply, refusal = (None, answer) if isinstance(answer, Refusal) else (answer, None)
+        finished = all_done and self.answer.is_free()
+        wake_at_s = None if finished else self._wake_at_s()
+        return Step(messages, record, lookup, heuristics, reply, refusal, wake_at_s, finished, attention)
 
     def _owed_messages(self, verb: Verb) -> tuple[Send, ...]:
-        return tuple([Send(verb, participant) for participant in self.branches.owed])
+        return _sends(verb, tuple(self.branches.owed))
 
     def _schedule(self, now_s: float, answer_timeout_s: float) -> None:
         self.answer.by_s = now_s + answer_timeout_s
         self.resends.schedule(now_s)
 
     def _wake_at_s(self) -> float | None:
-        match self.phase:
-            case Phase.ACTIVE:
-                return self.deadline_s
-            case Phase.PREPARING:
-                return self.prepare_by_s
-            case Phase.COMMITTING | Phase.ROLLING_BACK:
-                return self.answer.wake_at_s(self.resends.at_s)
-            case _:
-                return None
+        if self.phase in _TELLING:
+            return self.answer.wake_at_s(self.resends.at_s)
+        if self.phase is PREPARING:
+            return self.prepare_by_s
+        return self.deadline_s if self.phase is ACTIVE else None
 
     def _move(self, cause: Cause) -> None:
         self.phase = EDGES[self.phase][cause]
 
 
-_TELLING: Final = {Phase.COMMITTING: Verb.COMMIT, Phase.ROLLING_BACK: Verb.ROLLBACK}
+@lru_cache(maxsize=SENDS_KEPT_MAX)
+def _sends(verb: Verb, participants: tuple[str, ...]) -> tuple[Send, ...]:
+    """The same message to each of them. The same few participants come all the time."""
+    return tuple([Send(verb, participant) for participant in participants])
+
+
+_NO: Final = VoteKind.ROLLED_BACK
+_PREPARE: Final = Verb.PREPARE
+_COMMIT: Final = Verb.COMMIT
+_TELLING: Final = {COMMITTING: _COMMIT, ROLLING_BACK: Verb.ROLLBACK}

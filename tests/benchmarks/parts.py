@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.benchmarks import guard, limit_grpc, offered, soak, transfers, workloads
+from tests.benchmarks.alone import measure_alone
 from tests.benchmarks.filled import measure_filled
 from tests.benchmarks.flames import measure_flames
 from tests.benchmarks.memory import measure_memory
@@ -34,6 +35,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "participants": Part("2, 4 and 8 participants", workloads.measure_participants),
     "slowed": Part("beside a participant slowed by 20 ms", offered.measure_slowed),
     "offered": Part("latency against offered load", offered.measure_offered),
+    "alone": Part("the coordinator's own CPU, without gRPC and PostgreSQL", measure_alone),
     "memory": Part("the coordinator's memory with 8,000 in flight", measure_memory),
     "recovery": Part("10,000 unfinished after kill -9", measure_recovery),
     "soak": Part("a long load: memory and descriptors over time", soak.measure_soak, is_long=True),

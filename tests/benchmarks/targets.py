@@ -28,6 +28,7 @@ SPREAD: Final = "transfer over {} participants"
 SOAK: Final = "soak"
 HELD: Final = "held"
 RECOVERY: Final = "recovery"
+ALONE: Final = "coordinator alone"
 # What a filled log has, by the name of the value.
 FILLED: Final = "finished in the log"
 EMPTY_LOG: Final = "transfer, empty log"

@@ -71,7 +71,7 @@ _redo = partial(
 _ROLLBACKS: Final = "any(record.decision.name == 'ROLLBACK' for record in records)"
 
 _COORDINATOR: Final = (
-    _coordinator("EXECUTE_BEGUN", module=_ENGINE, function="Engine.execute", where=_AFTER, anchor="self._take("),
+    _coordinator("EXECUTE_BEGUN", module=_ENGINE, function="Engine.submit", where=_AFTER, anchor="self._take("),
     _sent("PREPARE_FRAME_BEFORE", where=_BEFORE, when="frame.HasField('prepares')"),
     _sent("PREPARE_FRAME_AFTER", where=_AFTER, when="frame.HasField('prepares')"),
     _voted("VOTES_RECEIVED", where=_BEFORE),

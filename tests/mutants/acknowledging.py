@@ -27,8 +27,8 @@ MUTANTS: Final = (
         "FINISHED_EARLY",
         "R14: a decision counts as finished before every branch acknowledged",
         "coordinator/protocol/transaction.py",
-        "        step.finished = all_done and self.answer.is_free\n",
-        "        step.finished = self.answer.is_free and self.answer.given\n",
+        "        finished = all_done and self.answer.is_free()\n",
+        "        finished = self.answer.is_free() and self.answer.given\n",
         Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[commit]"),
         Seeds(1, 40),
     ),
@@ -36,7 +36,7 @@ MUTANTS: Final = (
         "RETRY_COUNTS_AS_DONE",
         "R9: an acknowledgement of RETRY ends the branch",
         "coordinator/protocol/branches.py",
-        "        if ack.kind is AckKind.RETRY:\n            return False\n",
+        "        if ack.kind is _RETRY:\n            return False\n",
         "",
         Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[time]"),
         Seeds(1, 40),
@@ -110,12 +110,11 @@ MUTANTS: Final = (
         "GIVES_UP",
         "R12: past its attempts a decided transaction is not told any more",
         "coordinator/protocol/transaction.py",
-        "                step.messages = self._owed_messages(_TELLING[self.phase])\n",
-        "                step.messages = (\n"
-        "                    self._owed_messages(_TELLING[self.phase])\n"
-        "                    if self.resends.attempts <= self._timing.attempts_max\n"
-        "                    else ()\n"
-        "                )\n",
+        "        return self._settle(now_s, messages=self._owed_messages(_TELLING[self.phase]), attention=attention)\n",
+        "        messages = self._owed_messages(_TELLING[self.phase])\n"
+        "        if self.resends.attempts > self._timing.attempts_max:\n"
+        "            messages = ()\n"
+        "        return self._settle(now_s, messages=messages, attention=attention)\n",
         Test(
             "tests/protocol/test_transaction.py::"
             "test_after_so_many_repetitions_it_asks_for_attention_once_and_goes_on_slowly"
@@ -125,11 +124,13 @@ MUTANTS: Final = (
         "CANCELLATION_STOPS",
         "R16: a caller that gives up takes its transaction along",
         "coordinator/engine.py",
-        "        self._take(running, events.CommitAsked(call.wait_applied), running.began_s)\n",
-        "        xid = running.transaction.xid\n"
-        "        future.add_done_callback(lambda end: self._running.pop(xid, None) if end.cancelled()"
-        " else None)\n"
-        "        self._take(running, events.CommitAsked(call.wait_applied), running.began_s)\n",
+        "        self.submit(call, told)\n        return future\n",
+        "        before = set(self._running)\n"
+        "        self.submit(call, told)\n"
+        "        begun = [xid for xid in self._running if xid not in before]\n"
+        "        future.add_done_callback(lambda end: [self._running.pop(xid, None) for xid in begun]"
+        " if end.cancelled() else None)\n"
+        "        return future\n",
         Test("tests/engine/test_engine.py::test_a_caller_that_gives_up_does_not_stop_phase_two"),
     ),
 )

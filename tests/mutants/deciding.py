@@ -38,9 +38,9 @@ MUTANTS: Final = (
         "MAJORITY_DECIDES",
         "R2: one vote of no does not roll back",
         "coordinator/protocol/transaction.py",
-        "        if not vote.is_yes:\n",
+        "        if vote.kind is _NO:\n",
         "        yes = [b for b in self.branches.values() if b.vote is not None and b.vote.is_yes]\n"
-        "        if not vote.is_yes and not yes:\n",
+        "        if vote.kind is _NO and not yes:\n",
         Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[heuristics]"),
         Seeds(1, 40),
     ),
@@ -48,7 +48,7 @@ MUTANTS: Final = (
         "FIRST_VOTE_DECIDES",
         "R2: COMMIT does not wait for every branch's vote",
         "coordinator/protocol/transaction.py",
-        "        return self._decide() if self.branches.all_voted else Step()\n",
+        "        return self._decide() if self.branches.all_voted() else NOTHING\n",
         "        return self._decide()\n",
         Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[commit]"),
         Seeds(1, 40),
@@ -62,7 +62,7 @@ MUTANTS: Final = (
                 "    def prepared(self) -> tuple[str, ...]:\n"
                 '        """Those that voted PREPARED: the only ones that are told COMMIT (R2)."""\n'
                 "        return tuple([b.participant for b in self.values() if b.vote is not None and"
-                " b.vote.kind is VoteKind.PREPARED])\n",
+                " b.vote.kind is _PREPARED])\n",
                 "    def prepared(self) -> tuple[str, ...]:\n"
                 '        """Those that voted yes."""\n'
                 "        return tuple([b.participant for b in self.values() if b.vote is not None and"
@@ -159,7 +159,7 @@ MUTANTS: Final = (
         "R13: a branch is enlisted once the transaction is not ACTIVE any more",
         "coordinator/protocol/transaction.py",
         "    def _on_enlist(self, event: events.Enlist) -> Step:\n"
-        "        if self.phase is not Phase.ACTIVE:\n"
+        "        if self.phase is not ACTIVE:\n"
         "            return Step(refusal=Refusal.NOT_ACTIVE)\n",
         "    def _on_enlist(self, event: events.Enlist) -> Step:\n",
         Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[rollback]"),

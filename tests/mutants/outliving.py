@@ -318,9 +318,9 @@ MUTANTS: Final = (
         "ONE_HEURISTIC_STANDS_FOR_ANOTHER",
         "R12: a heuristic end that is kept again counts for another branch's, which is told before it is kept",
         "coordinator/protocol/transaction.py",
-        "        if event.participant not in owed:\n            return Step()\n"
+        "        if event.participant not in owed:\n            return NOTHING\n"
         "        self.answer.heuristics_owed = tuple([name for name in owed if name != event.participant])\n",
-        "        if not owed:\n            return Step()\n        self.answer.heuristics_owed = owed[1:]\n",
+        "        if not owed:\n            return NOTHING\n        self.answer.heuristics_owed = owed[1:]\n",
         Test("tests/protocol/test_transcripts.py::test_transcript_is_what_the_core_does[heuristics]"),
     ),
 )
