@@ -25,7 +25,7 @@ def day(
     seed: Annotated[int, typer.Option(help="The same seed makes the same wishes, and kills at the same steps.")] = 0,
     faults: Annotated[bool, typer.Option(help="Kill processes, and have bank and chain misbehave.")] = True,
     kills: Annotated[int, typer.Option(min=0, max=1000, help="How often each process is killed, with -9.")] = 3,
-    at_once: Annotated[int, typer.Option(min=1, max=2000, help="How many users are there at one time.")] = 48,
+    at_once: Annotated[int, typer.Option(min=1, max=2000, help="How many users are there at one time.")] = 96,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:

@@ -22,7 +22,7 @@ from coordinator.demo.callers import Callers, NoAnswerError, RefusedCallError
 from coordinator.demo.kills import COORDINATOR, Kill, Steps, plan, strike
 from coordinator.demo.misbehaviour import behave, misbehave
 from coordinator.demo.outsiders import CLOSED_IBAN
-from coordinator.demo.person import Person, credit_of, must, pay_in
+from coordinator.demo.person import Person, credit_of, pay_in
 from coordinator.demo.record import Intent, Record, intents
 from coordinator.demo.snapshot import PARTICIPANTS, Snapshot, take, unsettled
 from participant_sdk.client import TransactionClient
@@ -136,7 +136,7 @@ async def _open(callers: Callers) -> None:
     """Before the first user comes: blocks that come quickly, a closed account at the bank, and the treasury's coins."""
     await callers.company("chain", "PUT", "/development/mining", {"block_interval_s": _BLOCK_S})
     await callers.company("bank", "POST", "/development/closed-accounts", {"iban": CLOSED_IBAN})
-    await must(callers, "coin deposit", "treasury", credit_of("treasury", await pay_in(callers, TREASURY)))
+    await callers.must("coin deposit", "treasury", credit_of("treasury", await pay_in(callers, TREASURY)))
 
 
 async def _live(callers: Callers, wanted: Plan, diary: _Diary, show: Show) -> None:
@@ -210,7 +210,7 @@ async def _give_back(callers: Callers) -> None:
     for move in (await take(callers)).bank_moves:
         if move.kind == "REJECTED":
             money = {"user_id": move.user_id, "currency": move.currency, "amount": f"{-move.amount:f}"}
-            await must(callers, "given back", f"back:{move.name}", [("bookkeeper", "credit_account", money)])
+            await callers.must("given back", f"back:{move.name}", [("bookkeeper", "credit_account", money)])
 
 
 async def _ask_again(callers: Callers, random: Random, told: Mapping[str, Intent]) -> None:

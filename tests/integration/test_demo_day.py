@@ -13,8 +13,10 @@ from typing import Any, Final
 import pytest
 
 from coordinator.demo.books import broken_books, currency_books
+from coordinator.demo.orders import FEES, with_fees
 from coordinator.demo.record import Intent
 from coordinator.demo.snapshot import Account, Fill, Move, Snapshot
+from coordinator.workflows.builtin.trade_execution import settlement_of
 from sidecars.main import SIDECARS
 from tests.development import PINCEX
 
@@ -66,6 +68,31 @@ def _fill(**more: Any) -> Fill:
     said: dict[str, Any] = {"trade_id": "t", "symbol": "BTC/USD", "amount": D(1), "price": D(2), "status": "SETTLED"}
     said |= {"buyer_id": "a", "seller_id": "b", "buy_order_id": "1", "sell_order_id": "2"}
     return Fill(**{**said, **more})
+
+
+def test_a_seller_who_takes_leaves_a_fee_of_what_the_buyer_pays() -> None:
+    """Not one of what the seller did not take; rounded down, and none where that comes to nothing."""
+    fills = [
+        {"trade_id": "t-1", "seller_id": "me", "amount": "0.1", "price": "50000"},
+        {"trade_id": "t-2", "seller_id": "other", "amount": "0.1", "price": "50000"},
+        {"trade_id": "t-3", "seller_id": "me", "amount": "0.00001", "price": "50000"},
+    ]
+    named = {"buyer_id": "buyer", "buy_order_id": "1", "sell_order_id": "2"}
+    without = settlement_of("BTC/USD", [{**fill, **named} for fill in fills])
+    assert list(with_fees(without, "buyer")) == without
+    settling = list(with_fees(without, "me"))
+    trades = [given for _, operation, given in settling if operation == "settle_trade"]
+    legs = Counter[tuple[str, str]]()
+    for _, operation, given in settling:
+        if operation == "capture_funds" and isinstance(given, dict) and given["currency"] == "USD":
+            legs[str(given["description"]), str(given["to_user_id"])] += int(D(str(given["amount"])) * 100)
+    assert [given.get("fee_seller") for given in trades if isinstance(given, dict)] == ["5.00", None, "0.00"]
+    assert legs == {
+        ("trade t-1", FEES): 500,
+        ("trade t-1", "me"): 499_500,
+        ("trade t-2", "other"): 500_000,
+        ("trade t-3", "me"): 50,
+    }
 
 
 def _broken(**more: Any) -> list[str]:
