@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from coordinator.demo.books import broken_books, currency_books
+from coordinator.demo.misbehaviour import FAULTS
 from coordinator.demo.orders import FEES, with_fees
 from coordinator.demo.record import Intent
 from coordinator.demo.snapshot import Account, Fill, Move, Snapshot
@@ -36,6 +37,8 @@ def test_the_books_of_a_day_under_kills_and_faults_add_up(server_folder: Path) -
     assert all(D(book["difference"]) == 0 and D(book["came"]) > 0 for book in day["books"])
     for what in ("bank deposit", "ioc order", "coin withdrawal"):
         assert day["counts"][f"{what} COMPLETED"] > 0
+    for fault in FAULTS:
+        assert sum(day["counts"].get(f"{company} {fault['kind']}", 0) for company in ("bank", "chain")) > 0
 
 
 @pytest.mark.timeout(300)
