@@ -7,7 +7,8 @@ to him, which he is given back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal as D  # noqa: N817  Books are full of them.
 from typing import Any, Final
@@ -18,7 +19,7 @@ import pytest
 from coordinator.demo.agreement import broken_promises
 from coordinator.demo.books import broken_books, currency_books
 from coordinator.demo.orders import FEES
-from coordinator.demo.record import Intent
+from coordinator.demo.record import Intent, Notice
 from coordinator.demo.snapshot import COMMITTED, Account, Branch, Decision, Fill, Move, Ran, Snapshot
 
 CENT: Final = D("0.01")
@@ -37,10 +38,11 @@ class World:
 
     snapshot: Snapshot
     told: Mapping[str, Intent]
+    heard: Sequence[Notice]
 
     def broken(self) -> set[str]:
         """The first words of all that is found wrong."""
-        found = [*broken_books(self.snapshot, self.told), *broken_promises(self.snapshot, self.told)]
+        found = [*broken_books(self.snapshot, self.told), *broken_promises(self.snapshot, self.told, self.heard)]
         return {each.split()[0] for each in found}
 
 
@@ -142,7 +144,18 @@ def sound() -> World:
         name: Intent(name, what, {"workflow": "some kind", **asked}, [{"state": "COMPLETED", "workflow_id": name}])
         for name, (what, asked) in WORKFLOWS.items()
     }
-    return World(snapshot, told)
+    return World(snapshot, told, [notice(), notice()])
+
+
+def notice(notice_id: str = "n-1", amount: str = "1000", *, is_signed: bool = True) -> Notice:
+    """What the webhook is told of Bob's deposit; it may be told more than once."""
+    deposit = {"bank_reference": "in-bob", "user_id": "bob", "currency": "USD", "amount": amount}
+    return Notice(notice_id, json.dumps({"type": "deposit.recorded", "data": deposit}), is_signed)
+
+
+def heard(*notices: Notice) -> Change:
+    """The webhook was told something else."""
+    return lambda world: replace(world, heard=notices)
 
 
 def test_a_sound_day_has_nothing_against_it() -> None:
@@ -227,6 +240,7 @@ UNEXPLAINED: Final = {"ACCOUNT_NOT_EXPLAINED"}
 OUTSIDE: Final = {"OUTSIDE_NOT_CONSERVED"}
 MOVED: Final = {"MOVED_UNTOLD", "TOLD_UNMOVED"}
 UNCLAIMED: Final = {"UNCLAIMED_NOT_EXPLAINED"}
+NOTICED: Final = {"NOTICE_WITHOUT_DEPOSIT", "DEPOSIT_WITHOUT_NOTICE"}
 PAID: Final = {"CHAIN_PAID_UNTOLD", "CHAIN_NOT_PAID"}
 
 MISSING: Final[dict[str, tuple[Change, set[str]]]] = {
@@ -235,7 +249,8 @@ MISSING: Final[dict[str, tuple[Change, set[str]]]] = {
     "the house's fees": (less("accounts", 2, "balance", CENT), LOST | UNEXPLAINED),
     "what is not locked": (less("accounts", 0, "held", -CENT), {"MONEY_HELD"}),
     "an account": (rows("accounts", lambda all_: all_[:-1]), LOST | {"ACCOUNT_MISSING"}),
-    "fiat's deposit": (less("bank_moves", 0, "amount", CENT), LOST | UNEXPLAINED | MOVED | UNCLAIMED),
+    "fiat's deposit": (less("bank_moves", 0, "amount", CENT), LOST | UNEXPLAINED | MOVED | UNCLAIMED | NOTICED),
+    "what the webhook was told": (heard(notice(amount="999.99")), NOTICED),
     "fiat's payment": (less("bank_moves", 1, "amount", -CENT), UNEXPLAINED | MOVED),
     "fiat's rejected payment": (less("bank_moves", 2, "amount", -CENT), UNEXPLAINED | MOVED),
     "the wallet's deposit": (less("chain_moves", 0, "amount", SATOSHI), LOST | UNEXPLAINED | MOVED | UNCLAIMED),
@@ -288,6 +303,7 @@ def test_money_that_stays_unclaimed_is_what_was_told_not_to_be_credited() -> Non
             workflows=[*world.snapshot.workflows, ran],
         ),
         {**world.told, "blocked": refused},
+        world.heard,
     )
     assert world.broken() == set()
     assert company("bank", {"USD": {"in": "1007.01", "out": "200.00"}})(world).broken() == UNCLAIMED
@@ -334,9 +350,9 @@ DIFFERENT: Final[dict[str, tuple[Change, set[str]]]] = {
         {"ANSWER_CHANGED"},
     ),
     "what nothing stood in the way of": (
-        lambda world: World(
-            world.snapshot,
-            {**world.told, "open": Intent("open", "open", {"operations": []}, [{"state": "ROLLED_BACK"}])},
+        lambda world: replace(
+            world,
+            told={**world.told, "open": Intent("open", "open", {"operations": []}, [{"state": "ROLLED_BACK"}])},
         ),
         {"REFUSED_WITHOUT_REASON"},
     ),
@@ -352,11 +368,15 @@ DIFFERENT: Final[dict[str, tuple[Change, set[str]]]] = {
         rows("workflows", lambda all_: [replace(all_[0], state="COMPENSATED"), *all_[1:]]),
         {"WORKFLOW_TOLD_OTHERWISE"},
     ),
+    "a deposit that the webhook never heard of": (heard(), {"DEPOSIT_WITHOUT_NOTICE"}),
+    "a deposit told under two ids": (heard(notice(), notice("n-2")), {"NOTICE_WITHOUT_DEPOSIT"}),
+    "a notice that changed": (heard(notice(), notice(amount="1")), {"NOTICE_CHANGED"}),
+    "a notice that is not signed": (heard(notice(), notice(is_signed=False)), {"NOTICE_FORGED"}),
     "a workflow lost": (rows("workflows", lambda all_: all_[1:]), {"WORKFLOW_LOST"}),
 }
 
 
 @pytest.mark.parametrize(("change", "found"), DIFFERENT.values(), ids=DIFFERENT.keys())
 def test_whatever_is_not_as_it_was_told_is_found(change: Change, found: set[str]) -> None:
-    """Invariants 1, 4, 8, 9 and 11: branches, decisions, answers and workflows."""
+    """Invariants 1, 4, 5, 8, 9 and 11: branches, decisions, answers, workflows, and what the webhook was told."""
     assert change(sound()).broken() == found

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal as D  # noqa: N817  Books are full of them.
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
+import httpx
 import pytest
 
 from coordinator.demo.books import broken_books, currency_books
 from coordinator.demo.misbehaviour import FAULTS
 from coordinator.demo.orders import FEES, with_fees
-from coordinator.demo.record import Intent
+from coordinator.demo.record import Intent, Record, notices
 from coordinator.demo.snapshot import Account, Fill, Move, Snapshot
+from coordinator.demo.webhook import Webhook
 from coordinator.workflows.builtin.trade_execution import settlement_of
+from sidecars.fiat.notifications import signed
 from sidecars.main import SIDECARS
 from tests.development import PINCEX
 
@@ -39,6 +44,31 @@ def test_the_books_of_a_day_under_kills_and_faults_add_up(server_folder: Path) -
         assert day["counts"][f"{what} COMPLETED"] > 0
     for fault in FAULTS:
         assert sum(day["counts"].get(f"{company} {fault['kind']}", 0) for company in ("bank", "chain")) > 0
+
+
+async def test_the_webhook_hears_what_is_signed_and_fails_now_and_then(tmp_path: Path) -> None:
+    """Some of what it refused it has heard: so whoever told it tells it again, and it must be the same."""
+    webhook = Webhook(Random(7))
+    record = Record(tmp_path / "record")
+    url, secret = webhook.environment["PINCEX_FIAT_WEBHOOK_URL"], webhook.environment["PINCEX_FIAT_WEBHOOK_SECRET"]
+    statuses = Counter[int]()
+    async with asyncio.TaskGroup() as group, httpx.AsyncClient() as client:
+        keeping = group.create_task(record.run())
+        hearing = group.create_task(webhook.run(record))
+        for at in range(100):
+            headers = signed(f"n-{at}", "1", b"told", secret.encode())
+            statuses[(await client.post(url, content=b"told", headers=headers)).status_code] += 1
+        while (await client.post(url, content=b"other", headers=signed("f", "1", b"told", secret.encode()))).is_error:
+            pass
+        webhook.stop()
+        await hearing
+        keeping.cancel()
+    heard = notices(record.path)
+    assert {notice.notice_id for notice in heard if not notice.is_signed} == {"f"}
+    true = [notice for notice in heard if notice.is_signed]
+    assert {notice.body for notice in true} == {"told"}
+    assert set(statuses) == {204, 503}
+    assert statuses[204] < len(true) < 100
 
 
 @pytest.mark.timeout(300)
