@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from coordinator.demo.record import Intent
+from coordinator.demo.record import Intent, Notice
 from coordinator.demo.snapshot import COMMITTED, Decision, Snapshot
 
 _ROLLED_BACK: Final = 4
@@ -19,7 +20,7 @@ MUST_COMMIT: Final = ("open", "coin deposit", "settlement", "release", "given ba
 _ENDED: Final = ("COMPLETED", "COMPENSATED")
 
 
-def broken_promises(snapshot: Snapshot, told: Mapping[str, Intent]) -> Iterator[str]:
+def broken_promises(snapshot: Snapshot, told: Mapping[str, Intent], notices: Sequence[Notice]) -> Iterator[str]:
     """Where clients were told one thing and the databases hold another, a sentence each."""
     decisions = {decision.xid: decision for decision in snapshot.decisions}
     yield from _wrong_branches(snapshot, decisions)
@@ -28,6 +29,7 @@ def broken_promises(snapshot: Snapshot, told: Mapping[str, Intent]) -> Iterator[
         yield from _wrong_answers(intent, decisions)
     yield from _wrong_workflows(snapshot, told)
     yield from _wrong_moves(snapshot, told)
+    yield from _wrong_notices(snapshot, notices)
 
 
 def _wrong_branches(snapshot: Snapshot, decisions: Mapping[UUID, Decision]) -> Iterator[str]:
@@ -102,6 +104,28 @@ def _wrong_moves(snapshot: Snapshot, told: Mapping[str, Intent]) -> Iterator[str
     paid = Counter(snapshot.chain_paid)
     yield from (f"CHAIN_PAID_UNTOLD {each}" for each in (paid - wanted))
     yield from (f"CHAIN_NOT_PAID {each}" for each in (wanted - paid))
+
+
+def _wrong_notices(snapshot: Snapshot, notices: Sequence[Notice]) -> Iterator[str]:
+    """Invariant 5: the webhook was told of each deposit from the bank, under one id, and of nothing else."""
+    bodies: dict[str, str] = {}
+    for notice in notices:
+        if not notice.is_signed:
+            yield f"NOTICE_FORGED {notice.notice_id}: its signature is wrong"
+        if bodies.setdefault(notice.notice_id, notice.body) != notice.body:
+            yield f"NOTICE_CHANGED {notice.notice_id}: {bodies[notice.notice_id]}, and then {notice.body}"
+    heard = Counter(_noticed(body) for body in bodies.values())
+    recorded = Counter(
+        (move.name, move.user_id, move.currency, move.amount) for move in snapshot.bank_moves if move.kind == "DEPOSIT"
+    )
+    yield from (f"NOTICE_WITHOUT_DEPOSIT {each}" for each in (heard - recorded))
+    yield from (f"DEPOSIT_WITHOUT_NOTICE {each}" for each in (recorded - heard))
+
+
+def _noticed(body: str) -> tuple[str, str, str, Decimal]:
+    """Which deposit a notice tells of."""
+    told: dict[str, str] = json.loads(body)["data"]
+    return told["bank_reference"], told["user_id"], told["currency"], Decimal(told["amount"])
 
 
 def _moves_of(intent: Intent) -> Iterator[tuple[str, str, Decimal]]:

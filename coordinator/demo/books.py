@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from coordinator.demo.person import FEES
+from coordinator.demo.orders import FEES
 from coordinator.demo.record import Intent
 from coordinator.demo.snapshot import Snapshot
 
@@ -74,6 +74,13 @@ def broken_books(snapshot: Snapshot, told: Mapping[str, Intent]) -> Iterator[str
             yield f"MONEY_NOT_CONSERVED {book.currency}: {book.difference:f} cannot be explained"
         if book.held != book.came - book.paid - book.chain_fees:
             yield f"OUTSIDE_NOT_CONSERVED {book.currency}: {book.held:f} is held"
+        if book.unclaimed != (refused := _told_uncredited(told, book.currency)):
+            yield (
+                f"UNCLAIMED_NOT_EXPLAINED {book.currency}: {book.unclaimed:f} came in and is not credited, "
+                f"and clients were told so of {refused:f}"
+            )
+    if (booked := sum((move.fee for move in snapshot.chain_moves), _NONE)) != snapshot.chain["fees"]:
+        yield f"FEES_NOT_BOOKED {COINS}: the wallet has {booked:f}, and the chain took {snapshot.chain['fees']:f}"
     yield from _wrong_accounts(snapshot, told)
     yield from _wrong_fills(snapshot)
 
@@ -99,6 +106,12 @@ def _wrong_accounts(snapshot: Snapshot, told: Mapping[str, Intent]) -> Iterator[
     for (user, currency), amount in wanted.items():
         if amount:
             yield f"ACCOUNT_MISSING {user} {currency}: should have {amount:f}"
+
+
+def _told_uncredited(told: Mapping[str, Intent], currency: str) -> Decimal:
+    """Money that came in from outside, and of which clients were told that it is not credited."""
+    refused = (each.asked for each in told.values() if each.what == "bank deposit" and each.state == "COMPENSATED")
+    return sum((Decimal(asked["amount"]) for asked in refused if asked["currency"] == currency), _NONE)
 
 
 def _told_transfers(told: Mapping[str, Intent]) -> Iterator[tuple[str, str, Decimal]]:

@@ -22,7 +22,9 @@ from participant_sdk.client_results import Committed, Ending
 from participant_sdk.operations import OperationLike, Parameter, json_text
 from participant_sdk.testing import System
 
-PATIENCE_S: Final = 420.0
+PATIENCE_S: Final = 900.0
+# How often something that nothing stands in the way of is made anew, when it was given up.
+GIVE_UP: Final = 5
 ENDED: Final = ("COMPLETED", "COMPENSATED", "STUCK")
 
 _TRANSACTION_S: Final = 120.0
@@ -64,6 +66,13 @@ class Callers:
         await self.tell(request_id, ending)
         self.counts[f"{what} {'COMMITTED' if isinstance(ending, Committed) else 'ROLLED_BACK'}"] += 1
         return ending
+
+    async def must(self, what: str, request_id: str, operations: Sequence[OperationLike]) -> None:
+        """Run what nothing stands in the way of. A request that was given up is made again, under another name."""
+        for attempt in range(1, GIVE_UP + 1):
+            name = request_id if attempt == 1 else f"{request_id}#{attempt}"
+            if isinstance(await self.transact(what, name, operations), Committed):
+                return
 
     async def ask_again(self, request_id: str, operations: Sequence[OperationLike]) -> Ending:
         """Send a request that has ended once more, and keep what is told this time. NoAnswerError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from random import Random
 from typing import Annotated
 
 import typer
@@ -25,7 +26,7 @@ def day(
     seed: Annotated[int, typer.Option(help="The same seed makes the same wishes, and kills at the same steps.")] = 0,
     faults: Annotated[bool, typer.Option(help="Kill processes, and have bank and chain misbehave.")] = True,
     kills: Annotated[int, typer.Option(min=0, max=1000, help="How often each process is killed, with -9.")] = 3,
-    at_once: Annotated[int, typer.Option(min=1, max=2000, help="How many users are there at one time.")] = 48,
+    at_once: Annotated[int, typer.Option(min=1, max=2000, help="How many users are there at one time.")] = 96,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
@@ -35,14 +36,17 @@ def day(
     """
     from coordinator.demo import day as trading
     from coordinator.demo.day_outputs import Display, show_day
+    from coordinator.demo.webhook import Webhook
     from participant_sdk.testing import StartError, running_system
 
     if data is not None and data.exists() and any(data.iterdir()):
         fail(f"--data {data}: must be a new folder, or an empty one", ExitCode.BAD_REQUEST, as_json=as_json)
     wanted = trading.Plan(users, seed, faults, kills, at_once)
     try:
-        with Display() as display, running_system(data=data) as system:
-            lived = asyncio.run(trading.trade(system, wanted, display.show))
+        # Chance decides when it fails; nothing secret is drawn from it.
+        webhook = Webhook(Random(seed))  # noqa: S311 - as the comment above says
+        with Display() as display, running_system(data=data, environment=webhook.environment) as system:
+            lived = asyncio.run(trading.trade(system, webhook, wanted, display.show))
     except StartError as error:
         fail(str(error), ExitCode.UNAVAILABLE, as_json=as_json)
     show_day(lived, as_json=as_json)

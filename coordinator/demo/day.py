@@ -22,9 +22,10 @@ from coordinator.demo.callers import Callers, NoAnswerError, RefusedCallError
 from coordinator.demo.kills import COORDINATOR, Kill, Steps, plan, strike
 from coordinator.demo.misbehaviour import behave, misbehave
 from coordinator.demo.outsiders import CLOSED_IBAN
-from coordinator.demo.person import Person, credit_of, must, pay_in
-from coordinator.demo.record import Intent, Record, intents
+from coordinator.demo.person import Person, credit_of, pay_in
+from coordinator.demo.record import Intent, Notice, Record, intents, notices
 from coordinator.demo.snapshot import PARTICIPANTS, Snapshot, take, unsettled
+from coordinator.demo.webhook import Webhook
 from participant_sdk.client import TransactionClient
 from participant_sdk.client_errors import ClientError
 from participant_sdk.testing import System
@@ -75,11 +76,11 @@ class _Diary:
 Show = Callable[[str, int, int], None]
 
 
-async def trade(system: System, wanted: Plan, show: Show) -> Day:
-    """Live through a day. ``show`` is told what goes on, and how much of how much of it is done."""
+async def trade(system: System, webhook: Webhook, wanted: Plan, show: Show) -> Day:
+    """Live through a day. ``webhook`` is the system's; ``show`` is told what goes on, and how much of it is done."""
     record_path = system.data / "clients.jsonl"
     diary = _Diary()
-    async with _callers(system, record_path) as callers:
+    async with _callers(system, webhook, record_path) as callers:
         show("opening", 0, 1)
         await _open(callers)
         began_s = time.monotonic()
@@ -94,7 +95,7 @@ async def trade(system: System, wanted: Plan, show: Show) -> Day:
         await _ask_again(callers, Random(wanted.seed), intents(record_path))  # noqa: S311 - it only picks
         snapshot = await take(callers)
         told = intents(record_path)
-        diary.broken += await _check(callers, snapshot, told)
+        diary.broken += await _check(callers, snapshot, told, notices(record_path))
     return Day(
         plan=wanted,
         load_s=load_s,
@@ -114,12 +115,13 @@ _CHECKED: Final = (
     "every participant's own invariants, the bank's and the chain's",
     "nothing is locked, reserved or in doubt; every order and every workflow has ended",
     "every fill is settled once, as it was filled",
+    "the webhook was told of every deposit from the bank, under one id, signed, and of nothing else",
     "every branch is where its decision wants it, and every client was told what the log holds, each time",
 )
 
 
 @asynccontextmanager
-async def _callers(system: System, record_path: Path) -> AsyncGenerator[Callers]:
+async def _callers(system: System, webhook: Webhook, record_path: Path) -> AsyncGenerator[Callers]:
     record = Record(record_path)
     limits = httpx.Limits(max_connections=None)
     async with (
@@ -128,7 +130,10 @@ async def _callers(system: System, record_path: Path) -> AsyncGenerator[Callers]
         httpx.AsyncClient(base_url=system.http, limits=limits) as http,
     ):
         keeping = group.create_task(record.run())
+        hearing = group.create_task(webhook.run(record))
         yield Callers(system, client, http, record)
+        webhook.stop()
+        await asyncio.wait([hearing])
         keeping.cancel()
 
 
@@ -136,7 +141,7 @@ async def _open(callers: Callers) -> None:
     """Before the first user comes: blocks that come quickly, a closed account at the bank, and the treasury's coins."""
     await callers.company("chain", "PUT", "/development/mining", {"block_interval_s": _BLOCK_S})
     await callers.company("bank", "POST", "/development/closed-accounts", {"iban": CLOSED_IBAN})
-    await must(callers, "coin deposit", "treasury", credit_of("treasury", await pay_in(callers, TREASURY)))
+    await callers.must("coin deposit", "treasury", credit_of("treasury", await pay_in(callers, TREASURY)))
 
 
 async def _live(callers: Callers, wanted: Plan, diary: _Diary, show: Show) -> None:
@@ -210,7 +215,7 @@ async def _give_back(callers: Callers) -> None:
     for move in (await take(callers)).bank_moves:
         if move.kind == "REJECTED":
             money = {"user_id": move.user_id, "currency": move.currency, "amount": f"{-move.amount:f}"}
-            await must(callers, "given back", f"back:{move.name}", [("bookkeeper", "credit_account", money)])
+            await callers.must("given back", f"back:{move.name}", [("bookkeeper", "credit_account", money)])
 
 
 async def _ask_again(callers: Callers, random: Random, told: Mapping[str, Intent]) -> None:
@@ -221,9 +226,11 @@ async def _ask_again(callers: Callers, random: Random, told: Mapping[str, Intent
         await callers.ask_again(intent.request_id, operations)
 
 
-async def _check(callers: Callers, snapshot: Snapshot, told: Mapping[str, Intent]) -> list[str]:
+async def _check(
+    callers: Callers, snapshot: Snapshot, told: Mapping[str, Intent], heard: Sequence[Notice]
+) -> list[str]:
     """Everything that must hold now, and does not."""
-    broken = [*broken_books(snapshot, told), *broken_promises(snapshot, told)]
+    broken = [*broken_books(snapshot, told), *broken_promises(snapshot, told, heard)]
     broken += [f"NOT_SETTLED {each}" for each in await unsettled(callers.system)]
     for name in PARTICIPANTS:
         try:

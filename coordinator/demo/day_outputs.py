@@ -15,8 +15,18 @@ from rich.table import Table
 
 from coordinator.demo.day import Day
 from coordinator.demo.kills import Kill
+from coordinator.demo.misbehaviour import FAULTS, REORGANIZATIONS
 
 BROKEN_SHOWN: Final = 40
+COMPANIES: Final = ("bank", "chain")
+_SAID: Final = {
+    "slow": "done late",
+    "fail_before": "an error, not done",
+    "twice": "done twice",
+    "fail_after": "an error, and done",
+    "lost": "done, the answer lost",
+    "late": "done, the answer late",
+}
 _ENDINGS: Final = ("COMMITTED", "ROLLED_BACK", "COMPLETED", "COMPENSATED", "STUCK")
 
 
@@ -54,8 +64,10 @@ def show_day(day: Day, *, as_json: bool) -> None:
         return
     console = Console()
     console.print(_happened(day))
+    if day.plan.faults:
+        console.print(_misbehaviour(day))
     if day.kills:
-        console.print(_faults(day))
+        console.print(_kills(day))
     console.print(_books(day))
     for line in _verdict(day):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -81,7 +93,18 @@ def _happened(day: Day) -> Table:
     return table
 
 
-def _faults(day: Day) -> Table:
+def _misbehaviour(day: Day) -> Table:
+    table = Table(title="Calls that bank and chain got wrong, at least")
+    for column in ("how", *COMPANIES):
+        table.add_column(column, justify="left" if column == "how" else "right")
+    for fault in FAULTS:
+        struck = [day.counts.get(f"{company} {fault['kind']}", 0) for company in COMPANIES]
+        table.add_row(_SAID[str(fault["kind"])], *(f"{times:,}" for times in struck))
+    table.add_row("its last block replaced", "", f"{day.counts.get(REORGANIZATIONS, 0):,}")
+    return table
+
+
+def _kills(day: Day) -> Table:
     table = Table(title="Killed with -9, under load")
     for column in ("process", "times", "first success after: least", "median", "most"):
         table.add_column(column, justify="left" if column == "process" else "right")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from coordinator.demo.callers import Callers
 
@@ -17,6 +17,7 @@ FAULTS: Final[tuple[dict[str, object], ...]] = (
     {"kind": "lost", "share": 0.08},
     {"kind": "late", "share": 0.06, "delay_ms": 700},
 )
+REORGANIZATIONS: Final = "reorganizations"
 _TOLD_AGAIN_S: Final = 1.0
 _REORGANIZED_SHARE: Final = 0.05
 
@@ -28,14 +29,20 @@ async def misbehave(callers: Callers, random: Random) -> None:
     """
     while True:
         for name in callers.system.simulators:
-            await callers.company_once(name, "PUT", "/behaviour", {"faults": FAULTS})
+            _count(callers, name, await callers.company_once(name, "PUT", "/behaviour", {"faults": FAULTS}))
         if random.random() < _REORGANIZED_SHARE:
             done = await callers.company_once("chain", "POST", "/development/reorganizations", {"forget": False})
-            callers.counts["reorganizations"] += done is not None
+            callers.counts[REORGANIZATIONS] += done is not None
         await asyncio.sleep(_TOLD_AGAIN_S)
 
 
 async def behave(callers: Callers) -> None:
     """Have everything go well from now on."""
     for name in callers.system.simulators:
-        await callers.company(name, "PUT", "/behaviour", {"faults": []})
+        _count(callers, name, await callers.company(name, "PUT", "/behaviour", {"faults": []}))
+
+
+def _count(callers: Callers, name: str, told: dict[str, Any] | None) -> None:
+    """Count the calls that faults have struck since they were told last. Those just before a kill nobody counts."""
+    for kind, times in (told or {"struck": {}})["struck"].items():
+        callers.counts[f"{name} {kind}"] += times

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from enum import Enum
 from random import Random
 from typing import Any, Final, Protocol
@@ -17,10 +17,12 @@ from coordinator.workflows.builtin.trade_execution import CLOSED, FILLS_PER_STEP
 from participant_sdk.client_results import Committed
 from participant_sdk.operations import OperationLike
 
-# How often something that nothing stands in the way of is made anew, when it was given up.
-GIVE_UP: Final = 5
+# Whom fees are paid to.
+FEES: Final = "house:fees"
+# Which part of what is paid a seller leaves to the house, who takes by plain transactions.
+TRADE_FEE: Final = Decimal("0.001")
 
-_LOOK_AGAIN_S: Final = 0.3
+_LOOK_AGAIN_S: Final = 0.5
 _PRICES: Final = {"USD": Decimal(50_000), "EUR": Decimal(46_000)}
 
 
@@ -148,7 +150,7 @@ class PlainOrder:
         rest = locked - sum((self._paid(fill) for fill in fills), Decimal(0))
         if rest > 0:
             money = {"user_id": self._wish.user_id, "currency": currency, "amount": f"{rest:f}"}
-            await self._must("release", "rest", [("bookkeeper", "release_funds", money)])
+            await self._callers.must("release", f"{self._request_id}:rest", [("bookkeeper", "release_funds", money)])
 
     async def _fills(self) -> list[dict[str, Any]]:
         """All fills, once there will be no more."""
@@ -166,7 +168,9 @@ class PlainOrder:
     async def _settle(self, taken: Sequence[dict[str, Any]]) -> None:
         for at in range(0, len(taken), FILLS_PER_STEP):
             together = taken[at : at + FILLS_PER_STEP]
-            await self._must("settlement", f"settle-{at}", settlement_of(self._wish.symbol, together))
+            name = f"{self._request_id}:settle-{at}"
+            settling = settlement_of(self._wish.symbol, together)
+            await self._callers.must("settlement", name, list(with_fees(settling, self._wish.user_id)))
 
     def _paid(self, fill: dict[str, Any]) -> Decimal:
         price, amount = Decimal(fill["price"]), Decimal(fill["amount"])
@@ -174,11 +178,26 @@ class PlainOrder:
             return amount
         return cost(price, amount, self._wish.symbol.partition("/")[2], is_paid=True)
 
-    async def _must(self, what: str, name: str, operations: list[OperationLike]) -> None:
-        for attempt in range(1, GIVE_UP + 1):
-            request_id = f"{self._request_id}:{name}" if attempt == 1 else f"{self._request_id}:{name}#{attempt}"
-            if isinstance(await self._callers.transact(what, request_id, operations), Committed):
-                return
+
+def with_fees(settling: Sequence[OperationLike], seller_id: str) -> Iterator[OperationLike]:
+    """A settlement where this seller, who took, leaves a fee to the house of what is paid. The buyer pays as much."""
+    fees: dict[str, Decimal] = {}
+    for service, operation, given in settling:
+        assert not isinstance(given, str)  # noqa: S101 - settlement_of writes no texts
+        asked: dict[str, Any] = dict(given)
+        if operation == "settle_trade" and asked["seller_id"] == seller_id:
+            paid = Decimal(asked["quote_amount"])
+            fee = (paid * TRADE_FEE).quantize(Decimal("0.01"), ROUND_DOWN)
+            fees[f"trade {asked['trade_id']}"] = fee
+            asked["fee_seller"] = f"{fee:f}"
+        elif (
+            operation == "capture_funds"
+            and asked["to_user_id"] == seller_id
+            and (fee := fees.get(asked["description"]))
+        ):
+            yield service, operation, {**asked, "to_user_id": FEES, "amount": f"{fee:f}"}
+            asked["amount"] = f"{Decimal(asked['amount']) - fee:f}"
+        yield service, operation, asked
 
 
 async def cancel(callers: Callers, request_id: str, order_id: str) -> None:

@@ -13,17 +13,16 @@ from random import Random
 from typing import Any, Final
 
 from coordinator.demo.callers import Callers
-from coordinator.demo.orders import GIVE_UP, Order, PlainOrder, Side, WorkflowOrder, wish
+from coordinator.demo.orders import FEES, Order, PlainOrder, Side, WorkflowOrder, wish
 from coordinator.demo.outsiders import CLOSED_IBAN, bank_account, chain_address
-from participant_sdk.client_results import Committed
 from participant_sdk.operations import OperationLike
 
-FEES: Final = "house:fees"
 WITHDRAWAL_FEE: Final = Decimal("1.00")
 # Blocks over a deposit before it is credited.
 CONFIRMATIONS: Final = 3
 
-_LOOK_AGAIN_S: Final = 0.3
+# Blocks come once a second, and the bank is asked about as often.
+_LOOK_AGAIN_S: Final = 1.0
 _BLOCKED_SHARE: Final = 0.02
 _CLOSED_SHARE: Final = 0.04
 _COINS_SHARE: Final = 0.5
@@ -107,7 +106,7 @@ class Person:
         for currency in ("USD", "EUR", "BTC"):
             account = {"user_id": self.user_id, "currency": currency, "if_absent": True}
             operations.append(("bookkeeper", "open_account", account))
-        await self._must("open", "open", operations)
+        await self._callers.must("open", self._request("open"), operations)
 
     async def _deposit_money(self) -> bool:
         """A bank transfer, and the workflow that credits it, once fiat has heard of it; whether it was credited."""
@@ -130,7 +129,7 @@ class Person:
     async def _deposit_coins(self, amount: Decimal) -> None:
         """Coins to an address of the user's own at the exchange, credited once they are deep enough."""
         found = await pay_in(self._callers, f"{amount:f}")
-        await self._must("coin deposit", "coins", credit_of(self.user_id, found))
+        await self._callers.must("coin deposit", self._request("coins"), credit_of(self.user_id, found))
 
     async def _trade(self, number: int, trade: Trade) -> None:
         name = self._request(f"trade-{number}")
@@ -203,17 +202,6 @@ class Person:
     async def _available(self, currency: str) -> Decimal:
         account = {"user_id": self.user_id, "currency": currency}
         return Decimal((await self._callers.read("bookkeeper", "account_balance", account))["available"])
-
-    async def _must(self, what: str, name: str, operations: list[OperationLike]) -> None:
-        await must(self._callers, what, self._request(name), operations)
-
-
-async def must(callers: Callers, what: str, request_id: str, operations: list[OperationLike]) -> None:
-    """Run what nothing stands in the way of. A request that was given up is made again, under another name."""
-    for attempt in range(1, GIVE_UP + 1):
-        name = request_id if attempt == 1 else f"{request_id}#{attempt}"
-        if isinstance(await callers.transact(what, name, operations), Committed):
-            return
 
 
 async def pay_in(callers: Callers, amount: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from participant_sdk.batching import Batcher
 
 ASKED: Final = "asked"
 TOLD: Final = "told"
+NOTICED: Final = "noticed"
 
 
 class _Line(NamedTuple):
@@ -40,6 +41,14 @@ class Intent:
     def state(self) -> str:
         """How it ended, as it was told last; empty where nobody said."""
         return str(self.told[-1]["state"]) if self.told else ""
+
+
+class Notice(NamedTuple):
+    """What a webhook was told: under which id, what, and whether it was signed as it must be."""
+
+    notice_id: str
+    body: str
+    is_signed: bool
 
 
 class Record:
@@ -65,6 +74,10 @@ class Record:
         """Return once the answer is on disk."""
         await self._keep({"line": TOLD, "request_id": request_id, "state": state, **more})
 
+    async def noticed(self, notice_id: str, body: str, *, is_signed: bool) -> None:
+        """Return once what a webhook was told is on disk."""
+        await self._keep({"line": NOTICED, "notice_id": notice_id, "body": body, "is_signed": is_signed})
+
     async def _keep(self, line: Mapping[str, object]) -> None:
         kept = asyncio.get_running_loop().create_future()
         self._lines.put(_Line(json.dumps(line, default=str), kept))
@@ -88,9 +101,15 @@ def intents(path: Path) -> dict[str, Intent]:
     for line in _lines(path):
         if line["line"] == ASKED:
             found.setdefault(line["request_id"], Intent(line["request_id"], line["what"], line["asked"]))
-        else:
+        elif line["line"] == TOLD:
             found[line["request_id"]].told.append(line)
     return found
+
+
+def notices(path: Path) -> list[Notice]:
+    """Everything that the webhook of a file was told, as it came."""
+    lines = (line for line in _lines(path) if line["line"] == NOTICED)
+    return [Notice(line["notice_id"], line["body"], line["is_signed"]) for line in lines]
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:  # JSON has no other type.

@@ -85,11 +85,14 @@ def _is_up(answer: httpx.Response, participant: str) -> bool:
 
 
 @contextmanager
-def running_system(*, participants: Sequence[str] = (), data: Path | None = None) -> Generator[System]:
+def running_system(
+    *, participants: Sequence[str] = (), data: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Generator[System]:
     """Run a system for the time of the block; a matter of seconds. Call it from the main thread.
 
     Each of ``participants`` is known to the coordinator at an address of its own, where the tests are to serve
     it, and has an empty database. With ``data``, the data and logs are kept in that folder; else nothing is.
+    ``environment`` is what its processes find in theirs, beside ours, such as ``PINCEX_FIAT_WEBHOOK_URL``.
     StartError where it does not get ready.
     """
     folder = _folder()
@@ -101,6 +104,7 @@ def running_system(*, participants: Sequence[str] = (), data: Path | None = None
                 stdout=subprocess.PIPE,
                 stderr=output,
                 text=True,
+                env={**os.environ, **(environment or {})},
             )
             with process:
                 try:

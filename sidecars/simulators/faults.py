@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -63,10 +64,13 @@ class Behaviour:
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
         self._left: list[tuple[Fault, int | None]] = []
+        self._struck: Counter[FaultKind] = Counter()
 
-    def tell(self, faults: Sequence[Fault]) -> None:
-        """Misbehave in these ways, and in no others, from now on."""
+    def tell(self, faults: Sequence[Fault]) -> Mapping[FaultKind, int]:
+        """Misbehave in these ways, and in no others, from now on; how many calls each kind has struck until now."""
         self._left = [(fault, fault.times) for fault in faults]
+        struck, self._struck = self._struck, Counter()
+        return struck
 
     def told(self) -> Faults:
         """What may still go wrong."""
@@ -84,6 +88,7 @@ class Behaviour:
             if remaining != 0:
                 kept.append((fault, remaining))
         self._left = kept
+        self._struck.update(struck.keys())
         return struck
 
     async def answer(self, call: str, perform: Callable[[], Awaitable[Response]]) -> Response:

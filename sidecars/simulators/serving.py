@@ -76,8 +76,8 @@ def application(company: Company, books: Books, behaviour: Behaviour) -> Starlet
     """The company's routes, and those by which it is told and checked."""
 
     async def tell(request: Request) -> Response:
-        behaviour.tell(Faults.model_validate_json(await request.body()).faults)
-        return JSONResponse(behaviour.told().model_dump(mode="json"))
+        struck = behaviour.tell(Faults.model_validate_json(await request.body()).faults)
+        return JSONResponse({**behaviour.told().model_dump(mode="json"), "struck": dict(struck)})
 
     async def told(_: Request) -> Response:
         return JSONResponse(behaviour.told().model_dump(mode="json"))

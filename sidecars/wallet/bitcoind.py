@@ -3,6 +3,10 @@
 Sources: Bitcoin Core's RPC documentation and ``src/rpc/protocol.h``. Amounts travel as text towards the node and are
 read as decimals from it, so none is ever a float. No answer, or one from something other than the node, tells
 nothing of whether a call was performed: ChainUnavailableError. RefusedError is the node's own word.
+
+Every call that is made here may be made twice: it only reads or reckons, or the node takes it once. So one that brings
+no answer is made again, a few times and at once; whoever pays many from one wallet would wait long if each lost answer
+cost a whole payment's calls.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Final, NamedTuple, TypeVar
@@ -38,6 +42,8 @@ _IN_CHAIN: Final = -27
 _WARMING_UP: Final = -28
 # What older nodes say, with RPC_VERIFY_REJECTED, of a transaction that waits for a block already.
 _IN_MEMPOOL: Final = ("txn-already-in-mempool", "txn-already-known")
+# Pauses after which a call that brought no answer is made again, all within the call's time.
+_AGAIN_AFTER_S: Final = (0.05, 0.1, 0.2)
 
 
 class ChainError(Exception):
@@ -46,6 +52,10 @@ class ChainError(Exception):
 
 class ChainUnavailableError(ChainError):
     """The node could not be asked, or its answer did not come: what was asked may have happened."""
+
+
+class _NoAnswerError(ChainUnavailableError):
+    """Nothing came that could be an answer, or something else than the node said that it is out of order."""
 
 
 class RefusedError(ChainError):
@@ -208,15 +218,23 @@ class BitcoinNode:
             raise
 
     async def _call(self, kind: TypeAdapter[Result], method: str, *params: object) -> Result:
-        asked = {"jsonrpc": "1.0", "id": next(self._ids), "method": method, "params": params}
         try:
             # The client's own time-outs are for each piece of an answer, and there may be many.
             async with asyncio.timeout(self._timeout_s):
-                response = await self._client.post(self._url, json=asked)
+                for pause_s in _AGAIN_AFTER_S:
+                    with suppress(_NoAnswerError):
+                        return await self._ask(kind, method, params)
+                    await asyncio.sleep(pause_s)
+                return await self._ask(kind, method, params)
         except TimeoutError as error:
             raise ChainUnavailableError(f"{method}: no answer within {self._timeout_s:g} s") from error
+
+    async def _ask(self, kind: TypeAdapter[Result], method: str, params: Sequence[object]) -> Result:
+        asked = {"jsonrpc": "1.0", "id": next(self._ids), "method": method, "params": params}
+        try:
+            response = await self._client.post(self._url, json=asked)
         except httpx.HTTPError as error:
-            raise ChainUnavailableError(f"{method}: {type(error).__name__} {error}") from error
+            raise _NoAnswerError(f"{method}: {type(error).__name__} {error}") from error
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise RefusedError(method, response.status_code, "the node does not accept our credentials")
         try:
@@ -226,7 +244,8 @@ class BitcoinNode:
             if reply.error is None:
                 return kind.validate_python(reply.result)
         except (ValueError, ValidationError) as error:
-            raise ChainUnavailableError(f"{method}: HTTP {response.status_code}, and no answer of a node") from error
+            unavailable = ChainUnavailableError if response.is_success else _NoAnswerError
+            raise unavailable(f"{method}: HTTP {response.status_code}, and no answer of a node") from error
         if reply.error.code == _WARMING_UP:
             raise ChainUnavailableError(f"{method}: {reply.error.message}")
         raise RefusedError(method, reply.error.code, reply.error.message)

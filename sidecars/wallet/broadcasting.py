@@ -12,11 +12,12 @@ whoever did not store does not send. No two payments spend one output: the table
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from importlib.resources import files
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import psycopg
 import structlog
@@ -41,8 +42,14 @@ PAGE_ROWS: Final = 500
 PROBLEM_MAX_CHARS: Final = 500
 # A payment that no block holds is sent again after so long, whatever else was heard of it.
 RESEND_S: Final = 60.0
-# Calls that may go without an answer in one pass before the rest waits for the next.
+# Calls that may go without an answer in one pass before the rest waits for the next: so often of those by which
+# payments are made, and so often of those by which they are followed, for neither must keep the other waiting.
 UNANSWERED_MAX: Final = 3
+# Payments that are looked at together: each look is a call, and a node may be far away.
+LOOKED_AT_TOGETHER: Final = 16
+
+# A withdrawal's status once its payment is stored, and nobody is known to have it.
+_SIGNED: Final = 4
 
 _FOLDER: Final = files("sidecars.wallet") / "sql"
 _TO_SEND: Final = (_FOLDER / "to_send.sql").read_bytes()
@@ -51,6 +58,8 @@ _SIGNED_INPUTS: Final = (_FOLDER / "signed_inputs.sql").read_bytes()
 _CONNECTED: Final = b"update wallet.hot_wallets set is_connected = %s where currency = %s"
 _PROBLEM: Final = b"update wallet.withdrawals set problem = %s where withdrawal_id = %s and problem is distinct from %s"
 _LOCK: Final = b"select pg_advisory_lock(hashtextextended('pincex wallet ' || %s, 0))"
+
+Result = TypeVar("Result")
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -75,6 +84,15 @@ class _Queued(NamedTuple):
     queued_by: int
     branch: int
     operation: int
+
+
+class _Patience:
+    """How many calls may still go without an answer, in one pass. Mutable: it counts."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = UNANSWERED_MAX
 
 
 @dataclass(slots=True)
@@ -154,22 +172,31 @@ class Broadcaster:
         page = await self._page(None)
         if not page:
             return
-        unanswered = 0
+        paying, following = _Patience(), _Patience()
         follows = await self._is_due()
         while page:
             for withdrawal in page:
-                try:
-                    await self._see_to(withdrawal, follows=follows)
-                except ChainUnavailableError as error:
-                    unanswered += 1
-                    await self._note_problem(withdrawal, error)
-                    # What was found out by now may be wrong: the next pass looks at everything.
-                    self._memory = _Memory()
-                    if unanswered == UNANSWERED_MAX:
-                        return
-                except RefusedError as error:
-                    await self._note_problem(withdrawal, error)
+                if withdrawal.txid is None:
+                    await self._try(self._pay, withdrawal, paying)
+            await self._follow([each for each in page if each.txid and (follows or each.status == _SIGNED)], following)
             page = await self._page(page[-1])
+
+    async def _try(
+        self, act: Callable[[_Queued], Awaitable[Result]], withdrawal: _Queued, patience: _Patience
+    ) -> Result | None:
+        """Do something about a withdrawal; None where it failed, which is noted, or where patience was at its end."""
+        if not patience.left:
+            return None
+        try:
+            return await act(withdrawal)
+        except ChainUnavailableError as error:
+            patience.left = max(0, patience.left - 1)
+            # What was found out by now may be wrong: the next pass looks at everything.
+            self._memory = _Memory()
+            await self._note_problem(withdrawal, error)
+        except RefusedError as error:
+            await self._note_problem(withdrawal, error)
+        return None
 
     async def _page(self, last: _Queued | None) -> list[_Queued]:
         """The next withdrawals to see to, after this one."""
@@ -197,13 +224,11 @@ class Broadcaster:
         self._memory = _Memory(best, now_s)
         return True
 
-    async def _see_to(self, withdrawal: _Queued, *, follows: bool) -> None:
-        if withdrawal.txid is None or withdrawal.raw is None:
-            signed = await self._sign(withdrawal)
-            if signed is not None:
-                await self._send(withdrawal, signed.raw)
-        elif follows or withdrawal.status == 4:
-            await self._follow(withdrawal, withdrawal.txid, withdrawal.raw)
+    async def _pay(self, withdrawal: _Queued) -> None:
+        """Sign what is queued, store it, and send it."""
+        signed = await self._sign(withdrawal)
+        if signed is not None:
+            await self._send(withdrawal, signed.raw)
 
     async def _sign(self, withdrawal: _Queued) -> Signed | None:
         """Sign a payment and store it; None where none was, or may be: nothing was sent of it then."""
@@ -243,18 +268,40 @@ class Broadcaster:
         parameters = (withdrawal.withdrawal_id, confirmations)
         await self._session.connection.execute("select wallet.note_seen(%s, %s)", parameters)
 
-    async def _follow(self, withdrawal: _Queued, txid: str, raw: str) -> None:
-        """Look how deep the payment is in the chain, and send it again where no block holds it."""
-        seen = await self._node.confirmations(txid)
+    async def _follow(self, payments: Sequence[_Queued], patience: _Patience) -> None:
+        """Look how deep payments are in the chain, and send those again that no block holds.
+
+        They are looked at together, and sent one after the other: one may spend what the one before it has left.
+        """
+        seats = asyncio.Semaphore(LOOKED_AT_TOGETHER)
+
+        async def look(payment: _Queued) -> int | None:
+            async with seats:
+                return await self._try(self._look, payment, patience)
+
+        async with asyncio.TaskGroup() as group:
+            looks = [group.create_task(look(payment)) for payment in payments]
+        for payment, looked in zip(payments, looks, strict=True):
+            if looked.result() == 0:
+                await self._try(self._send_again, payment, patience)
+
+    async def _look(self, payment: _Queued) -> int:
+        """How many blocks hold a payment, which is kept; 0 where none does. RefusedError where none ever will."""
+        assert payment.txid is not None  # noqa: S101 - only what has one is looked at
+        seen = await self._node.confirmations(payment.txid)
         if seen is not None and seen < 0:
             message = (
-                f"another transaction, {-seen} blocks deep, spends what payment {txid} spends: look into it by hand"
+                f"another transaction, {-seen} blocks deep, spends what payment {payment.txid} spends:"
+                " look into it by hand"
             )
             raise RefusedError("gettransaction", 0, message)
         if seen:
-            await self._note_seen(withdrawal, seen)
-        else:
-            await self._send(withdrawal, raw)
+            await self._note_seen(payment, seen)
+        return seen or 0
+
+    async def _send_again(self, payment: _Queued) -> None:
+        assert payment.raw is not None  # noqa: S101 - as with its id
+        await self._send(payment, payment.raw)
 
     async def _note_problem(self, withdrawal: _Queued, error: ChainError) -> None:
         # PostgreSQL's texts cannot have the character 0.

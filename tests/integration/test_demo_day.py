@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal as D  # noqa: N817  Books are full of them.
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
+import httpx
 import pytest
 
 from coordinator.demo.books import broken_books, currency_books
-from coordinator.demo.record import Intent
+from coordinator.demo.misbehaviour import FAULTS
+from coordinator.demo.orders import FEES, with_fees
+from coordinator.demo.record import Intent, Record, notices
 from coordinator.demo.snapshot import Account, Fill, Move, Snapshot
+from coordinator.demo.webhook import Webhook
+from coordinator.workflows.builtin.trade_execution import settlement_of
+from sidecars.fiat.notifications import signed
 from sidecars.main import SIDECARS
 from tests.development import PINCEX
 
@@ -34,6 +42,33 @@ def test_the_books_of_a_day_under_kills_and_faults_add_up(server_folder: Path) -
     assert all(D(book["difference"]) == 0 and D(book["came"]) > 0 for book in day["books"])
     for what in ("bank deposit", "ioc order", "coin withdrawal"):
         assert day["counts"][f"{what} COMPLETED"] > 0
+    for fault in FAULTS:
+        assert sum(day["counts"].get(f"{company} {fault['kind']}", 0) for company in ("bank", "chain")) > 0
+
+
+async def test_the_webhook_hears_what_is_signed_and_fails_now_and_then(tmp_path: Path) -> None:
+    """Some of what it refused it has heard: so whoever told it tells it again, and it must be the same."""
+    webhook = Webhook(Random(7))
+    record = Record(tmp_path / "record")
+    url, secret = webhook.environment["PINCEX_FIAT_WEBHOOK_URL"], webhook.environment["PINCEX_FIAT_WEBHOOK_SECRET"]
+    statuses = Counter[int]()
+    async with asyncio.TaskGroup() as group, httpx.AsyncClient() as client:
+        keeping = group.create_task(record.run())
+        hearing = group.create_task(webhook.run(record))
+        for at in range(100):
+            headers = signed(f"n-{at}", "1", b"told", secret.encode())
+            statuses[(await client.post(url, content=b"told", headers=headers)).status_code] += 1
+        while (await client.post(url, content=b"other", headers=signed("f", "1", b"told", secret.encode()))).is_error:
+            pass
+        webhook.stop()
+        await hearing
+        keeping.cancel()
+    heard = notices(record.path)
+    assert {notice.notice_id for notice in heard if not notice.is_signed} == {"f"}
+    true = [notice for notice in heard if notice.is_signed]
+    assert {notice.body for notice in true} == {"told"}
+    assert set(statuses) == {204, 503}
+    assert statuses[204] < len(true) < 100
 
 
 @pytest.mark.timeout(300)
@@ -66,6 +101,31 @@ def _fill(**more: Any) -> Fill:
     said: dict[str, Any] = {"trade_id": "t", "symbol": "BTC/USD", "amount": D(1), "price": D(2), "status": "SETTLED"}
     said |= {"buyer_id": "a", "seller_id": "b", "buy_order_id": "1", "sell_order_id": "2"}
     return Fill(**{**said, **more})
+
+
+def test_a_seller_who_takes_leaves_a_fee_of_what_the_buyer_pays() -> None:
+    """Not one of what the seller did not take; rounded down, and none where that comes to nothing."""
+    fills = [
+        {"trade_id": "t-1", "seller_id": "me", "amount": "0.1", "price": "50000"},
+        {"trade_id": "t-2", "seller_id": "other", "amount": "0.1", "price": "50000"},
+        {"trade_id": "t-3", "seller_id": "me", "amount": "0.00001", "price": "50000"},
+    ]
+    named = {"buyer_id": "buyer", "buy_order_id": "1", "sell_order_id": "2"}
+    without = settlement_of("BTC/USD", [{**fill, **named} for fill in fills])
+    assert list(with_fees(without, "buyer")) == without
+    settling = list(with_fees(without, "me"))
+    trades = [given for _, operation, given in settling if operation == "settle_trade"]
+    legs = Counter[tuple[str, str]]()
+    for _, operation, given in settling:
+        if operation == "capture_funds" and isinstance(given, dict) and given["currency"] == "USD":
+            legs[str(given["description"]), str(given["to_user_id"])] += int(D(str(given["amount"])) * 100)
+    assert [given.get("fee_seller") for given in trades if isinstance(given, dict)] == ["5.00", None, "0.00"]
+    assert legs == {
+        ("trade t-1", FEES): 500,
+        ("trade t-1", "me"): 499_500,
+        ("trade t-2", "other"): 500_000,
+        ("trade t-3", "me"): 50,
+    }
 
 
 def _broken(**more: Any) -> list[str]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from decimal import Decimal
+from urllib.parse import parse_qs
 
 import pytest
 
+from participant_sdk.clock import SystemClock
 from sidecars.fiat.bank import Bank, PaymentOrder, UnclearError
 from sidecars.fiat.payments import pay
 from sidecars.fiat.settings import BankSettings
 from sidecars.fiat.transfers import read_transfers
+from sidecars.sidecar import Surroundings
 from tests.integration.answering import Answer, answering, whole, without_end
 from tests.integration.companies import until
 from tests.integration.participations import Participation, participating
@@ -113,6 +118,27 @@ async def test_a_list_that_goes_on_nowhere_is_not_asked_for_without_a_pause(fiat
         for _ in range(50):
             await fiat.rows("select 1")
     assert len(calls) <= 3
+
+
+async def test_a_bank_that_answers_seldom_is_asked_as_often_as_another(fiat: Participation) -> None:
+    """An error ends nothing, and an answer all pauses: else those who wait for transfers waited ever longer."""
+    pages, errors_between = 9, 2
+    calls = itertools.count(1)
+
+    async def answer(_method: str, path: str, _body: bytes) -> AsyncIterator[bytes]:
+        if next(calls) % (errors_between + 1):
+            yield whole({"error": "UNAVAILABLE"}, 503)
+            return
+        after = int(parse_qs(path.partition("?")[2])["after"][0])
+        yield whole({"transfers": [transfer(f"R-{after + 1}")], "next": str(after + 1)})
+
+    async with answering(answer) as url:
+        surroundings = Surroundings("fiat", fiat.dsn, SystemClock(), {"PINCEX_FIAT_BANK_URL": url})
+        reading = asyncio.create_task(read_transfers(surroundings))
+        await until(lambda: has(fiat, f"select 1 from fiat.bank_transfers where reference = 'R-{pages}'"), 30)
+        assert not reading.done()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def test_an_answer_that_never_ends_is_no_answer() -> None:

@@ -70,6 +70,7 @@ async def test_a_fault_does_what_its_name_says(bank: Company, kind: str, is_done
     assert await paid(bank) == int(is_done)
     # It struck once.
     assert (await bank.ask("GET", "/behaviour"))["faults"] == []
+    assert (await bank.ask("PUT", "/behaviour", {"faults": []}))["struck"] == {kind: 1}
     await pay(bank, "k")
     assert await paid(bank) == 1
 

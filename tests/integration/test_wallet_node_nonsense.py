@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +17,7 @@ from participant_sdk.resources.postgres_lane import Lane
 from participant_sdk.xa import VoteKind
 from sidecars.sidecar import Surroundings
 from sidecars.wallet.bitcoind import ChainUnavailableError, node_at
-from sidecars.wallet.broadcasting import Broadcaster
+from sidecars.wallet.broadcasting import UNANSWERED_MAX, Broadcaster
 from tests.integration.answering import answering, whole, without_end
 from tests.integration.participations import Participation, participating
 from tests.integration.test_wallet import BTC, change, deposit, status, withdrawal
@@ -32,6 +34,10 @@ class Refusal(NamedTuple):
 
     code: int
     message: str
+
+
+class Silence(NamedTuple):
+    """Something else than the node answers, that it is out of order."""
 
 
 class Called(NamedTuple):
@@ -78,7 +84,9 @@ async def broadcaster(
         result: object = results[asked["method"]]
         if isinstance(result, Called):
             result = await result.function(*asked["params"])
-        if isinstance(result, Refusal):
+        if isinstance(result, Silence):
+            yield whole(b"<html>out of order</html>", 503)
+        elif isinstance(result, Refusal):
             yield whole({"id": asked["id"], "error": result._asdict()}, 500)
         else:
             yield whole({"id": asked["id"], "result": result, "error": None})
@@ -195,6 +203,60 @@ async def test_an_absurd_number_of_blocks_is_no_answer(wallet: Participation) ->
     told = await status(wallet, "w-1")
     assert (told["status"], told["confirmations"]) == ("SENT", 0)
     assert "no answer of a node" in str(told["problem"])
+
+
+async def test_a_call_that_brings_no_answer_is_made_again_at_once(wallet: Participation) -> None:
+    """Each may be made twice. Else a node of which every fifth answer is lost would hardly ever pay: it takes six."""
+    await queue(wallet, "w-1")
+    node = right()
+    calls: list[str] = []
+    async with broadcaster(wallet, {name: Called(second_time(result)) for name, result in node.items()}, calls) as one:
+        await one.run_once()
+    assert (await status(wallet, "w-1"))["status"] == "SENT"
+    assert {calls.count(method) % 2 for method in calls} == {0}
+
+
+def second_time(result: object) -> Callable[..., Awaitable[object]]:
+    """Answers every second call alone."""
+    answers = itertools.cycle([Silence(), result])
+
+    async def answer(*_: object) -> object:
+        return next(answers)
+
+    return answer
+
+
+async def test_what_cannot_be_signed_does_not_keep_what_was_sent_from_being_followed(wallet: Participation) -> None:
+    """However often the node leaves the calls unanswered by which payments are made."""
+    await queue(wallet, "w-1")
+    node = right()
+    async with broadcaster(wallet, node, []) as attendant:
+        await attendant.run_once()
+        await queue(wallet, *(f"later-{at}" for at in range(UNANSWERED_MAX + 1)))
+        node |= {"createrawtransaction": Silence(), "getbestblockhash": "01", "gettransaction": {"confirmations": 3}}
+        await attendant.run_once()
+    assert (await status(wallet, "w-1"))["status"] == "CONFIRMED"
+
+
+async def test_payments_are_looked_at_together(wallet: Participation) -> None:
+    """A look takes as long as the node is far away; of many payments each would wait for all before it."""
+    names = ("w-1", "w-2", "w-3")
+    node = right()
+    async with broadcaster(wallet, node, []) as attendant:
+        for at, name in enumerate(names):
+            paying = dict(node["decoderawtransaction"], txid=f"{at:064x}", vin=[{"txid": "ee" * 32, "vout": at}])
+            await queue(wallet, name)
+            await attendant.run_once()
+            node["decoderawtransaction"] = paying
+        everybody = asyncio.Barrier(len(names))
+
+        async def look(_txid: str) -> object:
+            await everybody.wait()
+            return {"confirmations": 3}
+
+        node |= {"getbestblockhash": "01", "gettransaction": Called(look)}
+        await attendant.run_once()
+    assert [(await status(wallet, name))["status"] for name in names] == ["CONFIRMED"] * 3
 
 
 async def test_an_answer_that_never_ends_is_no_answer() -> None:

@@ -5,3 +5,5 @@ select 'deposits or withdrawals under way' as what, (
 ) as many
 union all
 select 'payments that the bank has not answered', count(*) from fiat.payments as p where p.state in (1, 2)
+union all
+select 'deposits that the webhook has not heard of', count(*) from fiat.notifications as n where n.state <> 2
