@@ -28,6 +28,7 @@ from sidecars.sidecar import Simulator
 from sidecars.wallet.settings import INTERVAL_VARIABLE
 from tests.conftest import MakeDatabase
 from tests.crash import trigger
+from tests.crash.nursery import Forked, Nursery, Order
 
 ROOT: Final = Path(__file__).parents[2]
 START_TIMEOUT_S: Final = 60.0
@@ -44,10 +45,12 @@ class Process:
     name: str
     command: Sequence[str]
     folder: Path
-    running: subprocess.Popen[bytes] | None = None
+    running: subprocess.Popen[bytes] | Forked | None = None
     # What it limits itself to, as ``prlimit`` writes it; nothing where empty.
     limits: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    # Who forks it; without, it is a program started anew.
+    nursery: Nursery | None = None
 
     @property
     def log(self) -> Path:
@@ -72,6 +75,10 @@ class Process:
 
     def start(self) -> None:
         """Start it, again after a kill. Its crash points do nothing before it is armed."""
+        if self.nursery is not None:
+            order = Order(self.command[1:], self.environment, str(self.log), str(self.armed))
+            self.running = self.nursery.fork(order)
+            return
         launch = (sys.executable, "-m", "tests.crash.launch", "--armed", str(self.armed), "--", *self.command)
         with self.log.open("ab") as log:
             self.running = subprocess.Popen(
@@ -183,12 +190,17 @@ class Cluster:
             cursor = await connection.execute(query)
             return await cursor.fetchall()
 
-    async def until(self, condition: Callable[[], Awaitable[bool]], within_s: float = START_TIMEOUT_S) -> None:
+    async def until(
+        self,
+        condition: Callable[[], Awaitable[bool]],
+        within_s: float = START_TIMEOUT_S,
+        every_s: float = LOOK_AGAIN_S,
+    ) -> None:
         """Return once the condition holds, of other processes, which have no event for us."""
         async with asyncio.timeout(within_s):
             # What is waited for happens in another process.
             while not await condition():  # noqa: ASYNC110
-                await asyncio.sleep(LOOK_AGAIN_S)
+                await asyncio.sleep(every_s)
 
 
 @asynccontextmanager
@@ -203,12 +215,14 @@ async def cluster(
     workflows: Sequence[str] = (),
     services: Sequence[str] = SERVICES,
     companies: bool = False,
+    forked: bool = False,
 ) -> AsyncGenerator[Cluster]:
     """Start all, ready for work, for the time of the block; kill what is left at its end.
 
     ``bank`` adds the participant on XA; ``others`` are further participants, by name, and where they serve;
     ``workflows`` are modules of workflows; ``services`` are the sidecars, and ``companies`` adds those that play whom
-    they talk to; ``more`` are further sections of the coordinators' configuration.
+    they talk to; ``more`` are further sections of the coordinators' configuration. ``forked`` makes starts cheap, for
+    tests that kill often.
     """
     names = (*services, BANK) if bank else services
     dsns = {name: await databases(name) for name in ("txlog", *names)}
@@ -235,6 +249,8 @@ async def cluster(
             urls,
         )
         stack.push_async_callback(running.client.aclose)
+        if forked:
+            _fork_all(running, folder, stack)
         for process in running.processes:
             stack.callback(process.kill)
         for process in (*running.companies.values(), *sidecars.values()):
@@ -245,6 +261,17 @@ async def cluster(
             each.process.start()
         await running.until_ready()
         yield running
+
+
+def _fork_all(running: Cluster, folder: Path, stack: AsyncExitStack) -> None:
+    """Have every process be forked, for as long as the stack is open, by the nursery of its module."""
+    nurseries: dict[str, Nursery] = {}
+    for process in running.processes:
+        module = process.command[0]
+        if module not in nurseries:
+            nurseries[module] = Nursery(module, folder)
+            stack.callback(nurseries[module].end)
+        process.nursery = nurseries[module]
 
 
 def _sidecar(name: str, folder: Path, dsn: str, address: str, known: str, url: str) -> Process:

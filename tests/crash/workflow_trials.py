@@ -8,33 +8,42 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from coordinator.embedded import EmbeddedPostgres, Shutdown
+from tests.crash.conftest import Servers
 from tests.crash.placing import Part
 from tests.crash.points import named
 from tests.crash.processes import Cluster, Process
-from tests.crash.stories import STORIES, Story
-from tests.crash.whole_exchange import faults_at_rest, is_standing_still, new_user, until_stopped
-from tests.crash.workflow_calls import ENDED, ENDS_WITHIN_S, begin, ended, workflow_of
+from tests.crash.stories import STORIES, Parameters, Story
+from tests.crash.whole_exchange import are_companies_up, faults_at_rest, is_standing_still, new_user, until_stopped
+from tests.crash.workflow_calls import ENDED, ENDS_WITHIN_S, LOOK_EVERY_S, begin, ended, post, workflow_of
 
 COORDINATOR: Final = "coordinator"
+# All processes at once; and all that have no part in the workflow.
 EVERYTHING: Final = "everything"
+BYSTANDERS: Final = "bystanders"
+# PostgreSQL: the log's, and the participants'.
+LOG_SERVER: Final = "log-server"
+THEIR_SERVER: Final = "participants-server"
+SERVERS: Final = (LOG_SERVER, THEIR_SERVER)
 
 
-async def trial(up: Cluster, name: str, victim: str, point: str, nth: int) -> bool:
+async def trial(up: Cluster, servers: Servers, name: str, victim: str, point: str, nth: int) -> bool:
     """Run a story's workflow, and kill the victim at this hit; whether it came to it. AssertionError, TimeoutError."""
     story, user = STORIES[name], new_user()
     parameters = await story.arrange(up, user)
+    victims, server = _victims(up, servers, story, victim)
     is_coordinators = named(point).part is Part.COORDINATOR
-    armed = up.coordinator if is_coordinators else victims_of(up, victim)[0]
+    armed = up.coordinator if is_coordinators else victims[0]
     action = "stop" if is_coordinators and victim != COORDINATOR else "kill"
     async with asyncio.TaskGroup() as tasks:
         if story.turn is None:
             armed.arm(point, nth, action)
             tasks.create_task(begin(up, user, story.kind, parameters))
         else:
-            up.coordinator.arm("STEP_SETTLED", 1, "stop")
+            up.coordinator.arm("STEP_SETTLED", story.turn_after, "stop")
             tasks.create_task(begin(up, user, story.kind, parameters))
             await until_stopped(up)
             await story.turn(up)
@@ -43,13 +52,16 @@ async def trial(up: Cluster, name: str, victim: str, point: str, nth: int) -> bo
         was_hit = await _until_hit(up, user, armed)
         armed.disarm()
         if was_hit and action == "stop":
-            for process in victims_of(up, victim):
+            for process in victims:
                 process.kill()
+            if server is not None:
+                await asyncio.to_thread(server.stop, Shutdown.KILL)
             if up.coordinator.is_running:
                 up.coordinator.send(signal.SIGCONT)
-    await _mend(up)
+    await _mend(up, server if was_hit else None)
     assert await workflow_of(up, user) != {}, "a workflow that was begun is gone"
     await judged(up, story, user)
+    await _asked_again(up, story, user, parameters)
     return was_hit
 
 
@@ -59,6 +71,14 @@ async def judged(up: Cluster, story: Story, user: str) -> None:
     assert (told["state"], told["stuck"]) == (story.ends, None), told
     await at_rest(up)
     await story.judge(up, user, told)
+
+
+async def _asked_again(up: Cluster, story: Story, user: str, parameters: Parameters) -> None:
+    """Whoever asks again by the request_id hears of the workflow that has ended, and begins no other."""
+    first = await workflow_of(up, user)
+    again = await post(up, {"workflow_type": story.kind, "parameters": parameters, "request_id": user})
+    assert first is not None
+    assert (again.json()["workflow_id"], again.json()["state"]) == (first["workflow_id"], story.ends), again.text
 
 
 async def at_rest(up: Cluster) -> None:
@@ -71,19 +91,27 @@ async def at_rest(up: Cluster) -> None:
         return not found
 
     try:
-        await up.until(is_at_rest, ENDS_WITHIN_S)
+        await up.until(is_at_rest, ENDS_WITHIN_S, LOOK_EVERY_S)
     except TimeoutError:
         assert found == []
 
 
-def victims_of(up: Cluster, victim: str) -> Sequence[Process]:
-    """The processes that are meant."""
+def _victims(
+    up: Cluster, servers: Servers, story: Story, victim: str
+) -> tuple[Sequence[Process], EmbeddedPostgres | None]:
+    """The processes that are meant, or the server."""
+    meant: Mapping[str, EmbeddedPostgres] = {LOG_SERVER: servers.log, THEIR_SERVER: servers.participants}
+    if victim in meant:
+        return (), meant[victim]
     if victim == EVERYTHING:
-        return up.processes
+        return up.processes, None
+    if victim == BYSTANDERS:
+        concerned = (up.coordinator.name, *story.participants)
+        return [process for process in up.processes if process.name not in concerned], None
     wanted = up.coordinator.name if victim == COORDINATOR else victim
     found = [process for process in up.processes if process.name == wanted]
     assert found, f"there is no {victim}"
-    return found
+    return found, None
 
 
 async def _until_hit(up: Cluster, user: str, armed: Process) -> bool:
@@ -98,17 +126,21 @@ async def _until_hit(up: Cluster, user: str, armed: Process) -> bool:
         found = await workflow_of(up, user) if up.coordinator.is_running else None
         return found is not None and found.get("state") in ENDED
 
-    await up.until(is_over, ENDS_WITHIN_S)
+    await up.until(is_over, ENDS_WITHIN_S, LOOK_EVERY_S)
     if not is_hit():
         # The last ones may be hit after the end was shown.
         await at_rest(up)
     return is_hit()
 
 
-async def _mend(up: Cluster) -> None:
-    """Have everything run again."""
+async def _mend(up: Cluster, server: EmbeddedPostgres | None) -> None:
+    """Have everything run again; the server too, where it was killed."""
+    if server is not None:
+        # In this thread, whose end is what the kernel would tell the server.
+        server.start()
     for process in up.processes:
         if not process.is_running:
             process.kill()
     up.start_all()
     await up.until_ready()
+    await up.until(lambda: are_companies_up(up))
