@@ -26,6 +26,8 @@ class Story:
 
     ``arrange`` makes the user and what he needs, and returns the parameters; ``judge`` asserts what is left. Where
     there is a ``turn``, it is to come about once ``turn_after`` steps have settled: what makes a later step say no.
+    Until then a story is like another one that goes further, and nobody need be killed twice: so ``participants`` are
+    those who have a part in it from then on.
     ``posts`` are the participants at whom something commits, ``voids`` those whose part of a refused step is undone;
     ``reads``: a step waits for something; ``undoes``: a step that committed is compensated.
     """
@@ -36,7 +38,7 @@ class Story:
     arrange: Callable[[Cluster, str], Awaitable[Parameters]]
     judge: Callable[[Cluster, str, Json], Awaitable[None]]
     turn: Callable[[Cluster], Awaitable[None]] | None = None
-    turn_after: int = 1
+    turn_after: int = 0
     posts: tuple[str, ...] = ()
     voids: tuple[str, ...] = ()
     reads: bool = False
@@ -260,7 +262,7 @@ async def _not_locked(up: Cluster, user: str, told: Json) -> None:
 
 
 _TRADERS: Final = ("bookkeeper", "trading", "settlement")
-_HOLDERS: Final = ("bookkeeper", "fiat", "wallet")
+_HOLDERS: Final = ("bookkeeper", "wallet")
 STORIES: Final[Mapping[str, Story]] = {
     "trade": Story(
         "trade_execution",
@@ -278,6 +280,7 @@ STORIES: Final[Mapping[str, Story]] = {
         _a_buyer,
         _not_traded,
         turn=_halt,
+        turn_after=2,
         posts=("bookkeeper",),
         undoes=True,
     ),
@@ -289,7 +292,9 @@ STORIES: Final[Mapping[str, Story]] = {
         _deposited,
         posts=("bookkeeper", "fiat"),
     ),
-    "deposit-refused": Story("fiat_deposit", "COMPENSATED", ("fiat",), _somebody_uncleared, _not_deposited),
+    "deposit-refused": Story(
+        "fiat_deposit", "COMPENSATED", ("fiat",), _somebody_uncleared, _not_deposited, turn_after=1
+    ),
     "deposit-limited": Story(
         "fiat_deposit",
         "COMPENSATED",
@@ -315,10 +320,11 @@ STORIES: Final[Mapping[str, Story]] = {
         _HOLDERS,
         _a_holder_of_ether,
         _not_withdrawn,
-        posts=("bookkeeper", "wallet"),
+        turn_after=3,
+        posts=_HOLDERS,
         undoes=True,
     ),
     "withdrawal-short": Story(
-        "crypto_withdrawal", "COMPENSATED", _HOLDERS, _somebody_short, _not_locked, voids=("wallet",)
+        "crypto_withdrawal", "COMPENSATED", _HOLDERS, _somebody_short, _not_locked, turn_after=2, voids=("wallet",)
     ),
 }

@@ -45,6 +45,7 @@ QUICK: Final = (
     ("trade", "bookkeeper", "POSTING_BEFORE", 2),
     ("trade-refused", "trading", "UNDO_BEGUN", 1),
     ("deposit-refused", COORDINATOR, "WORKFLOW_FAILED", 1),
+    ("deposit-limited", "bookkeeper", "VOIDING_AFTER", 1),
     ("withdrawal", "wallet", "PAYMENT_STORED", 1),
     ("withdrawal", EVERYTHING, "STEP_SETTLED", 4),
 )
@@ -68,10 +69,11 @@ def _every() -> Iterator[tuple[str, str, str]]:
     """Each story, each process, and where that is killed: at every boundary, forward and back, and inside."""
     for name, story in STORIES.items():
         boundaries = tuple(_boundaries(story))
-        others = (*story.participants, EVERYTHING, BYSTANDERS, *SERVERS)
+        others = (*story.participants, EVERYTHING, *SERVERS)
         yield from product([name], [COORDINATOR], (*boundaries, *_of_a_coordinator(story)))
         yield from product([name], others, boundaries)
-        yield from product([name], (EVERYTHING, *SERVERS), INSIDE)
+        yield name, BYSTANDERS, BOUNDARY
+        yield from product([name], (EVERYTHING,) if story.turn_after else (EVERYTHING, *SERVERS), INSIDE)
         for victim in (each for each in story.participants if each not in COMPANIES):
             yield from product([name], [victim], _of_a_participant(story, victim))
     for (name, victim), points in OF_ITS_OWN.items():
@@ -90,7 +92,7 @@ def _boundaries(story: Story) -> Iterator[str]:
 def _of_a_coordinator(story: Story) -> Iterator[str]:
     """Where else a coordinator comes by that runs this story, from its turn on."""
     yield from COORDINATORS
-    if story.turn is None:
+    if not story.turn_after:
         yield "WORKFLOW_BEGUN"
     if story.reads:
         yield "READ_KEPT"

@@ -39,14 +39,15 @@ async def trial(up: Cluster, servers: Servers, name: str, victim: str, point: st
     armed = up.coordinator if is_coordinators else victims[0]
     action = "stop" if is_coordinators and victim != COORDINATOR else "kill"
     async with asyncio.TaskGroup() as tasks:
-        if story.turn is None:
+        if not story.turn_after:
             armed.arm(point, nth, action)
             tasks.create_task(begin(up, user, story.kind, parameters))
         else:
             up.coordinator.arm("STEP_SETTLED", story.turn_after, "stop")
             tasks.create_task(begin(up, user, story.kind, parameters))
             await until_stopped(up)
-            await story.turn(up)
+            if story.turn is not None:
+                await story.turn(up)
             armed.arm(point, nth, action)
             up.coordinator.send(signal.SIGCONT)
         was_hit = await _until_hit(up, user, armed)
