@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -94,6 +95,17 @@ class Process:
     def arm(self, point: str, nth: int = 1, action: str = "kill") -> None:
         """Have it end at this hit of the point, counted from now."""
         trigger.arm(self.armed, point, nth, action)
+
+    def count(self) -> None:
+        """Have it count what points it comes by from now on."""
+        trigger.counts_of(self.armed).unlink(missing_ok=True)
+        trigger.count(self.armed)
+
+    def counted(self) -> Counter[str]:
+        """How often it came by each, until now; it counts no more."""
+        self.disarm()
+        counts = trigger.counts_of(self.armed)
+        return Counter(counts.read_text(encoding="ascii").split()) if counts.exists() else Counter()
 
     def disarm(self) -> None:
         """Take the order back."""

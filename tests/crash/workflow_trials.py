@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from coordinator.embedded import EmbeddedPostgres, Shutdown
@@ -30,6 +31,24 @@ THEIR_SERVER: Final = "participants-server"
 SERVERS: Final = (LOG_SERVER, THEIR_SERVER)
 
 
+Hits = Mapping[str, Counter[str]]
+
+
+async def hits_of(up: Cluster, name: str) -> Hits:
+    """Run a story's workflow, and kill nobody: how often each process comes by each point, from the story's turn on."""
+    story, user = STORIES[name], new_user()
+    parameters = await story.arrange(up, user)
+
+    def count() -> None:
+        for process in up.processes:
+            process.count()
+
+    async with asyncio.TaskGroup() as tasks:
+        await _begin(up, story, user, parameters, tasks, count)
+        await judged(up, story, user)
+    return {process.name: process.counted() for process in up.processes}
+
+
 async def trial(up: Cluster, servers: Servers, name: str, victim: str, point: str, nth: int) -> bool:
     """Run a story's workflow, and kill the victim at this hit; whether it came to it. AssertionError, TimeoutError."""
     story, user = STORIES[name], new_user()
@@ -39,17 +58,7 @@ async def trial(up: Cluster, servers: Servers, name: str, victim: str, point: st
     armed = up.coordinator if is_coordinators else victims[0]
     action = "stop" if is_coordinators and victim != COORDINATOR else "kill"
     async with asyncio.TaskGroup() as tasks:
-        if not story.turn_after:
-            armed.arm(point, nth, action)
-            tasks.create_task(begin(up, user, story.kind, parameters))
-        else:
-            up.coordinator.arm("STEP_SETTLED", story.turn_after, "stop")
-            tasks.create_task(begin(up, user, story.kind, parameters))
-            await until_stopped(up)
-            if story.turn is not None:
-                await story.turn(up)
-            armed.arm(point, nth, action)
-            up.coordinator.send(signal.SIGCONT)
+        await _begin(up, story, user, parameters, tasks, lambda: armed.arm(point, nth, action))
         was_hit = await _until_hit(up, user, armed)
         armed.disarm()
         if was_hit and action == "stop":
@@ -64,6 +73,23 @@ async def trial(up: Cluster, servers: Servers, name: str, victim: str, point: st
     await judged(up, story, user)
     await _asked_again(up, story, user, parameters)
     return was_hit
+
+
+async def _begin(
+    up: Cluster, story: Story, user: str, parameters: Parameters, tasks: asyncio.TaskGroup, arm: Callable[[], None]
+) -> None:
+    """Begin a story's workflow, with whom it concerns armed from its turn on."""
+    if not story.turn_after:
+        arm()
+        tasks.create_task(begin(up, user, story.kind, parameters))
+        return
+    up.coordinator.arm("STEP_SETTLED", story.turn_after, "stop")
+    tasks.create_task(begin(up, user, story.kind, parameters))
+    await until_stopped(up)
+    if story.turn is not None:
+        await story.turn(up)
+    arm()
+    up.coordinator.send(signal.SIGCONT)
 
 
 async def judged(up: Cluster, story: Story, user: str) -> None:
