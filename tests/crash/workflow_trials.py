@@ -19,7 +19,7 @@ from tests.crash.points import named
 from tests.crash.processes import Cluster, Process
 from tests.crash.stories import STORIES, Parameters, Story
 from tests.crash.whole_exchange import are_companies_up, faults_at_rest, is_standing_still, new_user, until_stopped
-from tests.crash.workflow_calls import ENDED, ENDS_WITHIN_S, LOOK_EVERY_S, begin, ended, post, workflow_of
+from tests.crash.workflow_calls import ENDED, ENDS_WITHIN_S, LOOK_EVERY_S, Json, begin, ended, post, workflow_of
 
 COORDINATOR: Final = "coordinator"
 # All processes at once; and all that have no part in the workflow.
@@ -70,8 +70,8 @@ async def trial(up: Cluster, servers: Servers, name: str, victim: str, point: st
                 up.coordinator.send(signal.SIGCONT)
     await _mend(up, server if was_hit else None)
     assert await workflow_of(up, user) != {}, "a workflow that was begun is gone"
-    await judged(up, story, user)
-    await _asked_again(up, story, user, parameters)
+    told = await judged(up, story, user)
+    await _asked_again(up, story, user, parameters, told)
     return was_hit
 
 
@@ -92,20 +92,19 @@ async def _begin(
     up.coordinator.send(signal.SIGCONT)
 
 
-async def judged(up: Cluster, story: Story, user: str) -> None:
-    """Wait for the workflow's end, and assert that it is the story's, and that nothing else is left."""
+async def judged(up: Cluster, story: Story, user: str) -> Json:
+    """Wait for the workflow's end, and assert that it is the story's, and that nothing else is left; what it told."""
     told = await ended(up, user)
     assert (told["state"], told["stuck"]) == (story.ends, None), told
     await at_rest(up)
     await story.judge(up, user, told)
+    return told
 
 
-async def _asked_again(up: Cluster, story: Story, user: str, parameters: Parameters) -> None:
+async def _asked_again(up: Cluster, story: Story, user: str, parameters: Parameters, told: Json) -> None:
     """Whoever asks again by the request_id hears of the workflow that has ended, and begins no other."""
-    first = await workflow_of(up, user)
     again = await post(up, {"workflow_type": story.kind, "parameters": parameters, "request_id": user})
-    assert first is not None
-    assert (again.json()["workflow_id"], again.json()["state"]) == (first["workflow_id"], story.ends), again.text
+    assert (again.json()["workflow_id"], again.json()["state"]) == (told["workflow_id"], story.ends), again.text
 
 
 async def at_rest(up: Cluster) -> None:
