@@ -156,7 +156,10 @@ class Cluster:
     # Who plays other companies, by the name of the sidecar that talks to them, and the URLs.
     companies: Mapping[str, Process] = field(default_factory=dict[str, Process])
     urls: Mapping[str, str] = field(default_factory=dict[str, str])
-    client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=60.0))
+    # A connection is not used again when the other side may be about to close it.
+    client: httpx.AsyncClient = field(
+        default_factory=lambda: httpx.AsyncClient(timeout=60.0, limits=httpx.Limits(keepalive_expiry=1.0))
+    )
 
     @property
     def coordinator(self) -> Process:
@@ -215,6 +218,17 @@ class Cluster:
                 await asyncio.sleep(every_s)
 
 
+def own_host() -> str:
+    """An address of the loopback that is this process's alone: nobody takes the port of whoever was just killed.
+
+    Where the loopback has but one address, it is that.
+    """
+    if sys.platform != "linux":
+        return "127.0.0.1"
+    number = os.getpid()
+    return f"127.{1 + number // 62_500 % 254}.{number // 250 % 250}.{1 + number % 250}"
+
+
 @asynccontextmanager
 async def cluster(
     folder: Path,
@@ -238,12 +252,14 @@ async def cluster(
     """
     names = (*services, BANK) if bank else services
     dsns = {name: await databases(name) for name in ("txlog", *names)}
-    doors = [(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}") for _ in range(coordinators)]
+    host = own_host()
+    doors = [(f"{host}:{free_port()}", f"{host}:{free_port()}") for _ in range(coordinators)]
     async with AsyncExitStack() as stack:
-        addresses = {name: f"127.0.0.1:{free_port()}" for name in names}
+        addresses = {name: f"{host}:{free_port()}" for name in names}
         proxies = {name: await stack.enter_async_context(proxying(addresses[name])) for name in names}
         configured = {**{name: proxy.address for name, proxy in proxies.items()}, **(others or {})}
         known = ",".join(address for address, _ in doors)
+        # Without TLS a sidecar talks to no other address of the loopback.
         urls = {name: f"http://127.0.0.1:{free_port()}" for name in names if companies and _simulator(name)}
         sidecars = {
             name: _sidecar(name, folder, dsns[name], addresses[name], known, urls.get(name, "")) for name in names

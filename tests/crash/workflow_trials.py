@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from coordinator.embedded import EmbeddedPostgres, Shutdown
@@ -57,7 +58,7 @@ async def trial(up: Cluster, servers: Servers, name: str, victim: str, point: st
     is_coordinators = named(point).part is Part.COORDINATOR
     armed = up.coordinator if is_coordinators else victims[0]
     action = "stop" if is_coordinators and victim != COORDINATOR else "kill"
-    async with asyncio.TaskGroup() as tasks:
+    async with _mended(up, servers), asyncio.TaskGroup() as tasks:
         await _begin(up, story, user, parameters, tasks, lambda: armed.arm(point, nth, action))
         was_hit = await _until_hit(up, user, armed)
         armed.disarm()
@@ -68,7 +69,6 @@ async def trial(up: Cluster, servers: Servers, name: str, victim: str, point: st
                 await asyncio.to_thread(server.stop, Shutdown.KILL)
             if up.coordinator.is_running:
                 up.coordinator.send(signal.SIGCONT)
-    await _mend(up, server if was_hit else None)
     assert await workflow_of(up, user) != {}, "a workflow that was begun is gone"
     told = await judged(up, story, user)
     await _asked_again(up, story, user, parameters, told)
@@ -159,14 +159,23 @@ async def _until_hit(up: Cluster, user: str, armed: Process) -> bool:
     return is_hit()
 
 
-async def _mend(up: Cluster, server: EmbeddedPostgres | None) -> None:
-    """Have everything run again; the server too, where it was killed."""
-    if server is not None:
-        # In this thread, whose end is what the kernel would tell the server.
-        server.start()
-    for process in up.processes:
-        if not process.is_running:
-            process.kill()
-    up.start_all()
-    await up.until_ready()
-    await up.until(lambda: are_companies_up(up))
+@asynccontextmanager
+async def _mended(up: Cluster, servers: Servers) -> AsyncGenerator[None]:
+    """Have everything run again after the block, however that ended: the next trial finds nobody armed or dead."""
+    try:
+        yield
+    finally:
+        for process in up.processes:
+            process.disarm()
+        if is_standing_still(up):
+            up.coordinator.send(signal.SIGCONT)
+        for server in (servers.log, servers.participants):
+            if not server.is_running:
+                # In this thread, whose end is what the kernel would tell the server.
+                server.start()
+        for process in up.processes:
+            if not process.is_running:
+                process.kill()
+        up.start_all()
+        await up.until_ready()
+        await up.until(lambda: are_companies_up(up))
