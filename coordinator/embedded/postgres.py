@@ -110,6 +110,11 @@ class EmbeddedPostgres:
             raise EmbeddedServerError("the server is not running")
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._process is not None
+
     def dsn(self, database: str = "postgres") -> str:
         """How to connect, as the superuser. The database need not exist."""
         password = self._password_file.read_text().strip()

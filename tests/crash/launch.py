@@ -13,11 +13,17 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from tests import patching
 from tests.crash import trigger
 from tests.crash.points import EVERY_POINT, parts_of, patches
+
+COORDINATOR: Final = "coordinator"
+# The command line imports what a command needs when that is called.
+_COORDINATOR: Final = ("coordinator.cli", "coordinator.config", "coordinator.daemon")
 
 
 def main() -> int:
@@ -32,8 +38,20 @@ def main() -> int:
     if options.point:
         trigger.arm(options.armed, options.point, options.nth)
     module, *arguments = options.command
+    load(module)
+    return run(module, arguments)
+
+
+def load(module: str) -> None:
+    """Import what the process runs, with the crash points in it."""
     patching.install(patches(parts_of(module)))
-    if module == "coordinator":
+    for name in _COORDINATOR if module == COORDINATOR else (module,):
+        importlib.import_module(name)
+
+
+def run(module: str, arguments: Sequence[str]) -> int:
+    """Be the process, to its end; its exit code."""
+    if module == COORDINATOR:
         sys.argv = ["pincex", module, *arguments]
         importlib.import_module("coordinator.cli").main()
         return 0

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from sidecars.sidecar import Simulator
 from sidecars.wallet.settings import INTERVAL_VARIABLE
 from tests.conftest import MakeDatabase
 from tests.crash import trigger
+from tests.crash.nursery import Forked, Nursery, Order
 
 ROOT: Final = Path(__file__).parents[2]
 START_TIMEOUT_S: Final = 60.0
@@ -44,10 +46,12 @@ class Process:
     name: str
     command: Sequence[str]
     folder: Path
-    running: subprocess.Popen[bytes] | None = None
+    running: subprocess.Popen[bytes] | Forked | None = None
     # What it limits itself to, as ``prlimit`` writes it; nothing where empty.
     limits: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    # Who forks it; without, it is a program started anew.
+    nursery: Nursery | None = None
 
     @property
     def log(self) -> Path:
@@ -72,6 +76,10 @@ class Process:
 
     def start(self) -> None:
         """Start it, again after a kill. Its crash points do nothing before it is armed."""
+        if self.nursery is not None:
+            order = Order(self.command[1:], self.environment, str(self.log), str(self.armed))
+            self.running = self.nursery.fork(order)
+            return
         launch = (sys.executable, "-m", "tests.crash.launch", "--armed", str(self.armed), "--", *self.command)
         with self.log.open("ab") as log:
             self.running = subprocess.Popen(
@@ -87,6 +95,17 @@ class Process:
     def arm(self, point: str, nth: int = 1, action: str = "kill") -> None:
         """Have it end at this hit of the point, counted from now."""
         trigger.arm(self.armed, point, nth, action)
+
+    def count(self) -> None:
+        """Have it count what points it comes by from now on."""
+        trigger.counts_of(self.armed).unlink(missing_ok=True)
+        trigger.count(self.armed)
+
+    def counted(self) -> Counter[str]:
+        """How often it came by each, until now; it counts no more."""
+        self.disarm()
+        counts = trigger.counts_of(self.armed)
+        return Counter(counts.read_text(encoding="ascii").split()) if counts.exists() else Counter()
 
     def disarm(self) -> None:
         """Take the order back."""
@@ -137,7 +156,10 @@ class Cluster:
     # Who plays other companies, by the name of the sidecar that talks to them, and the URLs.
     companies: Mapping[str, Process] = field(default_factory=dict[str, Process])
     urls: Mapping[str, str] = field(default_factory=dict[str, str])
-    client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=60.0))
+    # A connection is not used again when the other side may be about to close it.
+    client: httpx.AsyncClient = field(
+        default_factory=lambda: httpx.AsyncClient(timeout=60.0, limits=httpx.Limits(keepalive_expiry=1.0))
+    )
 
     @property
     def coordinator(self) -> Process:
@@ -183,12 +205,28 @@ class Cluster:
             cursor = await connection.execute(query)
             return await cursor.fetchall()
 
-    async def until(self, condition: Callable[[], Awaitable[bool]], within_s: float = START_TIMEOUT_S) -> None:
+    async def until(
+        self,
+        condition: Callable[[], Awaitable[bool]],
+        within_s: float = START_TIMEOUT_S,
+        every_s: float = LOOK_AGAIN_S,
+    ) -> None:
         """Return once the condition holds, of other processes, which have no event for us."""
         async with asyncio.timeout(within_s):
             # What is waited for happens in another process.
             while not await condition():  # noqa: ASYNC110
-                await asyncio.sleep(LOOK_AGAIN_S)
+                await asyncio.sleep(every_s)
+
+
+def own_host() -> str:
+    """An address of the loopback that is this process's alone: nobody takes the port of whoever was just killed.
+
+    Where the loopback has but one address, it is that.
+    """
+    if sys.platform != "linux":
+        return "127.0.0.1"
+    number = os.getpid()
+    return f"127.{1 + number // 62_500 % 254}.{number // 250 % 250}.{1 + number % 250}"
 
 
 @asynccontextmanager
@@ -203,21 +241,25 @@ async def cluster(
     workflows: Sequence[str] = (),
     services: Sequence[str] = SERVICES,
     companies: bool = False,
+    forked: bool = False,
 ) -> AsyncGenerator[Cluster]:
     """Start all, ready for work, for the time of the block; kill what is left at its end.
 
     ``bank`` adds the participant on XA; ``others`` are further participants, by name, and where they serve;
     ``workflows`` are modules of workflows; ``services`` are the sidecars, and ``companies`` adds those that play whom
-    they talk to; ``more`` are further sections of the coordinators' configuration.
+    they talk to; ``more`` are further sections of the coordinators' configuration. ``forked`` makes starts cheap, for
+    tests that kill often.
     """
     names = (*services, BANK) if bank else services
     dsns = {name: await databases(name) for name in ("txlog", *names)}
-    doors = [(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}") for _ in range(coordinators)]
+    host = own_host()
+    doors = [(f"{host}:{free_port()}", f"{host}:{free_port()}") for _ in range(coordinators)]
     async with AsyncExitStack() as stack:
-        addresses = {name: f"127.0.0.1:{free_port()}" for name in names}
+        addresses = {name: f"{host}:{free_port()}" for name in names}
         proxies = {name: await stack.enter_async_context(proxying(addresses[name])) for name in names}
         configured = {**{name: proxy.address for name, proxy in proxies.items()}, **(others or {})}
         known = ",".join(address for address, _ in doors)
+        # Without TLS a sidecar talks to no other address of the loopback.
         urls = {name: f"http://127.0.0.1:{free_port()}" for name in names if companies and _simulator(name)}
         sidecars = {
             name: _sidecar(name, folder, dsns[name], addresses[name], known, urls.get(name, "")) for name in names
@@ -235,6 +277,8 @@ async def cluster(
             urls,
         )
         stack.push_async_callback(running.client.aclose)
+        if forked:
+            _fork_all(running, folder, stack)
         for process in running.processes:
             stack.callback(process.kill)
         for process in (*running.companies.values(), *sidecars.values()):
@@ -245,6 +289,17 @@ async def cluster(
             each.process.start()
         await running.until_ready()
         yield running
+
+
+def _fork_all(running: Cluster, folder: Path, stack: AsyncExitStack) -> None:
+    """Have every process be forked, for as long as the stack is open, by the nursery of its module."""
+    nurseries: dict[str, Nursery] = {}
+    for process in running.processes:
+        module = process.command[0]
+        if module not in nurseries:
+            nurseries[module] = Nursery(module, folder)
+            stack.callback(nurseries[module].end)
+        process.nursery = nurseries[module]
 
 
 def _sidecar(name: str, folder: Path, dsn: str, address: str, known: str, url: str) -> Process:

@@ -16,6 +16,8 @@ OUT: Final = "bcrt1qdavt4j2sd7dlhqsavtnfxvzppw6k7qy97tmnu9"
 ETHER_OUT: Final = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 IBAN: Final = "DE89370400440532013000"
 _HALT: Final = "update trading.symbols set status = %s where symbol = 'ETH/USD' returning symbol"
+_LIMIT: Final = "update fiat.limits set deposit_max = %s::numeric where currency = 'EUR' returning currency"
+_NO_LIMIT: Final = "500000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,11 @@ class Story:
     """One workflow of one user.
 
     ``arrange`` makes the user and what he needs, and returns the parameters; ``judge`` asserts what is left. Where
-    there is a ``turn``, it is to come about once the first step has settled: what makes a later step say no.
+    there is a ``turn``, it is to come about once ``turn_after`` steps have settled: what makes a later step say no.
+    Until then a story is like another one that goes further, and nobody need be killed twice: so ``participants`` are
+    those who have a part in it from then on.
+    ``posts`` are the participants at whom something commits, ``voids`` those whose part of a refused step is undone;
+    ``reads``: a step waits for something; ``undoes``: a step that committed is compensated.
     """
 
     kind: str
@@ -32,6 +38,11 @@ class Story:
     arrange: Callable[[Cluster, str], Awaitable[Parameters]]
     judge: Callable[[Cluster, str, Json], Awaitable[None]]
     turn: Callable[[Cluster], Awaitable[None]] | None = None
+    turn_after: int = 0
+    posts: tuple[str, ...] = ()
+    voids: tuple[str, ...] = ()
+    reads: bool = False
+    undoes: bool = False
 
 
 async def committed(up: Cluster, *operations: tuple[str, str, Mapping[str, object]]) -> Json:
@@ -144,7 +155,13 @@ async def announced(up: Cluster, reference: str, amount: str) -> Parameters:
     return {"currency": "EUR", "amount": amount, "bank_reference": reference, "iban": IBAN}
 
 
+async def limit_deposits(up: Cluster, most: str = _NO_LIMIT) -> None:
+    """Let no more euros than that come in at once, from now on."""
+    assert await read(up.dsns["fiat"], _LIMIT, most) == [("EUR",)]
+
+
 async def _a_depositor(up: Cluster, user: str) -> Parameters:
+    await limit_deposits(up)
     await cleared(up, user)
     return {"user_id": user, **await announced(up, f"R-{user}", "125.50")}
 
@@ -153,6 +170,8 @@ async def _deposited(up: Cluster, user: str, told: Json) -> None:
     assert told["result"] == {"bank_reference": f"R-{user}", "credited": "125.50", "currency": "EUR"}, told
     assert await accounts(up, user) == {(user, "EUR"): free("125.50")}
     assert await _deposits(up, user) == [(f"R-{user}",)]
+    told_of = "select reference from fiat.notifications where reference = %s"
+    assert await read(up.dsns["fiat"], told_of, f"R-{user}") == [(f"R-{user}",)]
 
 
 async def _deposits(up: Cluster, user: str) -> list[tuple[str, ...]]:
@@ -160,13 +179,27 @@ async def _deposits(up: Cluster, user: str) -> list[tuple[str, ...]]:
 
 
 async def _somebody_uncleared(up: Cluster, user: str) -> Parameters:
+    await limit_deposits(up)
     return {"user_id": user, **await announced(up, f"R-{user}", "80")}
 
 
 async def _not_deposited(up: Cluster, user: str, told: Json) -> None:
     assert (told["failure"]["code"], told["failure"]["step"]) == ("COMPLIANCE_PENDING", "check_compliance"), told
+    await _nothing_came_in(up, user)
+
+
+async def _nothing_came_in(up: Cluster, user: str) -> None:
     assert await accounts(up, user) == {}
     assert await _deposits(up, user) == []
+
+
+async def _limit(up: Cluster) -> None:
+    await limit_deposits(up, "100")
+
+
+async def _not_credited(up: Cluster, user: str, told: Json) -> None:
+    assert (told["failure"]["code"], told["failure"]["step"]) == ("LIMIT_EXCEEDED", "credit_account"), told
+    await _nothing_came_in(up, user)
 
 
 # A withdrawal.
@@ -214,16 +247,84 @@ async def _not_withdrawn(up: Cluster, user: str, told: Json) -> None:
     assert await _withdrawals(up, user) == [(told["workflow_id"], 8)]
 
 
+async def _somebody_short(up: Cluster, user: str) -> Parameters:
+    """Whose coins do not suffice: the wallet reserves what the bookkeeper refuses."""
+    await cleared(up, user)
+    await funded(up, user, "BTC", "0.005")
+    return {"user_id": user, "currency": "BTC", "amount": _coins(user), "address": OUT}
+
+
+async def _not_locked(up: Cluster, user: str, told: Json) -> None:
+    assert (told["failure"]["code"], told["failure"]["step"]) == ("INSUFFICIENT_FUNDS", "lock_funds"), told
+    assert await accounts(up, user) == {(user, "BTC"): free("0.005")}
+    assert await _withdrawals(up, user) == []
+    assert Decimal(_coins(user)) not in [Decimal(each["amount"]) for each in await payments(up)]
+
+
 _TRADERS: Final = ("bookkeeper", "trading", "settlement")
+_HOLDERS: Final = ("bookkeeper", "wallet")
 STORIES: Final[Mapping[str, Story]] = {
-    "trade": Story("trade_execution", "COMPLETED", _TRADERS, _two_traders, _traded),
-    "trade-refused": Story("trade_execution", "COMPENSATED", _TRADERS[:2], _a_buyer, _not_traded, _halt),
-    "deposit": Story("fiat_deposit", "COMPLETED", ("bookkeeper", "fiat", "bank"), _a_depositor, _deposited),
-    "deposit-refused": Story("fiat_deposit", "COMPENSATED", ("fiat",), _somebody_uncleared, _not_deposited),
+    "trade": Story(
+        "trade_execution",
+        "COMPLETED",
+        _TRADERS,
+        _two_traders,
+        _traded,
+        posts=_TRADERS,
+        reads=True,
+    ),
+    "trade-refused": Story(
+        "trade_execution",
+        "COMPENSATED",
+        _TRADERS[:2],
+        _a_buyer,
+        _not_traded,
+        turn=_halt,
+        turn_after=2,
+        posts=("bookkeeper",),
+        undoes=True,
+    ),
+    "deposit": Story(
+        "fiat_deposit",
+        "COMPLETED",
+        ("bookkeeper", "fiat", "bank"),
+        _a_depositor,
+        _deposited,
+        posts=("bookkeeper", "fiat"),
+    ),
+    "deposit-refused": Story(
+        "fiat_deposit", "COMPENSATED", ("fiat",), _somebody_uncleared, _not_deposited, turn_after=1
+    ),
+    "deposit-limited": Story(
+        "fiat_deposit",
+        "COMPENSATED",
+        ("bookkeeper", "fiat"),
+        _a_depositor,
+        _not_credited,
+        turn=_limit,
+        turn_after=2,
+        voids=("bookkeeper",),
+    ),
     "withdrawal": Story(
-        "crypto_withdrawal", "COMPLETED", ("bookkeeper", "fiat", "wallet", "chain"), _a_holder, _withdrawn
+        "crypto_withdrawal",
+        "COMPLETED",
+        ("bookkeeper", "fiat", "wallet", "chain"),
+        _a_holder,
+        _withdrawn,
+        posts=("bookkeeper", "wallet"),
+        reads=True,
     ),
     "withdrawal-refused": Story(
-        "crypto_withdrawal", "COMPENSATED", ("bookkeeper", "fiat", "wallet"), _a_holder_of_ether, _not_withdrawn
+        "crypto_withdrawal",
+        "COMPENSATED",
+        _HOLDERS,
+        _a_holder_of_ether,
+        _not_withdrawn,
+        turn_after=3,
+        posts=_HOLDERS,
+        undoes=True,
+    ),
+    "withdrawal-short": Story(
+        "crypto_withdrawal", "COMPENSATED", _HOLDERS, _somebody_short, _not_locked, turn_after=2, voids=("wallet",)
     ),
 }

@@ -9,9 +9,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
+import httpx
+
 from sidecars.main import SIDECARS
 from tests.conftest import MakeDatabase
-from tests.crash.checks import broken_invariants, read
+from tests.crash.checks import broken_invariants, everything, read, unfinished
 from tests.crash.processes import Cluster, cluster
 from tests.crash.stories import ETHER_OUT, committed
 
@@ -23,7 +25,7 @@ BLOCK_EVERY_S: Final = 0.1
 @asynccontextmanager
 async def whole_exchange(folder: Path, databases: MakeDatabase, **more: object) -> AsyncGenerator[Cluster]:
     """All of it, with coins in the hot wallet, and a block every tenth of a second."""
-    async with cluster(folder, databases, services=tuple(SIDECARS), companies=True, more=more) as up:
+    async with cluster(folder, databases, services=tuple(SIDECARS), companies=True, forked=True, more=more) as up:
         await _fill(up)
         yield up
 
@@ -46,6 +48,14 @@ async def _is_bound(up: Cluster) -> bool:
     return bool(await read(up.dsns["wallet"], "select network from wallet.settings where bound_at is not null"))
 
 
+async def are_companies_up(up: Cluster) -> bool:
+    """Whether those who play other companies answer."""
+    try:
+        return all([(await up.client.get(f"{url}/invariants")).is_success for url in up.urls.values()])
+    except httpx.TransportError:
+        return False
+
+
 def new_user() -> str:
     """A user whom nobody knows yet."""
     return f"user-{next(_users)}"
@@ -53,6 +63,8 @@ def new_user() -> str:
 
 async def faults_at_rest(up: Cluster) -> list[str]:
     """What is broken, locked, reserved or unsettled anywhere, once nothing is under way."""
+    if found := await unfinished(up, everything()):
+        return found
     found = await broken_invariants(up)
     for name, url in up.urls.items():
         told = (await up.client.get(f"{url}/invariants")).json()["violations"]

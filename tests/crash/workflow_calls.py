@@ -15,6 +15,8 @@ Json: TypeAlias = "dict[str, Any]"  # pyright: ignore[reportExplicitAny]  Whatev
 ENDS_WITHIN_S: Final = 60.0
 # A coordinator that stands still, as it may be told to, answers nothing: whoever asks then asks again.
 _ANSWERS_WITHIN_S: Final = 1.0
+# A look costs a coordinator's processor what the workflow needs.
+LOOK_EVERY_S: Final = 0.1
 ENDED: Final = frozenset({"COMPLETED", "COMPENSATED", "STUCK"})
 
 
@@ -71,5 +73,5 @@ async def ended(up: Cluster, name: str) -> Json:
         found = await workflow_of(up, name) or {}
         return found.get("state") in ENDED
 
-    await up.until(has_ended, ENDS_WITHIN_S)
+    await up.until(has_ended, ENDS_WITHIN_S, LOOK_EVERY_S)
     return found
