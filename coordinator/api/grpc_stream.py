@@ -99,8 +99,12 @@ class ClientStream:
 
     def _told(self, tag: int, services: tuple[str, ...], request_id: str, ended: Ended | TransactionError) -> None:
         """Queue the answer to one request."""
-        rejected = rejection(ended.outcome, services, request_id) if isinstance(ended, Ended) else None
-        self._answers.put(_Answer(tag, rejected or ended))
+        try:
+            rejected = rejection(ended.outcome, services, request_id) if isinstance(ended, Ended) else None
+            answer = rejected or ended
+        except Exception as error:  # noqa: BLE001 - it is this item's failure, and must not reach the engine
+            answer = self._foreseen(error)
+        self._answers.put(_Answer(tag, answer))
 
     def _foreseen(self, error: Exception) -> TransactionError:
         return error if isinstance(error, TransactionError) else unforeseen(self._telemetry, error)

@@ -8,12 +8,15 @@ So whoever performs a step needs no order among its parts.
 from __future__ import annotations
 
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from coordinator.protocol.outcome import BranchOutcome, Outcome, decode_votes
 from coordinator.protocol.phases import Phase
 from participant_sdk.ids import RequestId, Xid
 from participant_sdk.xa import PREPARED, Decision, Heuristic
+
+SENDS_KEPT_MAX: Final = 1024
 
 
 class Verb(Enum):
@@ -32,6 +35,12 @@ class Send(NamedTuple):
 
     verb: Verb
     participant: str
+
+
+@lru_cache(maxsize=SENDS_KEPT_MAX)
+def sends(verb: Verb, participants: tuple[str, ...]) -> tuple[Send, ...]:
+    """The same message to each of them, made once: the same few participants come all the time."""
+    return tuple([Send(verb, participant) for participant in participants])
 
 
 class DecisionRecord(NamedTuple):

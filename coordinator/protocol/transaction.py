@@ -14,7 +14,6 @@ R16  deadlines roll back from ACTIVE and PREPARING, and never later.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final, assert_never
 
 from coordinator.protocol import events
@@ -30,6 +29,7 @@ from coordinator.protocol.effects import (
     StoredDecision,
     Verb,
     replayed,
+    sends,
 )
 from coordinator.protocol.outcome import Outcome, encode_votes
 from coordinator.protocol.phases import ACTIVE, COMMITTING, DECIDING, EDGES, PREPARING, ROLLING_BACK, Cause, Phase
@@ -37,8 +37,6 @@ from coordinator.protocol.resends import Resends
 from coordinator.protocol.timing import Timing
 from participant_sdk.ids import RequestId, Xid
 from participant_sdk.xa import Decision, Vote, VoteKind
-
-SENDS_KEPT_MAX: Final = 1024
 
 
 class Transaction:
@@ -161,7 +159,7 @@ class Transaction:
         if not self.branches:
             return self._decide()
         self.prepare_by_s = min(self.deadline_s, now_s + self._timing.prepare_timeout_s)
-        return Step(_sends(_PREPARE, tuple(self.branches)), wake_at_s=self.prepare_by_s)
+        return Step(sends(_PREPARE, tuple(self.branches)), wake_at_s=self.prepare_by_s)
 
     def _on_rollback_asked(self, event: events.RollbackAsked, now_s: float) -> Step:
         if self.phase in (ACTIVE, PREPARING):
@@ -374,7 +372,7 @@ class Transaction:
         return Step(messages, record, lookup, heuristics, reply, refusal, wake_at_s, finished, attention)
 
     def _owed_messages(self, verb: Verb) -> tuple[Send, ...]:
-        return _sends(verb, tuple(self.branches.owed))
+        return sends(verb, tuple(self.branches.owed))
 
     def _schedule(self, now_s: float, answer_timeout_s: float) -> None:
         self.answer.by_s = now_s + answer_timeout_s
@@ -389,12 +387,6 @@ class Transaction:
 
     def _move(self, cause: Cause) -> None:
         self.phase = EDGES[self.phase][cause]
-
-
-@lru_cache(maxsize=SENDS_KEPT_MAX)
-def _sends(verb: Verb, participants: tuple[str, ...]) -> tuple[Send, ...]:
-    """The same message to each of them. The same few participants come all the time."""
-    return tuple([Send(verb, participant) for participant in participants])
 
 
 _NO: Final = VoteKind.ROLLED_BACK

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -28,7 +28,7 @@ from coordinator.protocol.outcome import BranchOutcome, Outcome
 from coordinator.protocol.phases import Phase
 from coordinator.protocol.timing import Timing
 from coordinator.requests import Ended, ExecuteCall
-from coordinator.running import Finished
+from coordinator.running import Finished, Told
 from coordinator.telemetry import Telemetry
 from participant_sdk.clock import SystemClock
 from participant_sdk.ids import Xid
@@ -87,21 +87,29 @@ async def test_over_grpc_it_is_internal_without_its_text() -> None:
     assert lines.getvalue().count("ZeroDivisionError: a secret") == 1
 
 
+class _Failing(tuple[BranchOutcome, ...]):
+    """Branches that nobody can look at."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[BranchOutcome]:
+        fail()
+        return super().__iter__()
+
+
 class _FaultyEngine(Engine):
     """Fails each request in the way that its id says; commits the others."""
 
-    def execute(self, call: ExecuteCall) -> asyncio.Future[Ended]:
+    def submit(self, call: ExecuteCall, told: Told) -> None:
         if call.request_id == "raises":
             fail()
-        future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         if call.request_id == "fails":
-            future.set_exception(ZeroDivisionError("a secret"))
-            return future
+            told(Ended(Outcome(XID, Decision.ROLLBACK, Phase.ROLLED_BACK, branches=_Failing()), 0.0))
+            return
         # Half a surrogate pair is a text in Python, and none in a message.
         results = ("\ud800",) if call.request_id == "cannot-be-written" else ()
         branch = BranchOutcome("left", Vote(VoteKind.PREPARED, results=results), done=True)
-        future.set_result(Ended(Outcome(XID, Decision.COMMIT, Phase.COMMITTED, branches=(branch,)), 0.0))
-        return future
+        told(Ended(Outcome(XID, Decision.COMMIT, Phase.COMMITTED, branches=(branch,)), 0.0))
 
 
 class _FaultyGate(Gate):
