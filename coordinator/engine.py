@@ -20,6 +20,7 @@ import structlog
 from coordinator import canonical
 from coordinator.admission import Admission, Limits, check_growth, share_out, unknown_service
 from coordinator.alarms import Alarms
+from coordinator.answered import Answered
 from coordinator.errors import OutcomeUnknownError, TransactionError, UnknownTransactionError
 from coordinator.heuristic_keeper import HeuristicKeeper
 from coordinator.incarnation import IncarnationLife
@@ -43,13 +44,12 @@ from participant_sdk.clock import Clock
 from participant_sdk.ids import RequestId, Xid, XidSource
 from participant_sdk.link import Link
 from participant_sdk.participant import Operation
-from participant_sdk.xa import DONE, PREPARED, Ack, Decision, Vote
+from participant_sdk.xa import Decision
 
 PRESUMED: Final = "PRESUMED"
 ROLLBACK_ASKED: Final = "ROLLBACK_ASKED"
 
 _COMMIT_ASKED: Final = {wait_applied: events.CommitAsked(wait_applied) for wait_applied in (False, True)}
-_COMMIT: Final = Decision.COMMIT
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -95,6 +95,7 @@ class Engine:
         self._commit = commit
         self._life = life
         self._heuristics = heuristics
+        self.answered = Answered(self._running, self._take, self._clock, life)
 
     def connect_locks(self, take: Callable[[Running, ExecuteCall], None], drop: Callable[[Running], None]) -> None:
         """Attach who takes a call's locks and then asks for commit, and who lets go of a finished transaction's."""
@@ -253,48 +254,6 @@ class Engine:
             for xid in self._lookups.pop(request, ()):
                 if (running := self._running.get(xid)) is not None:
                     self._take(running, events.LookedUp(stored), now_s)
-
-    def voted(self, participant: str, votes: Sequence[tuple[Xid, Vote]]) -> list[float]:
-        """A participant voted, or its votes will not come. Returns how long each that counts took since its begin."""
-        now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
-        event, story = events.Voted(participant, PREPARED), (unix_ms, "voted", participant, PREPARED)
-        taken_s: list[float] = []
-        for xid, vote in votes:
-            running = self._running.get(xid)
-            if running is None:
-                continue
-            if vote is not event.vote:
-                # One event and one line of the story for all that voted alike, as nearly all do.
-                event = events.Voted(participant, vote)
-                story = (unix_ms, "voted", participant, vote._replace(results=()) if vote.results else vote)
-            taken_s.append(now_s - running.began_s)
-            running.add(story)
-            self._take(running, event, now_s)
-        return taken_s
-
-    def acknowledged(self, participant: str, verb: Decision, acks: Sequence[tuple[Xid, Ack]]) -> list[float]:
-        """A participant acknowledged outcomes. Returns how long each that counts took since the decision."""
-        now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
-        event, story = events.Acknowledged(participant, DONE), (unix_ms, "acknowledged", participant, DONE.kind)
-        taken_s: list[float] = []
-        applied: dict[int, int] = {}
-        commits = verb is _COMMIT
-        for xid, ack in acks:
-            running = self._running.get(xid)
-            if running is None or running.transaction.decision is not verb:
-                continue
-            if ack is not event.ack:
-                event, story = events.Acknowledged(participant, ack), (unix_ms, "acknowledged", participant, ack.kind)
-            taken_s.append(now_s - running.decided_s)
-            running.add(story)
-            self._take(running, event, now_s)
-            tx = running.transaction
-            if commits and tx.sequence > applied.get(tx.incarnation, 0) and tx.branches.has_acknowledged(participant):
-                applied[tx.incarnation] = tx.sequence
-        for incarnation, sequence in applied.items():
-            # Now, not when the others have too: a participant that comes back with less has lost it (R15).
-            self._life.applied(incarnation, sequence, participant)
-        return taken_s
 
     def link_up(self, participant: str) -> None:
         """A session to this participant is open: send again what it is owed."""

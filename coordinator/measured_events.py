@@ -37,14 +37,14 @@ class MeasuredEvents:
     def voted(self, participant: str, votes: Sequence[tuple[Xid, Vote]]) -> None:
         """Votes came."""
         self._telemetry.batch("votes", len(votes), participant)
-        taken_s = self._engine.voted(participant, votes)
+        taken_s = self._engine.answered.voted(participant, votes)
         self._telemetry.phase(Verb.PREPARE, participant).observe_all(taken_s)
 
     def acknowledged(self, participant: str, verb: Decision, acks: Sequence[tuple[Xid, Ack]]) -> None:
         """Acknowledgements came."""
         phase = Verb.COMMIT if verb is Decision.COMMIT else Verb.ROLLBACK
         self._telemetry.batch("acknowledgements", len(acks), participant)
-        taken_s = self._engine.acknowledged(participant, verb, acks)
+        taken_s = self._engine.answered.acknowledged(participant, verb, acks)
         self._telemetry.phase(phase, participant).observe_all(taken_s)
         self._awaited.acknowledged(participant, verb, acks)
 

@@ -31,13 +31,13 @@ LOOKED_AT: Final = ("coordinator", DEBITED, CREDITED)
 # The function that begins a stage. A sample belongs to the innermost of them on its stack.
 STAGES: Final[Mapping[str, str]] = {
     "read_execute (coordinator/api/grpc_wire.py": "reading and checking requests",
-    "Engine.execute (coordinator/engine.py": "beginning transactions",
+    "Engine.submit (coordinator/engine.py": "beginning transactions",
     "Link._send_all (participant_sdk/link.py": "frames to participants",
     "Link._receive_all (participant_sdk/link.py": "frames from participants",
-    "Engine.voted (coordinator/engine.py": "votes",
+    "Answered.voted (coordinator/answered.py": "votes",
     "Appends.run (coordinator/log/appends.py": "the decision log",
     "Engine.recorded (coordinator/engine.py": "decisions on their way",
-    "Engine.acknowledged (coordinator/engine.py": "acknowledgements",
+    "Answered.acknowledged (coordinator/answered.py": "acknowledgements",
     "Engine._finish (coordinator/engine.py": "finishing: line, metrics, history",
     "ClientStream._write (coordinator/api/grpc_stream.py": "answering clients",
     "_Session._take (participant_sdk/session.py": "reading frames",

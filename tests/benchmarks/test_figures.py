@@ -168,7 +168,7 @@ def test_parts_are_chosen_by_name() -> None:
 
 
 def test_a_sample_belongs_to_the_innermost_stage_of_its_stack() -> None:
-    begun = "run (asyncio/runners.py:118);Engine.execute (coordinator/engine.py:101)"
+    begun = "run (asyncio/runners.py:118);Engine.submit (coordinator/engine.py:101)"
     within = "Appends.run (coordinator/log/appends.py:9);Engine.recorded (coordinator/engine.py:7);step (x.py:1)"
     waiting = "Thread._bootstrap (threading.py:1);Appends.run (coordinator/log/appends.py:9)"
     lines = [

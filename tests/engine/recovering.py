@@ -270,6 +270,6 @@ async def node(
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what has no event for tests."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - as it says
             await asyncio.sleep(0.002)
