@@ -66,8 +66,9 @@ def write_prepare(request: resource_pb2.PrepareRequest, branch: Prepare, remaini
 
     In place and field by field: a message made apart would be copied into its frame, at twice the cost.
     """
-    request.CopyFrom(_prepare_of(branch.participants, branch.tenant))
     request.remaining_ms = remaining_ms
+    request.participants.extend(branch.participants)
+    request.tenant = branch.tenant
     request.request_id = branch.request_id
     request.request_digest = branch.request_digest
     for service, name, parameters in branch.operations:
@@ -82,12 +83,6 @@ def write_prepare(request: resource_pb2.PrepareRequest, branch: Prepare, remaini
     if branch.fencing_tokens:
         for key, token, shared in branch.fencing_tokens:
             request.fencing_tokens.add(key=key, token=token, shared=shared)
-
-
-@lru_cache(maxsize=1024)
-def _prepare_of(participants: tuple[str, ...], tenant: str) -> resource_pb2.PrepareRequest:
-    """What many branches have in common, kept to be copied: the same few combinations come all the time."""
-    return resource_pb2.PrepareRequest(participants=participants, tenant=tenant)
 
 
 def read_prepare(request: resource_pb2.PrepareRequest, xid: Xid, log_id: str, *, service: str, now_s: float) -> Prepare:
