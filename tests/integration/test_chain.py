@@ -18,6 +18,8 @@ from tests.integration.chains import OTHER_OUT, OUT, chain_by_hand, fill, mine, 
 from tests.integration.companies import Company, until
 
 ONE = Decimal(1)
+# A call that brings no answer is made again, so often at most with the first.
+ASKED_AT_MOST = 4
 
 
 @pytest.fixture
@@ -127,6 +129,18 @@ async def test_a_block_that_is_replaced_gives_back_what_it_held(chain: Company, 
     assert await node.confirmations(signed.txid) == 1
 
 
+@pytest.mark.parametrize("kind", ["fail_before", "fail_after", "lost"])
+async def test_what_brings_no_answer_is_asked_again_at_once(chain: Company, kind: str) -> None:
+    """One payment comes of it, and the caller hears nothing of the calls that were in vain."""
+    await fill(chain, "3")
+    async with node_at(chain.url, 30) as node:
+        signed = await node.sign(OUT, ONE)
+        await chain.misbehave({"kind": kind, "calls": "sendrawtransaction", "times": ASKED_AT_MOST - 1})
+        await node.send(signed.raw)
+        assert await node.confirmations(signed.txid) == 0
+    assert (await totals(chain))["paid"] == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "is_done"), [("fail_before", False), ("fail_after", True), ("lost", True), ("slow", False), ("late", True)]
 )
@@ -135,7 +149,8 @@ async def test_no_answer_tells_nothing(chain: Company, kind: str, is_done: bool)
     await fill(chain, "3")
     async with node_at(chain.url, 0.3 if kind in {"slow", "late"} else 30) as node:
         signed = await node.sign(OUT, ONE)
-        await chain.misbehave({"kind": kind, "calls": "sendrawtransaction", "times": 1, "delay_ms": 1_500})
+        times = 1 if kind in {"slow", "late"} else ASKED_AT_MOST
+        await chain.misbehave({"kind": kind, "calls": "sendrawtransaction", "times": times, "delay_ms": 1_500})
         with pytest.raises(ChainUnavailableError, match="sendrawtransaction"):
             await node.send(signed.raw)
         if kind != "slow":
@@ -257,7 +272,8 @@ async def test_a_strange_answer_is_what_it_is(status: str, body: str, error: typ
     head, _, asked = answers.asked.partition(b"\r\n\r\n")
     assert head.startswith(b"POST /wallet/hot HTTP/1.1")
     assert b"Basic " + b64encode(b"us@er:pass") in head
-    assert json.loads(asked) == {"jsonrpc": "1.0", "id": 1, "method": "getbestblockhash", "params": []}
+    number = ASKED_AT_MOST if said == "HTTP 503" else 1
+    assert json.loads(asked) == {"jsonrpc": "1.0", "id": number, "method": "getbestblockhash", "params": []}
 
 
 async def test_a_node_of_an_unknown_network_is_refused() -> None:
