@@ -4,6 +4,8 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 UV_VERSION := 0.13.9
 SEEDS ?= 100
 JOBS ?= $(shell nproc)
+# Tests wait as much as they work.
+TEST_JOBS ?= $(shell expr $$(nproc) + 1)
 EACH_STEP_SEEDS ?= 100
 RUNS ?= 1
 BIN := .venv/bin
@@ -54,7 +56,7 @@ run: .venv/.ready
 
 test: .venv/.ready
 	@start=$(STARTED); $(BIN)/coverage erase && \
-	$(BIN)/coverage run -m pytest --numprocesses $(JOBS) --dist worksteal && \
+	$(BIN)/coverage run -m pytest --numprocesses $(TEST_JOBS) --dist worksteal && \
 	$(BIN)/coverage combine --quiet && \
 	$(BIN)/coverage report --skip-covered --show-missing && \
 	$(BIN)/coverage report --include='coordinator/protocol/*,participant_sdk/branch.py' --fail-under=100 > /dev/null && \
