@@ -48,7 +48,7 @@ async def test_a_coordinator_stopped_past_its_lease_writes_nothing_more(up: Clus
             return ended.poll() is not None
 
         await up.until(has_ended, WITHIN_S)
-        assert ended.returncode == INCARNATION_ENDED, paused.log_end()
+        assert ended.poll() == INCARNATION_ENDED, paused.log_end()
         assert await read(up.dsns["txlog"], _WRITTEN, number) == written
         await go_on(load)
 

@@ -166,7 +166,7 @@ async def test_a_recovery_that_is_suspended_with_work_left_goes_on(up: Cluster, 
     assert stopping is not None
     up.coordinator.send(signal.SIGTERM)
     await up.coordinator.ended(WITHIN_S)
-    assert stopping.returncode == STOPPED, up.coordinator.log_end()
+    assert stopping.poll() == STOPPED, up.coordinator.log_end()
     up.coordinator.start()
     bank.start()
     await until_rows(up, "bank", _CREDITS, name)
