@@ -21,13 +21,18 @@ _RACES: Final = "tests/integration/test_money_races.py::"
 _OF_A_NODE: Final = "tests/integration/test_wallet_node_nonsense.py::"
 
 MUTANTS: Final = (
-    single(
+    Mutant(
         "LIMIT_SHARED_BY_ALL_SQL",
-        "Fiat: branches of one batch each have the whole day's limit",
-        _FIAT,
-        "        when used + running > daily then fiat.no('AGAIN', 'amount', '')\n",
-        "",
-        Test(f"{_IN_FIAT}test_a_limit_is_shared_out_in_order_and_a_refused_one_takes_nothing"),
+        "Fiat: branches of one batch each have the whole day's limit, and what is written is not checked again",
+        (
+            Patch(
+                _FIAT,
+                "        when used + running > daily then fiat.no('AGAIN', 'amount', '')\n",
+                "",
+            ),
+            Patch(_MARKED, "    if is_over then\n", "    if false then\n"),
+        ),
+        (Test(f"{_IN_FIAT}test_a_limit_is_shared_out_in_order_and_a_refused_one_takes_nothing"),),
     ),
     single(
         "OWN_SUM_IGNORED_SQL",

@@ -59,13 +59,22 @@ MUTANTS: Final = (
         "    if",
         Test("tests/integration/test_bookkeeper.py::test_an_operation_is_reserved_and_then_posted_or_voided"),
     ),
-    single(
+    Mutant(
         "CANCELLED_TWICE_SQL",
-        "Reservation: two branches cancel one order",
-        "sidecars/trading/migrations/0002_reservation.sql",
-        "    elsif found.cancelling is not null or not is_first then\n",
-        "    elsif found.cancelling is not null and not is_first then\n",
-        Test("tests/integration/test_trading.py::test_an_order_is_cancelled_once"),
+        "Reservation: two branches cancel one order, and what is marked is not looked at again",
+        (
+            Patch(
+                "sidecars/trading/migrations/0004_operations.sql",
+                "    elsif found.cancelling is not null or found.cancel_sequence is not null or not is_first then\n",
+                "    elsif found.cancel_sequence is not null or not is_first then\n",
+            ),
+            Patch(
+                "sidecars/trading/migrations/0007_cancelled_once.sql",
+                "(old.cancelling is not null or old.cancel_sequence is not null",
+                "(old.cancel_sequence is not null",
+            ),
+        ),
+        (Test("tests/integration/test_trading.py::test_an_order_is_cancelled_once"),),
     ),
     single(
         "COMMITTED_TWICE_SQL",
