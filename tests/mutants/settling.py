@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants.mutant import Test, single
+from tests.mutants.mutant import Mutant, Patch, Test, single
 
 _LEDGER: Final = "sidecars/bookkeeper/migrations/0003_capture.sql"
 _SETTLEMENT: Final = "sidecars/settlement/migrations/0002_reservation.sql"
@@ -46,13 +46,18 @@ MUTANTS: Final = (
         "",
         Test("tests/integration/test_settlement.py::test_a_reversed_trade_nets_to_nothing_and_stays_reversed"),
     ),
-    single(
+    Mutant(
         "TRADES_UNLOCKED_SQL",
-        "Settlement: lock and check are one statement",
-        _SETTLEMENT,
-        "    perform settlement.lock_trades(committed || undone, operations);\n",
-        "",
-        Test("tests/integration/test_settlement.py::test_rivals_that_waited_for_one_trade_get_one_yes"),
+        "Settlement: lock and check are one statement, and what is marked is not looked at again",
+        (
+            Patch(_SETTLEMENT, "    perform settlement.lock_trades(committed || undone, operations);\n", ""),
+            Patch(
+                "sidecars/settlement/migrations/0003_reversed_once.sql",
+                "(old.reversal is not null or old.status <> 2)",
+                "old.status <> 2",
+            ),
+        ),
+        (Test("tests/integration/test_settlement.py::test_rivals_that_waited_for_one_trade_get_one_yes"),),
     ),
     single(
         "NEIGHBOUR_LEFT_OUT_SQL",
