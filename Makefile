@@ -25,7 +25,7 @@ export PYTHONDONTWRITEBYTECODE :=
 help:
 	@echo "make setup      the environment in .venv, from the lock file"
 	@echo "make run        everything on this machine: servers, sidecars, coordinator"
-	@echo "make test       all tests, on real servers, with coverage, on JOBS=$(JOBS) cores"
+	@echo "make test       all tests, on real servers, with coverage, by TEST_JOBS=$(TEST_JOBS) processes"
 	@echo "make check      style, types, import rules, the contract"
 	@echo "make simulate   SEEDS=$(SEEDS) seeds of the simulator"
 	@echo "make crash      RUNS=$(RUNS) kills of real processes at every named point"

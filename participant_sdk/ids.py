@@ -106,7 +106,7 @@ class XidSource:
         self._incarnation = incarnation
         self._last_ms = 0
         self._sequence = 0
-        self._front = 0
+        self._front = _front(0, incarnation)
 
     def next(self, unix_ms: int) -> Xid:
         """Give out the next xid, at this time by the wall clock."""

@@ -15,6 +15,7 @@ from coordinator.commands.invariants import UncheckedError, broken_invariants
 from coordinator.commands.load_process import Followed
 from coordinator.commands.operator_calls import LOOK_AT_MAX, OperatorCalls, asked_in_turn
 from participant_sdk.client_errors import UnavailableError
+from participant_sdk.ids import XID_SIZE_BYTES, Xid
 from participant_sdk.load import InvalidOrderError
 from participant_sdk.load.mixed import SHIPPED
 from participant_sdk.load.money import committed_in, has_books, money_in
@@ -23,6 +24,8 @@ SETTLED_WITHIN_S: Final = 15.0
 LOOK_AGAIN_S: Final = 0.2
 
 BOOKKEEPER: Final = SHIPPED.bookkeeper
+# By how much a coordinator's clock may be behind ours, for its transactions to be counted.
+CLOCK_SKEW_MAX_S: Final = 600
 
 Doubts = frozenset[tuple[str, str]]
 
@@ -92,6 +95,7 @@ class Ledgers:
         self._currency = currency
         self._money = Decimal(0)
         self._committed: Mapping[str, int] = {}
+        self._since = Xid(bytes(XID_SIZE_BYTES))
 
     async def read(self) -> None:
         """Look before the load. psycopg.Error where that cannot be; InvalidOrderError for another's database."""
@@ -99,6 +103,7 @@ class Ledgers:
             if each.service != BOOKKEEPER and not await has_books(each.dsn, each.service):
                 message = f"the database given for {each.participant} has no schema {each.service}"
                 raise InvalidOrderError("--check", f"{message}; they are in the order of --participants")
+        self._since = Xid.make(time.time_ns() // 1_000_000 - 1000 * CLOCK_SKEW_MAX_S, 1, 0)
         self._money = await self._all_money()
         self._committed = await self._all_committed()
 
@@ -126,7 +131,7 @@ class Ledgers:
         return sum([await money_in(dsn, self._currency) for dsn in dsns], Decimal(0))
 
     async def _all_committed(self) -> dict[str, int]:
-        return {each.participant: await committed_in(each.dsn) for each in self._books}
+        return {each.participant: await committed_in(each.dsn, self._since) for each in self._books}
 
 
 async def _broken_invariants(books: Books) -> list[str]:

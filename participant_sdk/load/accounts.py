@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from participant_sdk.client_errors import InvalidRequestError
 from participant_sdk.client_results import Committed, Ending
+from participant_sdk.load.at_once import do_all
 from participant_sdk.load.tally import Execute
 from participant_sdk.load.transfers import Operations
 from participant_sdk.operations import OPERATIONS_MAX, OperationLike
 
-AT_ONCE: Final = 8
 # Each account takes two operations.
 BATCH: Final = OPERATIONS_MAX // 2
 
@@ -40,20 +39,13 @@ class Accounts:
 
         PreparationError where a participant refuses; ClientError as for ``TransactionClient.execute``.
         """
-        batches = _batches(holders)
 
-        async def one_after_another() -> None:
-            for participant, users in batches:
-                await self._prepare(participant, users)
-                prepared(len(users))
+        async def open_and_fund(batch: tuple[str, Sequence[str]]) -> None:
+            participant, users = batch
+            await self._prepare(participant, users)
+            prepared(len(users))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(AT_ONCE):
-                    group.create_task(one_after_another())
-        except ExceptionGroup as failed:
-            # The first is what the caller can act on; it carries all of them as its cause.
-            raise failed.exceptions[0] from failed
+        await do_all(_batches(holders), open_and_fund)
 
     async def _prepare(self, participant: str, users: Sequence[str]) -> None:
         """Open and fund them together: as if none were there, then as if all were, then one by one."""

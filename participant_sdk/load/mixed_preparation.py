@@ -9,7 +9,8 @@ from typing import Final
 
 from participant_sdk.client_errors import InvalidRequestError
 from participant_sdk.client_results import Committed
-from participant_sdk.load.accounts import AT_ONCE, PreparationError
+from participant_sdk.load.accounts import PreparationError
+from participant_sdk.load.at_once import do_all
 from participant_sdk.load.mixed import COIN, PENNILESS, Mixed, record_of
 from participant_sdk.load.tally import Execute
 from participant_sdk.load.transfers import Operations
@@ -43,23 +44,16 @@ class Preparation:
 
         PreparationError where a participant refuses; ClientError as for ``TransactionClient.execute``.
         """
-        batches = self._batches()
         transactions = 0
 
-        async def one_after_another() -> None:
+        async def commit(batch: tuple[int, Operations]) -> None:
             nonlocal transactions
-            for users, operations in batches:
-                await self._commit(operations)
-                transactions += 1
-                prepared(users)
+            users, operations = batch
+            await self._commit(operations)
+            transactions += 1
+            prepared(users)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(AT_ONCE):
-                    group.create_task(one_after_another())
-        except ExceptionGroup as failed:
-            # The first is what the caller can act on; it carries all of them as its cause.
-            raise failed.exceptions[0] from failed
+        await do_all(self._batches(), commit)
         return transactions
 
     async def await_transfers(self) -> None:

@@ -11,6 +11,7 @@ import psycopg
 
 from participant_sdk.client_errors import OutcomeUnknown
 from participant_sdk.client_results import Committed, Ending
+from participant_sdk.ids import Xid
 from participant_sdk.load.tally import Execute
 from participant_sdk.load.transfers import Operations
 from participant_sdk.xa import VoteKind
@@ -19,7 +20,7 @@ CONNECT_TIMEOUT_S: Final = 10
 _NOTHING: Final = Decimal(0)
 _SIGNS: Final = {"credit_account": Decimal(1), "debit_account": Decimal(-1)}
 _TOTAL: Final = "select coalesce(sum(balance), 0) from bookkeeper.accounts where currency = %s"
-_COMMITTED: Final = "select count(*) from pincex.branches where phase = 3"
+_COMMITTED: Final = "select count(*) from pincex.branches where phase = 3 and xid >= %s::uuid"
 
 
 class Inflow:
@@ -67,9 +68,9 @@ async def money_in(dsn: str, currency: str) -> Decimal:
     return total
 
 
-async def committed_in(dsn: str) -> int:
-    """How many branches a participant has committed, read from its database. psycopg.Error where it cannot be read."""
-    count: int = await _read(dsn, _COMMITTED)
+async def committed_in(dsn: str, since: Xid) -> int:
+    """How many branches a participant has committed, from an xid on: older ones are pruned meanwhile. psycopg.Error."""
+    count: int = await _read(dsn, _COMMITTED, str(since))
     return count
 
 

@@ -65,21 +65,20 @@ async def _finish_share(lane: Lane, gids: Sequence[str], outcome: Decision) -> l
         # The effects are there and may not have reached the standby: the next try asks, and waits for it.
         return [_retry(gid, f"{verb} ended with a warning: {warning}") for gid in gids]
     except psycopg.Error as error:
+        # There is no session, or none any more: whatever its code, it tells nothing of any of them.
         return [_failed(gid, error) for gid in gids]
-    return [
-        _failed(gid, tag) if isinstance(tag, psycopg.Error) else _read(gid, verb, tag)
-        for gid, tag in zip(gids, ended, strict=True)
-    ]
+    return [_read(gid, verb, tag) for gid, tag in zip(gids, ended, strict=True)]
 
 
-def _failed(gid: str, error: psycopg.Error) -> Ack | Gone:
-    if error.sqlstate == UNDEFINED_OBJECT:
-        return Gone.GONE
+def _read(gid: str, verb: str, ended: str | psycopg.Error) -> Ack | Gone | None:
+    """What the tag of a statement, or its error, tells of the one that it was to end."""
+    if isinstance(ended, psycopg.Error):
+        return Gone.GONE if ended.sqlstate == UNDEFINED_OBJECT else _failed(gid, ended)
+    return None if ended == verb else _retry(gid, f"{verb} answered {ended}")
+
+
+def _failed(gid: str, error: psycopg.Error) -> Ack:
     return _retry(gid, f"{error.diag.message_primary or error} (SQLSTATE {error.sqlstate})")
-
-
-def _read(gid: str, verb: str, tag: str) -> Ack | None:
-    return None if tag == verb else _retry(gid, f"{verb} answered {tag}")
 
 
 def _retry(gid: str, message: str) -> Ack:

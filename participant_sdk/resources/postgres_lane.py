@@ -63,7 +63,7 @@ class Session:
 
     async def run(self, text: str) -> str:
         """Run a string of statements in one round trip; the last one's tag. psycopg.Error of the one that fails."""
-        results = await self.connection.wait(run_string(self.connection.pgconn, text.encode()))
+        results = await self.connection.wait(run_string(self.connection.pgconn, text.encode(self._encoding)))
         return ended_tag(results, self._encoding)
 
     async def run_each(self, statements: Sequence[str]) -> list[str | psycopg.Error]:
@@ -71,7 +71,7 @@ class Session:
 
         psycopg.OperationalError when the session is lost; what became of them is not known then.
         """
-        texts = [text.encode() for text in statements]
+        texts = [text.encode(self._encoding) for text in statements]
         return await self.connection.wait(pipelined(self.connection.pgconn, texts, self._encoding))
 
     @contextmanager

@@ -27,6 +27,7 @@ from coordinator.log.memory_store import MemoryLogStore
 from participant_sdk.client import TransactionClient
 from participant_sdk.client_errors import UnavailableError
 from participant_sdk.clock import SystemClock
+from participant_sdk.ids import Xid
 from participant_sdk.load import ClosedLoop, SmallBank, SplitTransfers, Transfers
 from participant_sdk.load.accounts import BATCH, Accounts, PreparationError
 from participant_sdk.load.money import Inflow, money_in
@@ -36,6 +37,7 @@ from participant_sdk.server import serving
 from sidecars.bookkeeper.operations import SERVICE
 from tests.api.doors import NOWHERE
 from tests.conftest import MakeDatabase
+from tests.integration.xa_bank import run_sql
 from tests.sdk.small_system import LOG_ID, System, coordinator
 
 CLOCK = SystemClock()
@@ -258,6 +260,18 @@ async def test_branches_that_no_client_was_told_of_are_found(bank: Bank) -> None
     assert found == [f"COUNTS_DISAGREE: {PAYEE} committed 1 branches, and clients were told of 0"]
     found = await ledgers.violations(Followed(nothing, nothing, {PAYER: 2, PAYEE: 1}, unknown=0))
     assert found == [f"COUNTS_DISAGREE: {PAYER} committed 1 branches, and clients were told of 2"]
+
+
+async def test_old_branches_that_are_pruned_meanwhile_are_not_missed(bank: Bank) -> None:
+    await prepare(bank, Transfers(PAYER, PAYEE, 3), 1000)
+    first = "(select min(branch) from pincex.branches where phase = 3)"
+    aged = f"update pincex.branches set xid = '{Xid.make(1, 1, 1)}' where branch = {first}"
+    await run_sql(bank.dsns[PAYER], aged)
+    ledgers = Ledgers([Books(PAYER, "bookkeeper", bank.dsns[PAYER])], "USD")
+    await ledgers.read()
+    pruned = f"select pincex.prune(log, '{Xid.make(2, 1, 1)}', 100) from pincex.logs"
+    assert await run_sql(bank.dsns[PAYER], pruned) == [(1,)]
+    assert await ledgers.violations(Followed(Decimal(0), Decimal(0), {}, unknown=0)) == []
 
 
 async def test_a_load_can_be_interrupted_and_tells_what_was(bank: Bank) -> None:

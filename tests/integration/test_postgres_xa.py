@@ -15,7 +15,7 @@ from participant_sdk.resources.postgres_branch import _prepared  # pyright: igno
 from participant_sdk.resources.postgres_embedded import BranchEndedError
 from participant_sdk.resources.postgres_finish import Gone, finish
 from participant_sdk.resources.postgres_lane import Connection, Lane
-from participant_sdk.xa import DONE, AckKind, Decision, VoteKind, XaCode
+from participant_sdk.xa import DONE, Ack, AckKind, Decision, VoteKind, XaCode
 from tests.conftest import MakeDatabase
 from tests.contract.branch_subjects import LOG, an_xid, fill_bank, prepare_of
 from tests.integration.xa_bank import (
@@ -226,6 +226,18 @@ async def test_a_connection_that_is_left_in_a_transaction_is_not_lent_again(dsn:
             elif left:
                 session.connection.pgconn.enter_pipeline_mode()
     assert seen[0] == seen[1] != seen[2]
+    await lane.close()
+
+
+async def test_what_keeps_a_session_from_being_there_tells_nothing_of_what_was_to_end_on_it(dsn: str) -> None:
+    """R19: not even where it has the code of a prepared transaction that is gone."""
+
+    async def fail(_connection: Connection) -> None:
+        raise psycopg.errors.UndefinedObject("type is not there")
+
+    lane = Lane(dsn, 1, opening=fail)
+    ended = await finish(lane, [gid(an_xid()) for _ in range(2)], Decision.COMMIT)
+    assert [each.kind for each in ended if isinstance(each, Ack)] == [AckKind.RETRY] * 2
     await lane.close()
 
 

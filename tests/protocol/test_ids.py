@@ -68,6 +68,11 @@ def test_xids_rise_even_when_the_clock_goes_back() -> None:
     assert [xid.unix_ms for xid in xids] == [1000, 2000, 2000, 2000, 3000]
 
 
+def test_a_source_gives_whole_xids_however_early_its_clock_is() -> None:
+    source = XidSource(7)
+    assert [source.next(at) for at in (0, 0)] == [Xid.make(0, 7, 1), Xid.make(0, 7, 2)]
+
+
 def test_a_source_knows_what_it_gave_out() -> None:
     source = XidSource(7)
     xid = source.next(1000)

@@ -1,19 +1,8 @@
 -- What comes to be there while a batch waits for locks is judged without one: a withdrawal that two transactions
--- reserved, a user who was cleared meanwhile. Two batches that judge it at once are told apart where they write: the
--- second one waits for the first one's row, finds that it no longer is what was judged, and is made again from the
--- start (40001), after the first.
-
-create function fiat.judged_too_early() returns trigger
-language plpgsql as $$
-begin
-    raise exception using
-        errcode = 'serialization_failure', message = 'a withdrawal is not what it was when it was judged';
-end
-$$;
-
+-- reserved, a user who was cleared meanwhile. So it is looked at again where it is written.
 create trigger withdrawals_marked_once after update of ending on fiat.withdrawals
 for each row when (new.ending is not null and (old.ending is not null or old.status > 2))
-execute function fiat.judged_too_early();
+execute function pincex.judged_too_early();
 
 -- As before; and what a day's limit has no room for is judged again.
 create or replace function fiat.take(numbers bigint[], operations jsonb, accepted integer[]) returns void

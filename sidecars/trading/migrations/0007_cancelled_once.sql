@@ -1,18 +1,8 @@
--- An order that comes to be there while a batch waits for locks is judged without one. Two batches that judge it at
--- once are told apart where they mark it: the second one waits for the first one's row, finds that it no longer is what
--- was judged, and is made again from the start (40001), after the first.
-
-create function trading.judged_too_early() returns trigger
-language plpgsql as $$
-begin
-    raise exception using
-        errcode = 'serialization_failure', message = 'an order is not what it was when it was judged';
-end
-$$;
-
+-- An order that comes to be there while a batch waits for locks is judged without one, and looked at again where it is
+-- marked.
 create trigger orders_cancelled_once after update of cancelling on trading.orders
 for each row when (
     new.cancelling is not null
     and (old.cancelling is not null or old.cancel_sequence is not null or old.status <> 2)
 )
-execute function trading.judged_too_early();
+execute function pincex.judged_too_early();
