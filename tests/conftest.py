@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ import pytest
 
 from coordinator.embedded.postgres import EmbeddedPostgres, Shutdown
 from coordinator.embedded.redis import EmbeddedRedis
-from tests.counting import count_no_others
+from tests.counting import count_no_others, looking_away
 from tests.databases import Databases
 
 MakeDatabase = Callable[[str], Awaitable[str]]
@@ -25,10 +26,27 @@ _FOLDER: Final = "pincex-test-"
 _numbers = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that may take longest come first: one that began last would be waited for alone."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        longest[item.path] = max(
+            longest.get(item.path, 0.0), *(mark.args[0] for mark in item.iter_markers("timeout")), 0.0
+        )
+    items.sort(key=lambda item: -longest[item.path])
+
+
 @pytest.fixture(scope="session", autouse=True)
 def few_processes_count() -> None:
     """Not before tests run: pytest-xdist's processes are started by one that runs none, and they do count."""
     count_no_others()
+
+
+@pytest.fixture(autouse=True)
+def is_counted(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whether coverage counts the test."""
+    with looking_away() if request.node.get_closest_marker("uncounted") else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")
