@@ -26,6 +26,8 @@ _INFO: Final = LEVELS["info"]
 # A member takes as long to be found in its enum as a function to be called (``coordinator.protocol.phases``).
 _COMMIT: Final = Decision.COMMIT
 _TRANSACTIONS: Final = Count.TRANSACTIONS
+# ``json.dumps`` of a text, without a look at options.
+_QUOTED: Final = json.JSONEncoder().encode
 
 
 class Telemetry:
@@ -154,9 +156,9 @@ class Telemetry:
             f'"apply_ms":{finished.apply_s * 1000:.3f}'
         )
         if finished.request_id:
-            line += f',"request_id":{json.dumps(finished.request_id)}'
+            line += f',"request_id":{_QUOTED(finished.request_id)}'
         if not committed:
-            line += f',"reason":{json.dumps(outcome.reason)},"detail":{json.dumps(outcome.message)}'
+            line += f',"reason":{_QUOTED(outcome.reason)},"detail":{_QUOTED(outcome.message)}'
         if finished.resend_attempts:
             line += f',"resend_attempts":{finished.resend_attempts}'
         if outcome.heuristic is not None:

@@ -36,8 +36,9 @@ def loads_object(text: str) -> dict[str, Exact]:
 
 def loads(text: str) -> Exact:
     """Read one JSON value exactly. InvalidJsonError as for ``loads_object``."""
-    if _size_bytes(text) > PARAMETERS_MAX_BYTES:
-        raise InvalidJsonError(f"larger than {PARAMETERS_MAX_BYTES} bytes")
+    # As the decoder has it, a NUL is malformed anyway; where all is ASCII, there is nothing else to look for.
+    if not text.isascii() or len(text) > PARAMETERS_MAX_BYTES or "\x00" in text:
+        _check_text(text)
     try:
         value = _decode(text)
     except InvalidJsonError:
@@ -102,14 +103,24 @@ def _read_number(text: str) -> Decimal:
 def _read_object(members: list[tuple[str, Exact]]) -> dict[str, Exact]:
     value = dict(members)
     if len(value) != len(members):
-        seen: set[str] = set()
-        twice = next(key for key, _ in members if key in seen or seen.add(key))
-        raise InvalidJsonError(f"the key {twice!r} stands twice")
+        _refuse_twice(members)
     return value
+
+
+def _refuse_twice(members: list[tuple[str, Exact]]) -> NoReturn:
+    seen: set[str] = set()
+    twice = next(key for key, _ in members if key in seen or seen.add(key))
+    raise InvalidJsonError(f"the key {twice!r} stands twice")
 
 
 def _refuse_constant(text: str) -> NoReturn:
     raise InvalidJsonError(f"{text} is not a JSON number")
+
+
+def _check_text(text: str) -> None:
+    """Check that the text can be kept, and its size. InvalidJsonError."""
+    if _size_bytes(text) > PARAMETERS_MAX_BYTES:
+        raise InvalidJsonError(f"larger than {PARAMETERS_MAX_BYTES} bytes")
 
 
 def _size_bytes(text: str) -> int:
