@@ -113,7 +113,7 @@ class XidSource:
         self._sequence += 1
         if unix_ms > self._last_ms:
             xid = Xid.make(unix_ms, self._incarnation, self._sequence)
-            self._last_ms, self._front = unix_ms, _front(unix_ms, self._incarnation)
+            self._last_ms, self._front = unix_ms, int.from_bytes(xid, "big") - self._sequence
             return xid
         return Xid((self._front | self._sequence).to_bytes(XID_SIZE_BYTES, "big"))
 

@@ -49,12 +49,12 @@ class Outbox:
         self._prepares[branch.xid] = (branch, size_bytes)
         return True
 
-    def commit(self, order: CommitOrder) -> None:
+    def commit(self, xid: Xid, incarnation: int, sequence: int) -> None:
         """Queue a Commit; at the bound it is dropped, to be sent again by its owner's timer."""
         if not self._commits:
             self._wake.set()
         if len(self._commits) < OUTBOX_BOUND:
-            self._commits[order.xid] = order
+            self._commits[xid] = (xid, incarnation, sequence)
 
     def rollback(self, xid: Xid) -> None:
         """Queue a Rollback; at the bound it is dropped, as a Commit."""

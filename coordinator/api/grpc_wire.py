@@ -48,7 +48,7 @@ _STATES: Final = {
 def read_execute(request: transaction_pb2.ExecuteRequest, timeout_default_s: float) -> ExecuteCall:
     """Read a transaction to run. InvalidRequestError names the field."""
     timeout_s = read_timeout(request, timeout_default_s)
-    wait_applied = read_wait(request.wait)
+    wait_applied = read_wait(wait) if (wait := request.wait) else True
     operations = read_operations(request.operations)
     return checks.execute_call(
         operations, timeout_s, request.request_id, wait_applied=wait_applied, lock_keys=request.lock_keys
