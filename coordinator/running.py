@@ -111,14 +111,15 @@ class Running:
         """What Prepare carries to one of the transaction's participants."""
         tx = self.transaction
         branch = tx.branches[participant]
+        tenant, request_id = tx.request or ("", "")
         return Prepare(
             log_id,
             tx.xid,
             self.operations.get(participant, ()),
             tx.prepare_by_s,
             participants,
-            tx.request.tenant if tx.request else "",
-            tx.request.name if tx.request else "",
+            tenant,
+            request_id,
             tx.digest,
             branch.embedded > 0,
             branch.number,

@@ -39,8 +39,12 @@ def loads(text: str) -> Exact:
     # As the decoder has it, a NUL is malformed anyway; where all is ASCII, there is nothing else to look for.
     if not text.isascii() or len(text) > PARAMETERS_MAX_BYTES or "\x00" in text:
         _check_text(text)
+    value: Exact
     try:
-        value = _decode(text)
+        # The decoder's own ``decode`` looks for white space around the text, which few have.
+        value, end = _DECODER.raw_decode(text) if text.startswith("{") else (None, -1)
+        if end != len(text):
+            value = _DECODER.decode(text)
     except InvalidJsonError:
         raise
     except RecursionError as error:
@@ -65,16 +69,6 @@ def canonical(value: Exact) -> str:
             return json.dumps(value)
         case _:
             return "[" + ",".join(canonical(item) for item in value) + "]"
-
-
-def _decode(text: str) -> Exact:
-    """Decode as the decoder's own method does, which looks for white space around the text; few have any."""
-    if text.startswith("{"):
-        value: Exact
-        value, end = _DECODER.raw_decode(text)
-        if end == len(text):
-            return value
-    return _DECODER.decode(text)
 
 
 def _canonical_number(number: Decimal) -> str:
