@@ -11,7 +11,8 @@ from typing import Final
 
 from coordinator.incarnation import IncarnationLife
 from coordinator.protocol import events
-from coordinator.running import Running
+from coordinator.protocol.transaction import Transaction
+from coordinator.running import Running, StoryLine
 from participant_sdk.clock import Clock
 from participant_sdk.ids import Xid
 from participant_sdk.xa import DONE, PREPARED, Ack, Decision, Vote
@@ -27,7 +28,7 @@ class Answered:
     def __init__(
         self,
         running: Mapping[Xid, Running],
-        take: Callable[[Running, events.Event, float], None],
+        take: Callable[[Running, events.Event, float, StoryLine], None],
         clock: Clock,
         life: IncarnationLife,
     ) -> None:
@@ -49,8 +50,7 @@ class Answered:
                 event = events.Voted(participant, vote)
                 story = (unix_ms, "voted", participant, vote._replace(results=()) if vote.results else vote)
             taken_s.append(now_s - running.began_s)
-            running.add(story)
-            self._take(running, event, now_s)
+            self._take(running, event, now_s, story)
         return taken_s
 
     def acknowledged(self, participant: str, verb: Decision, acks: Sequence[tuple[Xid, Ack]]) -> list[float]:
@@ -58,8 +58,7 @@ class Answered:
         now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
         event, story = events.Acknowledged(participant, DONE), (unix_ms, "acknowledged", participant, DONE.kind)
         taken_s: list[float] = []
-        applied: dict[int, int] = {}
-        commits = verb is _COMMIT
+        heard: list[Transaction] = []
         for xid, ack in acks:
             running = self._running.get(xid)
             if running is None or running.transaction.decision is not verb:
@@ -67,12 +66,19 @@ class Answered:
             if ack is not event.ack:
                 event, story = events.Acknowledged(participant, ack), (unix_ms, "acknowledged", participant, ack.kind)
             taken_s.append(now_s - running.decided_s)
-            running.add(story)
-            self._take(running, event, now_s)
-            tx = running.transaction
-            if commits and tx.sequence > applied.get(tx.incarnation, 0) and tx.branches.has_acknowledged(participant):
+            self._take(running, event, now_s, story)
+            heard.append(running.transaction)
+        if verb is _COMMIT:
+            self._count_applied(participant, heard)
+        return taken_s
+
+    def _count_applied(self, participant: str, heard: Sequence[Transaction]) -> None:
+        """Tell the log's side how far the participant has applied what was decided: once a frame."""
+        applied: dict[int, int] = {}
+        # Sequences rise, nearly always, so the last one is looked at first.
+        for tx in reversed(heard):
+            if tx.sequence > applied.get(tx.incarnation, 0) and tx.branches.has_acknowledged(participant):
                 applied[tx.incarnation] = tx.sequence
         for incarnation, sequence in applied.items():
             # Now, not when the others have too: a participant that comes back with less has lost it (R15).
             self._life.applied(incarnation, sequence, participant)
-        return taken_s

@@ -23,7 +23,7 @@ from coordinator.hold import Holding
 from coordinator.incarnation import IncarnationLife
 from coordinator.inquiries import Inquiries
 from coordinator.locks.lock_store import LockStore
-from coordinator.locks.locks import DEFAULT_LOCKS, LockSettings
+from coordinator.locks.locks import DEFAULT_LOCKS, Locks, LockSettings
 from coordinator.locks.parts import LockParts, assemble_locks
 from coordinator.log.decision_log import DecisionLog, Incarnation, Standing
 from coordinator.log.group_commit import GroupCommit
@@ -40,12 +40,14 @@ from coordinator.recovery_passes import RecoveryPasses
 from coordinator.redriving import Redriving
 from coordinator.reports import Reports
 from coordinator.resolution import Resolution
+from coordinator.returns import Returns
 from coordinator.running import Finished
 from coordinator.sweep import Sweep
 from coordinator.telemetry import Telemetry
 from coordinator.visits import Visits
 from coordinator.workflow_peers import WorkflowPeers
 from coordinator.workflows import builtin
+from coordinator.workflows.transactions import StepTransactions
 from coordinator.workflows.workflows import Workflows, WorkflowSettings
 from participant_sdk.clock import Clock
 from participant_sdk.hello import Introduction
@@ -122,6 +124,7 @@ class _Core:
     open_heuristics: OpenHeuristics
     reports: Reports
     awaited: Awaited
+    returns: Returns
     links: Mapping[str, Link]
 
 
@@ -147,9 +150,7 @@ def assemble(
     locks = assemble_locks(
         engine, log, life, settings.locks, lock_store, clock=clock, random=random, telemetry=telemetry
     )
-    workflows = Workflows(
-        engine, log, commit, inquiries, locks.locks, settings.workflows, clock=clock, random=random, telemetry=telemetry
-    )
+    workflows = _workflows(core, log, inquiries, locks.locks, settings.workflows, clock, random, telemetry)
     passes = RecoveryPasses(
         engine,
         log,
@@ -185,6 +186,21 @@ def assemble(
         workflows,
         WorkflowPeers(peers, workflows),
     )
+
+
+def _workflows(
+    core: _Core,
+    log: DecisionLog,
+    inquiries: Inquiries,
+    locks: Locks,
+    settings: WorkflowSettings,
+    clock: Clock,
+    random: Random,
+    telemetry: Telemetry,
+) -> Workflows:
+    engine, commit = core.engine, core.commit
+    steps = StepTransactions(engine, commit, inquiries, core.returns, random, settings.retry_first_s)
+    return Workflows(engine, log, commit, steps, locks, settings, clock=clock, random=random, telemetry=telemetry)
 
 
 def _holding(
@@ -236,7 +252,8 @@ def _core(
     awaited = Awaited()
     lost_tails = LostTails(log, commit, engine, awaited, heuristics, random=random)
     reports = Reports(log, reported, engine, lost_tails, random=random, telemetry=telemetry)
-    events = MeasuredEvents(engine, reports, awaited, telemetry)
+    returns = Returns()
+    events = MeasuredEvents(engine, reports, awaited, returns, telemetry)
 
     def link_to(name: str, access: Access) -> Link:
         return Link(
@@ -254,7 +271,9 @@ def _core(
     engine.connect(links, commit, life, heuristics)
     lost_tails.connect(links)
     reports.connect(links)
-    return _Core(engine, reported, commit, life, recovery, heuristics, open_heuristics, reports, awaited, links)
+    return _Core(
+        engine, reported, commit, life, recovery, heuristics, open_heuristics, reports, awaited, returns, links
+    )
 
 
 def _resolution(

@@ -36,7 +36,7 @@ def digest(operations: Sequence[Operation]) -> bytes:
 
 def digest_of_read(operations: Sequence[Operation], parameters: Sequence[Mapping[str, Exact]]) -> bytes:
     """The same digest, by each operation's parameters as exact JSON read them."""
-    request = [(each.service, each.name, read) for each, read in zip(operations, parameters, strict=True)]
+    request = [(service, name, read) for (service, name, _), read in zip(operations, parameters, strict=True)]
     request.sort(key=_SERVICE)
     return hashlib.sha256(_ENCODER.encode(request).encode()).digest()
 

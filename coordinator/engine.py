@@ -38,7 +38,7 @@ from coordinator.protocol.transaction import Transaction
 from coordinator.refusals import refused
 from coordinator.requests import Ended, Enlisted, ExecuteCall, TransactionView
 from coordinator.resending import Resending
-from coordinator.running import Finished, History, Running, Told, resolving
+from coordinator.running import STORY_MAX, Finished, History, Running, StoryLine, Told, resolving
 from coordinator.watching import Watchers
 from participant_sdk.clock import Clock
 from participant_sdk.ids import RequestId, Xid, XidSource
@@ -48,9 +48,7 @@ from participant_sdk.xa import Decision
 
 PRESUMED: Final = "PRESUMED"
 ROLLBACK_ASKED: Final = "ROLLBACK_ASKED"
-
 _COMMIT_ASKED: Final = {wait_applied: events.CommitAsked(wait_applied) for wait_applied in (False, True)}
-
 _LOG: Final = structlog.get_logger(__name__)
 
 
@@ -126,9 +124,8 @@ class Engine:
             return
         running = self._open(call.timeout_s, request, call.digest)
         running.carry(shares, len(call.operations))
-        for participant, operations in shares.items():
-            # It is born with its branches, rather than told of each: nothing can be wrong with them.
-            running.transaction.branches.enlist(participant, len(operations), 0)
+        # It is born with its branches, rather than told of each: nothing can be wrong with them.
+        running.transaction.branches.share(shares)
         running.await_end(told)
         if call.lock_keys:
             self._alarms.set(running.transaction.xid, running.transaction.deadline_s)
@@ -244,8 +241,7 @@ class Engine:
             if running is None:
                 self._life.finished(recorded.incarnation, recorded.sequence)
                 continue
-            running.add(stories[record.decision])
-            self._take(running, recorded, now_s)
+            self._take(running, recorded, now_s, stories[record.decision])
 
     def looked_up(self, answers: Sequence[tuple[RequestId, StoredDecision | None]]) -> None:
         """The log tells what these request_ids are bound to."""
@@ -320,8 +316,18 @@ class Engine:
     def _reach(self, running: Running, participant: str) -> None:
         self._take(running, events.Reachable(participant), self._clock.monotonic_s())
 
-    def _take(self, running: Running, event: events.Event, now_s: float, *, refuse: bool = False) -> None:
-        """Feed one event to one transaction and perform the step."""
+    def _take(
+        self,
+        running: Running,
+        event: events.Event,
+        now_s: float,
+        line: StoryLine | None = None,
+        *,
+        refuse: bool = False,
+    ) -> None:
+        """Feed one event to one transaction and perform the step. ``line`` is what its story says of the event."""
+        if line is not None and len(running.story) < STORY_MAX:
+            running.story.append(line)
         tx = running.transaction
         before = tx.phase
         step = tx.step(event, now_s)
@@ -329,9 +335,19 @@ class Engine:
             return
         if tx.phase is not before:
             self._moved(running, now_s)
-        if step.refusal is not None:
-            self._refuse(running, step.refusal, raise_it=refuse)
-        self._perform(running, step, now_s)
+        messages, record, lookup, heuristics, reply, refusal, wake_at_s, finished, attention = step
+        if refusal is not None or lookup or heuristics or attention:
+            self._perform_rare(running, step, refuse=refuse)
+        if messages:
+            self._outgoing.send(running, messages)
+        if record is not None:
+            self._commit.append(record)
+        if reply is not None:
+            self._end(running, Ended(self._known(reply) if reply.replayed else reply, now_s - running.began_s))
+        if finished:
+            self._finish(running, now_s)
+        elif wake_at_s is not None:
+            self._alarms.set(tx.xid, wake_at_s)
 
     def _moved(self, running: Running, now_s: float) -> None:
         tx = running.transaction
@@ -340,38 +356,25 @@ class Engine:
         elif tx.decision is not None and not running.decided_s:
             running.decided_s = now_s
             running.drop_operations()
-        if self.watchers:
+        if self.watchers.all:
             self.watchers.tell(running.view())
 
-    def _perform(self, running: Running, step: Step, now_s: float) -> None:
+    def _perform_rare(self, running: Running, step: Step, *, refuse: bool) -> None:
+        """Perform what hardly any step asks for."""
         tx = running.transaction
-        messages, record, lookup, heuristics, reply, _, wake_at_s, finished, attention = step
-        if messages:
-            self._outgoing.send(running, messages)
-            if tx.phase is PREPARING:
-                running.drop_operations()
-        if record is not None:
-            self._commit.append(record)
-        if lookup and tx.request is not None:
+        if step.refusal is not None:
+            error = refused(tx, step.refusal)
+            if step.refusal is Refusal.REQUEST_REUSED:
+                self._end(running, error)
+            elif refuse:
+                raise error
+        if step.lookup and tx.request is not None:
             self._lookups.setdefault(tx.request, []).append(tx.xid)
             self._commit.lookup(tx.request)
-        if heuristics:
-            self._heuristics.put(heuristics)
-        if reply is not None:
-            self._end(running, Ended(self._known(reply), now_s - running.began_s))
-        if attention:
+        if step.heuristics:
+            self._heuristics.put(step.heuristics)
+        if step.attention:
             self.attention.ask(running, self._clock.unix_ms())
-        if finished:
-            self._finish(running, now_s)
-        elif wake_at_s is not None:
-            self._alarms.set(tx.xid, wake_at_s)
-
-    def _refuse(self, running: Running, refusal: Refusal, *, raise_it: bool) -> None:
-        error = refused(running.transaction, refusal)
-        if refusal is Refusal.REQUEST_REUSED:
-            self._end(running, error)
-        elif raise_it:
-            raise error
 
     def _end(self, running: Running, ended: Ended | TransactionError) -> None:
         if running.ended is None:
@@ -380,7 +383,7 @@ class Engine:
 
     def _known(self, reply: Outcome) -> Outcome:
         """A stored answer, with what is known here of the branches of the transaction that bound it."""
-        original = self.find(reply.xid) if reply.replayed else None
+        original = self.find(reply.xid)
         return reply if original is None else reply._replace(branches=original.transaction.branches.outcomes())
 
     def _finish(self, running: Running, now_s: float) -> None:

@@ -36,8 +36,7 @@ class Intents:
         RequestInUseError while an interactive transaction has the id, or one with other operations that
         may yet bind nothing; RequestReusedError when it is bound to other operations.
         """
-        twin = self._current(request)
-        if twin is None:
+        if request not in self._running or (twin := self._current(request)) is None:
             return None
         xid = twin.transaction.xid
         if twin.transaction.phase is Phase.ACTIVE:

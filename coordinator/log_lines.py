@@ -81,21 +81,25 @@ class _LineLogger:
 
 
 class Timestamps:
-    """Wall-clock time as RFC 3339 with milliseconds, UTC; the second's part is kept from call to call."""
+    """Wall-clock time as RFC 3339 with milliseconds, UTC; the last one, and its second, are kept from call to call."""
 
-    __slots__ = ("_second", "_text")
+    __slots__ = ("_second", "_second_text", "_text", "_unix_ms")
 
     def __init__(self) -> None:
-        self._second = -1
+        self._second: int = -1
+        self._second_text = ""
+        self._unix_ms = -1
         self._text = ""
 
     def at(self, unix_ms: int) -> str:
         """Write a time, such as ``2024-01-15T10:30:00.000Z``."""
-        second, millisecond = divmod(unix_ms, 1000)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{millisecond:03d}Z"
+        if unix_ms != self._unix_ms:
+            second, millisecond = divmod(unix_ms, 1000)
+            if second != self._second:
+                self._second = second
+                self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._unix_ms, self._text = unix_ms, f"{self._second_text}.{millisecond:03d}Z"
+        return self._text
 
 
 def make_logger(writer: LineWriter, level: str) -> structlog.typing.FilteringBoundLogger:

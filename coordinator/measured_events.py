@@ -11,6 +11,7 @@ from coordinator.awaited import Awaited
 from coordinator.engine import Engine
 from coordinator.protocol.effects import Verb
 from coordinator.reports import Reports
+from coordinator.returns import Returns
 from coordinator.telemetry import Telemetry
 from participant_sdk.hello import Welcome
 from participant_sdk.ids import Xid
@@ -25,12 +26,15 @@ class MeasuredEvents:
     A Prepare is counted from the transaction's begin, which sends it; phase two from the decision.
     """
 
-    __slots__ = ("_awaited", "_engine", "_reports", "_telemetry", "_up")
+    __slots__ = ("_awaited", "_engine", "_reports", "_returns", "_telemetry", "_up")
 
-    def __init__(self, engine: Engine, reports: Reports, awaited: Awaited, telemetry: Telemetry) -> None:
+    def __init__(
+        self, engine: Engine, reports: Reports, awaited: Awaited, returns: Returns, telemetry: Telemetry
+    ) -> None:
         self._awaited = awaited
         self._engine = engine
         self._reports = reports
+        self._returns = returns
         self._telemetry = telemetry
         self._up: set[str] = set()
 
@@ -50,11 +54,14 @@ class MeasuredEvents:
 
     def link_up(self, participant: str, welcome: Welcome) -> None:
         """A participant answered an introduction: the first of its session, or one that came since."""
-        if participant not in self._up:
+        is_back = participant not in self._up
+        if is_back:
             self._up.add(participant)
             _LOG.info("participant_up", participant=participant, epoch=welcome.epoch)
         self._reports.welcomed(participant, welcome)
         self._engine.link_up(participant)
+        if is_back:
+            self._returns.back(participant)
 
     def link_down(self, participant: str, reason: str) -> None:
         """A session was lost."""

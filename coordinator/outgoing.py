@@ -44,6 +44,9 @@ class Outgoing:
                 link.prepare(running.share_of(participant, participants, self._log_id))
             else:
                 link.rollback(tx.xid)
+        if tx.decision is None:
+            # Prepare has been handed over, and with it the work.
+            running.drop_operations()
 
     def _tell_unconfigured(self, running: Running, participant: str) -> None:
         """The configuration has lost a participant that an older decision names: it stays owed, and visible."""

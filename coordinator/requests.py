@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Final, NamedTuple
 
 from coordinator.protocol.outcome import BranchOutcome, Outcome
 from coordinator.protocol.phases import Phase
@@ -22,6 +23,8 @@ __all__ = [
 ]
 
 TENANT_DEFAULT = "default"
+
+_SERVICE: Final = itemgetter(0)
 
 
 class ExecuteCall(NamedTuple):
@@ -42,7 +45,7 @@ class ExecuteCall(NamedTuple):
     @property
     def services(self) -> tuple[str, ...]:
         """Whom each operation is for."""
-        return tuple([operation.service for operation in self.operations])
+        return tuple(map(_SERVICE, self.operations))
 
 
 class Ended(NamedTuple):

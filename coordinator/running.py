@@ -23,7 +23,8 @@ STORY_MAX: Final = 200
 
 Detail = str | Vote | AckKind | Decision
 Told = Callable[[Ended | TransactionError], None]
-_Event = tuple[int, str, str, Detail]
+# A time in Unix milliseconds, a constant name, a participant or nothing, and a detail.
+StoryLine = tuple[int, str, str, Detail]
 _NO_OPERATIONS: Final[Mapping[str, tuple[Operation, ...]]] = {}
 
 
@@ -85,16 +86,12 @@ class Running:
         self.operation_count = 0
         self.waiters: tuple[Told, ...] = ()
         self.ended: Ended | TransactionError | None = None
-        self.story: list[_Event] = []
+        self.story: list[StoryLine] = []
 
     def tell(self, unix_ms: int, event: str, participant: str = "", detail: Detail = "") -> None:
-        """Add to the story. What is told is put into words when somebody reads it."""
-        self.add((unix_ms, event, participant, detail))
-
-    def add(self, event: _Event) -> None:
-        """Add an event to the story, up to STORY_MAX; transactions that it happened to at once may share it."""
+        """Add to the story, up to STORY_MAX. What is told is put into words when somebody reads it."""
         if len(self.story) < STORY_MAX:
-            self.story.append(event)
+            self.story.append((unix_ms, event, participant, detail))
 
     def carry(self, operations: Mapping[str, tuple[Operation, ...]], count: int) -> None:
         """Take the whole work, each participant's share of it."""
@@ -114,14 +111,15 @@ class Running:
         """What Prepare carries to one of the transaction's participants."""
         tx = self.transaction
         branch = tx.branches[participant]
+        tenant, request_id = tx.request or ("", "")
         return Prepare(
             log_id,
             tx.xid,
             self.operations.get(participant, ()),
             tx.prepare_by_s,
             participants,
-            tx.request.tenant if tx.request else "",
-            tx.request.name if tx.request else "",
+            tenant,
+            request_id,
             tx.digest,
             branch.embedded > 0,
             branch.number,
@@ -186,15 +184,16 @@ class Running:
         outcome = self._last_outcome()
         if outcome is None:
             raise AssertionError("a transaction finishes with an outcome")
-        prepared_s = self.prepared_s or self.decided_s
+        prepared_s = self.prepared_s or self.decided_s or self.began_s
+        decided_s = self.decided_s or prepared_s
         return Finished(
             outcome,
             self.transaction.request.name if self.transaction.request else "",
             self.operation_count,
             now_s - self.began_s,
-            max(0.0, prepared_s - self.began_s),
-            max(0.0, self.decided_s - prepared_s),
-            max(0.0, now_s - self.decided_s),
+            prepared_s - self.began_s,
+            decided_s - prepared_s,
+            now_s - decided_s,
             self.transaction.resends.attempts,
         )
 
@@ -247,7 +246,7 @@ class History:
         return list(reversed(self._finished.values()))
 
 
-def _written(event: _Event) -> StoryEvent:
+def _written(event: StoryLine) -> StoryEvent:
     unix_ms, what, participant, detail = event
     return StoryEvent(unix_ms, what, participant, _words(detail))
 

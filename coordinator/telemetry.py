@@ -18,7 +18,7 @@ from coordinator.log_lines import LEVELS, LineWriter, Timestamps, capture, make_
 from coordinator.metrics import Count, Distribution, Histogram, Level, Metrics
 from coordinator.passes import Pass
 from coordinator.protocol.effects import Verb
-from coordinator.protocol.outcome import Outcome
+from coordinator.protocol.outcome import BranchOutcome
 from coordinator.running import Finished
 from participant_sdk.xa import Decision, Heuristic
 
@@ -26,12 +26,24 @@ _INFO: Final = LEVELS["info"]
 # A member takes as long to be found in its enum as a function to be called (``coordinator.protocol.phases``).
 _COMMIT: Final = Decision.COMMIT
 _TRANSACTIONS: Final = Count.TRANSACTIONS
+# ``json.dumps`` of a text, without a look at options.
+_QUOTED: Final = json.JSONEncoder().encode
 
 
 class Telemetry:
     """Logs and metrics of one coordinator. For the event loop's thread alone."""
 
-    __slots__ = ("_durations", "_level", "_lines", "_phases", "_timestamps", "_writes_info", "logger", "metrics")
+    __slots__ = (
+        "_durations",
+        "_level",
+        "_lines",
+        "_phases",
+        "_resources",
+        "_timestamps",
+        "_writes_info",
+        "logger",
+        "metrics",
+    )
 
     def __init__(self, level: str = "info", stream: TextIO | None = None) -> None:
         self.metrics = Metrics()
@@ -41,12 +53,14 @@ class Telemetry:
         self._writes_info = LEVELS[level] <= _INFO
         self.logger: structlog.typing.FilteringBoundLogger = make_logger(self._lines, level)
         self._durations: dict[str, Histogram] = {}
+        # The last line's branches and their text: most transactions' are the very same value.
+        self._resources: tuple[tuple[BranchOutcome, ...], str] = ((), "")
         self._phases: dict[tuple[Verb, str], Histogram] = {}
 
     def finished(self, finished: Finished) -> None:
         """Nothing is owed of a transaction any more: count it, and write its canonical line."""
         outcome = finished.outcome
-        kind = _kind(outcome)
+        kind = "committed" if outcome.decision is _COMMIT else "rolled_back_retry" if outcome.retry else "rolled_back"
         self.metrics.count(_TRANSACTIONS, (kind,))
         durations = self._durations.get(kind)
         if durations is None:
@@ -144,27 +158,23 @@ class Telemetry:
         """Write the canonical line by hand: only reasons and a client's names can need escaping."""
         outcome = finished.outcome
         committed = outcome.decision is _COMMIT
-        resources = ",".join([f'"{branch.participant}"' for branch in outcome.branches])
+        if outcome.branches is not self._resources[0]:
+            text = ",".join([f'"{branch.participant}"' for branch in outcome.branches])
+            self._resources = outcome.branches, text
         line = (
             f'{{"timestamp":"{self._timestamps.at(time.time_ns() // 1_000_000)}","level":"info",'
             f'"message":"Transaction {"committed" if committed else "rolled back"}",'
             f'"transaction_id":"{outcome.xid}","duration_ms":{finished.duration_s * 1000:.3f},'
-            f'"resources":[{resources}],"operation_count":{finished.operation_count},'
+            f'"resources":[{self._resources[1]}],"operation_count":{finished.operation_count},'
             f'"prepare_ms":{finished.prepare_s * 1000:.3f},"decide_ms":{finished.decide_s * 1000:.3f},'
             f'"apply_ms":{finished.apply_s * 1000:.3f}'
         )
         if finished.request_id:
-            line += f',"request_id":{json.dumps(finished.request_id)}'
+            line += f',"request_id":{_QUOTED(finished.request_id)}'
         if not committed:
-            line += f',"reason":{json.dumps(outcome.reason)},"detail":{json.dumps(outcome.message)}'
+            line += f',"reason":{_QUOTED(outcome.reason)},"detail":{_QUOTED(outcome.message)}'
         if finished.resend_attempts:
             line += f',"resend_attempts":{finished.resend_attempts}'
         if outcome.heuristic is not None:
             line += f',"heuristic":"{outcome.heuristic.name}"'
         return line + "}"
-
-
-def _kind(outcome: Outcome) -> str:
-    if outcome.decision is _COMMIT:
-        return "committed"
-    return "rolled_back_retry" if outcome.retry else "rolled_back"

@@ -26,19 +26,16 @@ class _Watcher:
 
 
 class Watchers:
-    """All watchers of one engine. False while there are none, so that nobody draws views in vain."""
+    """All watchers of one engine. ``all`` is empty while there are none, so that nobody draws views in vain."""
 
-    __slots__ = ("_watchers",)
+    __slots__ = ("all",)
 
     def __init__(self) -> None:
-        self._watchers: list[_Watcher] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._watchers)
+        self.all: list[_Watcher] = []
 
     def tell(self, view: TransactionView) -> None:
         """Queue a change for everybody who watches its transaction."""
-        for watcher in self._watchers:
+        for watcher in self.all:
             if watcher.xid is None or watcher.xid == view.xid:
                 watcher.queue.append(view.without_events())
                 watcher.wake.set()
@@ -49,7 +46,7 @@ class Watchers:
         if first is not None:
             watcher.queue.append(first.without_events())
             watcher.wake.set()
-        self._watchers.append(watcher)
+        self.all.append(watcher)
         try:
             while True:
                 await watcher.wake.wait()
@@ -60,4 +57,4 @@ class Watchers:
                     if first is not None and view.phase in FINISHED:
                         return
         finally:
-            self._watchers.remove(watcher)
+            self.all.remove(watcher)

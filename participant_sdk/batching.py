@@ -54,10 +54,11 @@ class Batcher(Generic[Item]):
 
     def put(self, item: Item) -> None:
         """Queue one item for the next round. QueueFullError at the bound."""
-        if len(self._queue) >= self._bound:
+        if not self._queue:
+            self._wake.set()
+        elif len(self._queue) >= self._bound:
             raise QueueFullError(f"{self._bound} items are queued, the most allowed")
         self._queue.append(item)
-        self._wake.set()
 
     def discard(self, item: Item) -> None:
         """Take back one item, unless it has left the queue. Looks through the queue: not for every item."""
@@ -73,11 +74,12 @@ class Batcher(Generic[Item]):
     async def run(self) -> None:
         """Do rounds until cancelled. A cancelled round's items are the round's to account for."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
             while self._queue:
                 batch = self._take()
                 await self._round(batch)
+            # Set by the first item in the queue alone.
+            self._wake.clear()
+            await self._wake.wait()
 
     def _take(self) -> list[Item]:
         if len(self._queue) <= self._cap:

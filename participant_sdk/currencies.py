@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-from participant_sdk.parameters import places, refuse
+from participant_sdk.parameters import is_finer, refuse
 
 UNKNOWN_CURRENCY: Final = "UNKNOWN_CURRENCY"
 
@@ -79,6 +79,4 @@ def check_scale(amount: Decimal, currency: str, index: int, name: str) -> None:
 
 def is_too_fine(amount: Decimal, currency: str) -> bool:
     """Whether an amount is finer than its currency is divided."""
-    exponent = amount.as_tuple().exponent
-    scale = SCALES[currency]
-    return isinstance(exponent, int) and -exponent > scale and places(amount) > scale
+    return is_finer(amount, SCALES[currency])

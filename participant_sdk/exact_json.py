@@ -36,10 +36,15 @@ def loads_object(text: str) -> dict[str, Exact]:
 
 def loads(text: str) -> Exact:
     """Read one JSON value exactly. InvalidJsonError as for ``loads_object``."""
-    if _size_bytes(text) > PARAMETERS_MAX_BYTES:
-        raise InvalidJsonError(f"larger than {PARAMETERS_MAX_BYTES} bytes")
+    # As the decoder has it, a NUL is malformed anyway; where all is ASCII, there is nothing else to look for.
+    if not text.isascii() or len(text) > PARAMETERS_MAX_BYTES or "\x00" in text:
+        _check_text(text)
+    value: Exact
     try:
-        value = _decode(text)
+        # The decoder's own ``decode`` looks for white space around the text, which few have.
+        value, end = _DECODER.raw_decode(text) if text.startswith("{") else (None, -1)
+        if end != len(text):
+            value = _DECODER.decode(text)
     except InvalidJsonError:
         raise
     except RecursionError as error:
@@ -64,16 +69,6 @@ def canonical(value: Exact) -> str:
             return json.dumps(value)
         case _:
             return "[" + ",".join(canonical(item) for item in value) + "]"
-
-
-def _decode(text: str) -> Exact:
-    """Decode as the decoder's own method does, which looks for white space around the text; few have any."""
-    if text.startswith("{"):
-        value: Exact
-        value, end = _DECODER.raw_decode(text)
-        if end == len(text):
-            return value
-    return _DECODER.decode(text)
 
 
 def _canonical_number(number: Decimal) -> str:
@@ -102,14 +97,24 @@ def _read_number(text: str) -> Decimal:
 def _read_object(members: list[tuple[str, Exact]]) -> dict[str, Exact]:
     value = dict(members)
     if len(value) != len(members):
-        seen: set[str] = set()
-        twice = next(key for key, _ in members if key in seen or seen.add(key))
-        raise InvalidJsonError(f"the key {twice!r} stands twice")
+        _refuse_twice(members)
     return value
+
+
+def _refuse_twice(members: list[tuple[str, Exact]]) -> NoReturn:
+    seen: set[str] = set()
+    twice = next(key for key, _ in members if key in seen or seen.add(key))
+    raise InvalidJsonError(f"the key {twice!r} stands twice")
 
 
 def _refuse_constant(text: str) -> NoReturn:
     raise InvalidJsonError(f"{text} is not a JSON number")
+
+
+def _check_text(text: str) -> None:
+    """Check that the text can be kept, and its size. InvalidJsonError."""
+    if _size_bytes(text) > PARAMETERS_MAX_BYTES:
+        raise InvalidJsonError(f"larger than {PARAMETERS_MAX_BYTES} bytes")
 
 
 def _size_bytes(text: str) -> int:

@@ -39,12 +39,9 @@ class BadFrameError(Exception):
     """A frame makes no sense. The message says why; the session is to be closed."""
 
 
-class CommitOrder(NamedTuple):
-    """A Commit as a coordinator sends it."""
-
-    xid: Xid
-    incarnation: int
-    sequence: int
+# A Commit as a coordinator sends it: the xid, the incarnation that decided, the decision's sequence there. A plain
+# tuple, because one is made for every branch.
+CommitOrder = tuple[Xid, int, int]
 
 
 class PackedPrepare(NamedTuple):
@@ -73,7 +70,8 @@ def prepare_size_bytes(branch: Prepare) -> int:
     """About what a branch takes in a frame, never less than its operations do."""
     size = _OVERHEAD_BYTES + len(branch.request_id) + len(branch.tenant)
     for service, name, parameters in branch.operations:
-        size += _OVERHEAD_BYTES + len(service) + len(name) + text_size_bytes(parameters)
+        size += _OVERHEAD_BYTES + len(service) + len(name)
+        size += len(parameters) if parameters.isascii() else text_size_bytes(parameters)
     for token in branch.fencing_tokens:
         size += _OVERHEAD_BYTES + text_size_bytes(token.key)
     return size
@@ -97,14 +95,11 @@ def read_prepares(batch: resource_pb2.PrepareBatch) -> list[PackedPrepare]:
 
 def write_commits(frame: resource_pb2.SessionRequest, orders: Sequence[CommitOrder]) -> None:
     """Add Commits to a frame: one batch for each deciding incarnation, in order of arrival."""
-    by_incarnation: dict[int, list[CommitOrder]] = {}
-    for order in orders:
-        by_incarnation.setdefault(order.incarnation, []).append(order)
-    for incarnation, group in by_incarnation.items():
+    for incarnation in dict.fromkeys([incarnation for _, incarnation, _ in orders]):
         frame.commits.add(
-            xids=b"".join([order.xid for order in group]),
+            xids=b"".join([xid for xid, decider, _ in orders if decider == incarnation]),
             incarnation=incarnation,
-            sequences=[order.sequence for order in group],
+            sequences=[sequence for _, decider, sequence in orders if decider == incarnation],
         )
 
 

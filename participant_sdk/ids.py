@@ -82,8 +82,9 @@ class Xid(bytes):
         return int.from_bytes(self, "big") & SEQUENCE_MAX
 
     def __str__(self) -> str:
-        text = self.hex()
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        # With a dash after every second byte, all but three stand where a UUID has them.
+        text = self.hex("-", 2)
+        return text[:4] + text[5:29] + text[30:34] + text[35:]
 
     def __repr__(self) -> str:
         return f"Xid({self!s})"
@@ -113,7 +114,7 @@ class XidSource:
         self._sequence += 1
         if unix_ms > self._last_ms:
             xid = Xid.make(unix_ms, self._incarnation, self._sequence)
-            self._last_ms, self._front = unix_ms, _front(unix_ms, self._incarnation)
+            self._last_ms, self._front = unix_ms, int.from_bytes(xid, "big") - self._sequence
             return xid
         return Xid((self._front | self._sequence).to_bytes(XID_SIZE_BYTES, "big"))
 

@@ -33,7 +33,6 @@ from participant_sdk.conversation import converse
 from participant_sdk.frames import (
     PREPARE_MAX_BYTES,
     BadFrameError,
-    CommitOrder,
     prepare_size_bytes,
     read_acks,
     read_votes,
@@ -174,7 +173,7 @@ class Link:
     def commit(self, xid: Xid, incarnation: int, sequence: int) -> None:
         """Queue a Commit; dropped while the link is down or the breaker open. Queued twice, it is sent once."""
         if self._is_up and self._trust.admits(xid):
-            self._outbox.commit(CommitOrder(xid, incarnation, sequence))
+            self._outbox.commit(xid, incarnation, sequence)
 
     def rollback(self, xid: Xid) -> None:
         """Queue a Rollback; dropped as a Commit is. A Prepare of it that has not left never will."""
@@ -356,8 +355,9 @@ class Link:
             if self._greetings.answered(welcome.number):
                 self._events.link_up(self.name, welcome)
         if votes:
+            settle = self._outstanding.pop
             for xid, _ in votes:
-                self._outstanding.pop(xid, None)
+                settle(xid, None)
             self._events.voted(self.name, votes)
         if commit_acks:
             self._events.acknowledged(self.name, Decision.COMMIT, commit_acks)

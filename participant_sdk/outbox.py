@@ -43,15 +43,18 @@ class Outbox:
         """Queue a Prepare that takes about so much of a frame; False at the bound."""
         if len(self._prepares) >= OUTBOX_BOUND:
             return False
+        if not self._prepares:
+            # Otherwise it is set: it is cleared only where nothing is queued. So below.
+            self._wake.set()
         self._prepares[branch.xid] = (branch, size_bytes)
-        self._wake.set()
         return True
 
-    def commit(self, order: CommitOrder) -> None:
+    def commit(self, xid: Xid, incarnation: int, sequence: int) -> None:
         """Queue a Commit; at the bound it is dropped, to be sent again by its owner's timer."""
-        if len(self._commits) < OUTBOX_BOUND:
-            self._commits[order.xid] = order
+        if not self._commits:
             self._wake.set()
+        if len(self._commits) < OUTBOX_BOUND:
+            self._commits[xid] = (xid, incarnation, sequence)
 
     def rollback(self, xid: Xid) -> None:
         """Queue a Rollback; at the bound it is dropped, as a Commit."""

@@ -133,13 +133,10 @@ def unknown_operation(operation: Operation, index: int, served: Sequence[str]) -
     return RefusedError(invalid(UNKNOWN_OPERATION, message, field))
 
 
-def places(amount: Decimal) -> int:
-    """How many decimal places the amount needs, trailing zeros left out."""
-    exponent = amount.as_tuple().exponent
-    if isinstance(exponent, int) and exponent >= 0:
-        return 0
-    stripped = EXACT.normalize(amount).as_tuple().exponent
-    return -stripped if isinstance(stripped, int) and stripped < 0 else 0
+def is_finer(amount: Decimal, scale: int) -> bool:
+    """Whether the amount, of 60 digits at most, needs more than ``scale`` decimal places, trailing zeros left out."""
+    units = EXACT.scaleb(amount, scale)
+    return units != units.to_integral_value()
 
 
 def _check_amount(value: object) -> Decimal:
@@ -165,9 +162,8 @@ def _check_decimal(value: object) -> Decimal:
         raise PydanticCustomError(BAD_PARAMETERS, "must be a decimal number, such as 12.5")
     if value >= AMOUNT_LIMIT:
         raise PydanticCustomError(BAD_PARAMETERS, "must be below 10^20")
-    # The common amount has few places as it stands; only a longer one is looked at closely.
-    exponent = value.as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -SCALE_MAX and places(value) > SCALE_MAX:
+    # What is below zero is refused, or read further, by whoever takes such: it may have too many digits for this.
+    if value > -AMOUNT_LIMIT and is_finer(value, SCALE_MAX):
         raise PydanticCustomError(BAD_PARAMETERS, "has more than 18 decimal places")
     return value
 
@@ -181,7 +177,7 @@ def _why_no_amount(text: str) -> LiteralString:
 
 
 def _check_whole(value: object) -> int:
-    if isinstance(value, Decimal) and places(value) == 0:
+    if isinstance(value, Decimal) and not is_finer(value, 0):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise PydanticCustomError(BAD_PARAMETERS, "must be a whole number, such as 12")

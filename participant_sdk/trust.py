@@ -11,7 +11,7 @@ import structlog
 from participant_sdk.breaker import Breaker, BreakerState
 from participant_sdk.ids import Xid
 from participant_sdk.worker import PARTICIPANT_FAILED
-from participant_sdk.xa import Ack, AckKind, Vote, XaCode, transient_no
+from participant_sdk.xa import DONE, PREPARED, Ack, AckKind, Vote, XaCode, transient_no
 
 CIRCUIT_OPEN: Final = "CIRCUIT_OPEN"
 
@@ -72,13 +72,23 @@ class Trust:
 
     def answered(self, votes: Sequence[tuple[Xid, Vote]], acks: Sequence[tuple[Xid, Ack]]) -> None:
         """A frame of answers came. One success among them is enough: the participant is well (R17)."""
+        if (votes and votes[0][1] is PREPARED) or (acks and acks[0][1] is DONE):
+            # As nearly always: whoever answers both is well, and the others need no look.
+            self._well()
+            return
         state = self._breaker.state
         failed = [(xid, vote.message) for xid, vote in votes if vote.transient and _is_failure(vote)]
         failed += [(xid, ack.message) for xid, ack in acks if ack.kind is AckKind.RETRY]
-        if len(failed) == len(votes) + len(acks):
-            for xid, message in failed:
-                self._breaker.failed(xid, message)
-        elif self._breaker.succeeded():
+        if len(failed) < len(votes) + len(acks):
+            self._well()
+            return
+        for xid, message in failed:
+            self._breaker.failed(xid, message)
+        self._note(state)
+
+    def _well(self) -> None:
+        state = self._breaker.state
+        if self._breaker.succeeded():
             self._offer_again()
         self._note(state)
 

@@ -77,7 +77,14 @@ def check_operations(operations: Sequence[Operation], *, least: int = 1) -> list
         raise InvalidRequestError(
             f"{least} to {OPERATIONS_MAX} operations, not {len(operations)}", field="operations", code="OPERATION_COUNT"
         )
-    return [_check_operation(operation, index) for index, operation in enumerate(operations)]
+    read: list[Mapping[str, Exact]] = []
+    for index, (service, name, parameters) in enumerate(operations):
+        _check_names(service, name, index)
+        try:
+            read.append(exact_json.loads_object(parameters))
+        except exact_json.InvalidJsonError as error:
+            raise _bad_json(parameters, f"operations[{index}].parameters", error) from error
+    return read
 
 
 def check_parameters(text: str, field: str) -> Mapping[str, Exact]:
@@ -85,9 +92,7 @@ def check_parameters(text: str, field: str) -> Mapping[str, Exact]:
     try:
         return exact_json.loads_object(text)
     except exact_json.InvalidJsonError as error:
-        raise InvalidRequestError(
-            str(error), field=f"{field}{json_faults.locate(text)}", code="JSON_INVALID"
-        ) from error
+        raise _bad_json(text, field, error) from error
 
 
 def check_timeout(seconds: Decimal, field: str = "timeout") -> float:
@@ -160,9 +165,8 @@ def check_pass(scope: Scope, xid: str, participant: str, *, xid_field: str = "xi
     return check_xid(xid, xid_field) if xid else None, check_participant(participant) if participant else ""
 
 
-def _check_operation(operation: Operation, index: int) -> Mapping[str, Exact]:
-    _check_names(operation.service, operation.name, index)
-    return check_parameters(operation.parameters, f"operations[{index}].parameters")
+def _bad_json(text: str, field: str, error: exact_json.InvalidJsonError) -> InvalidRequestError:
+    return InvalidRequestError(str(error), field=f"{field}{json_faults.locate(text)}", code="JSON_INVALID")
 
 
 # The same few come all the time. What raises is not kept, so nothing kept is longer than a good name.

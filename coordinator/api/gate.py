@@ -27,7 +27,8 @@ class Gate:
 
     def for_new_work(self) -> Engine:
         """The engine, for a transaction to begin. UnavailableError while starting or stopping."""
-        return self.assembly_for_new_work().engine
+        assembly = self._assembly
+        return self.assembly_for_new_work().engine if assembly is None or self._stopping else assembly.engine
 
     def assembly_for_new_work(self) -> Assembly:
         """Everything behind the doors, for something to begin. UnavailableError while starting or stopping."""

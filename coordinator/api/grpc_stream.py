@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from pincex.tx.v1 import transaction_pb2
 
@@ -23,6 +23,7 @@ from coordinator.errors import InvalidRequestError, TransactionError
 from coordinator.requests import Ended
 from coordinator.telemetry import Telemetry
 from participant_sdk.batching import Batcher
+from participant_sdk.xa import Decision
 
 IN_FLIGHT_MAX: Final = 10_000
 FRAME_REQUESTS_MAX: Final = 1024
@@ -30,12 +31,10 @@ BEGUN_AT_ONCE: Final = 128
 ANSWERS_CAP: Final = 512
 FRAME_RESULTS_MAX_CHARS: Final = 1024 * 1024
 
+_COMMIT: Final = Decision.COMMIT
 
-class _Answer(NamedTuple):
-    """An answer that waits to be sent. A named tuple, because one is made for every transaction."""
-
-    tag: int
-    ended: Ended | TransactionError
+# An answer that waits to be sent: the request's tag, and how it ended. A plain tuple, made for every transaction.
+_Answer = tuple[int, Ended | TransactionError]
 
 
 class ClientStream:
@@ -95,16 +94,19 @@ class ClientStream:
             told = partial(self._told, tag, call.services, call.request_id)
             self._gate.for_new_work().submit(call, told)
         except Exception as error:  # noqa: BLE001 - what is wrong with one item must not end the others' stream
-            self._answers.put(_Answer(tag, self._foreseen(error)))
+            self._answers.put((tag, self._foreseen(error)))
 
     def _told(self, tag: int, services: tuple[str, ...], request_id: str, ended: Ended | TransactionError) -> None:
         """Queue the answer to one request."""
+        if isinstance(ended, Ended) and ended.outcome.decision is not _COMMIT:
+            ended = self._judged(ended, services, request_id)
+        self._answers.put((tag, ended))
+
+    def _judged(self, ended: Ended, services: tuple[str, ...], request_id: str) -> Ended | TransactionError:
         try:
-            rejected = rejection(ended.outcome, services, request_id) if isinstance(ended, Ended) else None
-            answer = rejected or ended
+            return rejection(ended.outcome, services, request_id) or ended
         except Exception as error:  # noqa: BLE001 - it is this item's failure, and must not reach the engine
-            answer = self._foreseen(error)
-        self._answers.put(_Answer(tag, answer))
+            return self._foreseen(error)
 
     def _foreseen(self, error: Exception) -> TransactionError:
         return error if isinstance(error, TransactionError) else unforeseen(self._telemetry, error)
@@ -113,7 +115,9 @@ class ClientStream:
         frame = transaction_pb2.ExecuteStreamResponse()
         size_chars = 0
         for tag, ended in answers:
-            size_chars += self._write_answer(ended, frame.answers.add(tag=tag % 2**64))
+            answer = frame.answers.add()
+            answer.tag = tag % 2**64
+            size_chars += self._write_answer(ended, answer)
             if size_chars > FRAME_RESULTS_MAX_CHARS:
                 await self._context.write(frame)
                 frame, size_chars = transaction_pb2.ExecuteStreamResponse(), 0
@@ -126,8 +130,7 @@ class ClientStream:
         """Write one answer; return roughly how many characters its results take."""
         if isinstance(ended, Ended):
             try:
-                grpc_wire.write_ended(ended, answer.result)
-                return grpc_wire.results_size_chars(ended)
+                return grpc_wire.write_ended(ended, answer.result)
             except Exception as error:  # noqa: BLE001 - a result that cannot be written fails alone
                 ended = unforeseen(self._telemetry, error)
         self._telemetry.refused("grpc", ended.reason)

@@ -48,7 +48,7 @@ _STATES: Final = {
 def read_execute(request: transaction_pb2.ExecuteRequest, timeout_default_s: float) -> ExecuteCall:
     """Read a transaction to run. InvalidRequestError names the field."""
     timeout_s = read_timeout(request, timeout_default_s)
-    wait_applied = read_wait(request.wait)
+    wait_applied = read_wait(wait) if (wait := request.wait) else True
     operations = read_operations(request.operations)
     return checks.execute_call(
         operations, timeout_s, request.request_id, wait_applied=wait_applied, lock_keys=request.lock_keys
@@ -100,18 +100,10 @@ def read_phase(phase: int) -> Phase | None:
         raise InvalidRequestError(f"no such phase: {phase}", field="phase", code="PHASE_UNKNOWN") from error
 
 
-def write_ended(ended: Ended, result: transaction_pb2.TransactionResult) -> None:
-    """Write how a transaction ended into an empty result."""
-    _write_outcome(ended.outcome, result)
+def write_ended(ended: Ended, result: transaction_pb2.TransactionResult) -> int:
+    """Write how a transaction ended into an empty result; return roughly what its operations' results take of it."""
+    size_chars = _write_outcome(ended.outcome, result)
     write_seconds(ended.duration_s, result.duration)
-
-
-def results_size_chars(ended: Ended) -> int:
-    """Roughly what the operations' results take in an answer."""
-    size_chars = 0
-    for branch in ended.outcome.branches:
-        if branch.vote is not None and branch.vote.results:
-            size_chars += sum(map(len, branch.vote.results))
     return size_chars
 
 
@@ -151,21 +143,18 @@ def write_decision(answer: DecisionAnswer, response: transaction_pb2.GetDecision
     response.epoch = answer.epoch
 
 
-def _write_outcome(outcome: Outcome, result: transaction_pb2.TransactionResult) -> None:
-    branches = outcome.branches
-    plain = tuple([each.participant for each in branches if each.done and each.vote == PREPARED and not each.heuristic])
-    if len(plain) == len(branches) and _is_plain_commit(outcome):
-        result.CopyFrom(_plain_result(plain))
-    else:
-        _write_fields(outcome, result)
-    result.xid = str(outcome.xid)
-
-
-def _is_plain_commit(outcome: Outcome) -> bool:
-    """There is nothing to tell of it, as of most, but that it committed, and of its branches."""
-    if outcome.phase is not COMMITTED or outcome.decision is not _COMMIT:
-        return False
-    return not (outcome.replayed or outcome.retry or outcome.reason or outcome.message or outcome.heuristic)
+def _write_outcome(outcome: Outcome, result: transaction_pb2.TransactionResult) -> int:
+    """Write it; return how many characters the results take."""
+    xid, decision, phase, reason, message, retry, branches, replayed, heuristic = outcome
+    result.xid = str(xid)
+    # There is nothing to tell of most, but that they committed, and of their branches.
+    if phase is COMMITTED and decision is _COMMIT and not (replayed or retry or reason or message or heuristic):
+        plain = tuple([name for name, vote, done, end in branches if done and vote == PREPARED and not end])
+        if len(plain) == len(branches):
+            result.MergeFrom(_plain_result(plain))
+            return 0
+    _write_fields(outcome, result)
+    return sum([sum(map(len, branch.vote.results)) for branch in branches if branch.vote is not None])
 
 
 @lru_cache(maxsize=PLAIN_RESULTS_MAX)

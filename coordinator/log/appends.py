@@ -135,8 +135,10 @@ class Appends:
         """Queue a record. QueueFullError at the bound, with nothing queued."""
         if len(self._queue) + len(self._aside) >= self._queue_bound:
             raise QueueFullError(f"{self._queue_bound} records are queued for the decision log, the most allowed")
+        if not self._queue:
+            # Otherwise it is set, or the writer does not wait before the queue is empty.
+            self._wake.set()
         self._queue.append(record)
-        self._wake.set()
 
     def put_first(self, records: Iterable[DecisionRecord]) -> None:
         """Put records that were taken before at the queue's front, past the bound."""

@@ -73,6 +73,20 @@ class Columns(NamedTuple):
     reasons: str
     results: str
 
+    @property
+    def parameters(self) -> tuple[bytes, ...]:
+        """The columns as parameters in PostgreSQL's binary form."""
+        return (
+            self.xids,
+            self.decisions,
+            self.prepared.encode(),
+            self.tenants.encode(),
+            self.request_ids.encode(),
+            self.digests,
+            self.reasons.encode(),
+            self.results.encode(),
+        )
+
 
 def pack(records: Sequence[DecisionRecord]) -> Columns:
     """Make the columns. BadRecordError for a value that the log does not keep, naming the column.

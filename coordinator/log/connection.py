@@ -20,7 +20,7 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import psycopg
 import structlog
@@ -32,6 +32,7 @@ from psycopg.types.numeric import Int8
 from coordinator.log.columns import ByteaArray, SmallintArray, UuidArray
 from coordinator.log.decision_log import BadRecordError, LogUnavailableError, LogUncertainError
 from participant_sdk.ids import Xid
+from participant_sdk.resources.postgres_calls import PreparedCalls
 
 # A refusal that stays is told of this often.
 LOUD_EVERY_S: Final = 60.0
@@ -81,6 +82,7 @@ class LogConnection:
         self.made = 0
         self._turn = asyncio.Lock()
         self._connection: psycopg.AsyncConnection | None = None
+        self._calls: PreparedCalls
         self._warning = ""
         # When each SQLSTATE that no retry mends was last told of, by the loop's clock.
         self._told_s: dict[str, float] = {}
@@ -104,10 +106,19 @@ class LogConnection:
                 await self.close()
                 await self._connected()
 
-    async def execute(
-        self, query: bytes, parameters: Mapping[str, Parameter], *, may_be_first: bool = True
-    ) -> list[TupleRow]:
-        """Run one statement in autocommit, and return its rows.
+    async def execute(self, query: bytes, parameters: Mapping[str, Parameter]) -> list[TupleRow]:
+        """Run one statement in autocommit, and return its rows."""
+        async with self._turn:
+            connection = await self._connected()
+            with self._translated(connection, query):
+                rows = await _rows(connection, query, parameters)
+            self._check_warning()
+            return rows
+
+    async def call(
+        self, statement: bytes, parameters: Sequence[bytes], *, may_be_first: bool = True
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement in autocommit with parameters in binary form, and return its rows.
 
         One that may not be the first on its connection is not sent on a new one: LogUnavailableError.
         """
@@ -116,8 +127,8 @@ class LogConnection:
             connection = await self._connected()
             if connection is not before and not may_be_first:
                 raise LogUnavailableError("the decision log was connected to again; write it again")
-            with self._translated(connection, query):
-                rows = await _rows(connection, query, parameters)
+            with self._translated(connection, statement):
+                rows = await self._calls.call(statement, parameters, tuple)
             self._check_warning()
             return rows
 
@@ -156,6 +167,7 @@ class LogConnection:
             self._on_connected()
             connection.add_notice_handler(self._notice)
             _adapt(connection)
+            self._calls = PreparedCalls(connection)
             with _Patience(connection, self._timeouts.answer_s):
                 await connection.execute(_SESSION.format(statement_s=self._timeouts.statement_s).encode())
         except psycopg.Error as error:

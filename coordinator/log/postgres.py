@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from struct import Struct
 from typing import Final, cast
 
 from psycopg.types.numeric import Int2, Int8
@@ -26,6 +27,10 @@ from participant_sdk.migrations import migrate
 from participant_sdk.xa import Decision
 
 SCHEMA: Final = "txlog"
+
+# Numbers in PostgreSQL's binary form.
+_pack_double: Final = Struct("!d").pack
+_pack_bigint: Final = Struct("!q").pack
 
 
 async def migrate_log(dsn: str) -> list[str]:
@@ -59,14 +64,8 @@ class PostgresLog(PostgresKeeping):
         """Renew, advance and insert, in one autocommit statement (R4)."""
         columns = pack(records)
         advance = columns.size + burned
-        parameters = {
-            **columns._asdict(),
-            "count": Int8(columns.size),
-            "advance": Int8(advance),
-            "lease_s": float(incarnation.lease_s),
-            "incarnation": Int8(incarnation.number),
-            "expected": Int8(expected_sequence),
-        }
+        numbers = (incarnation.number, expected_sequence, advance, columns.size)
+        parameters = (_pack_double(incarnation.lease_s), *map(_pack_bigint, numbers), *columns.parameters)
         rows = await self._append(parameters, may_be_first=not advance)
         if not rows:
             return await self._refused(incarnation, expected_sequence, advance)

@@ -7,10 +7,10 @@ statement alone turns it off for itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from psycopg.rows import TupleRow
 
@@ -64,7 +64,7 @@ class PostgresStatements:
     def _connected(self) -> None:
         self._generation += 1
 
-    async def _append(self, parameters: Mapping[str, Parameter], *, may_be_first: bool) -> list[TupleRow]:
+    async def _append(self, parameters: Sequence[bytes], *, may_be_first: bool) -> list[tuple[Any, ...]]:
         """Run the statement of an append.
 
         If it had to connect again, the others do so now: each new connection makes every participant report
@@ -72,7 +72,7 @@ class PostgresStatements:
         """
         made = self._appends.made
         try:
-            return await self._appends.execute(self._sql["append"], parameters, may_be_first=may_be_first)
+            return await self._appends.call(self._sql["append"], parameters, may_be_first=may_be_first)
         finally:
             if self._appends.made != made:
                 with suppress(LogUnavailableError):

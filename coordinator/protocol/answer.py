@@ -31,10 +31,12 @@ class Answer:
 
     def wake_at_s(self, resend_at_s: float) -> float:
         """When to look again: at the next repetition of the messages, or when the client waits no longer."""
-        return resend_at_s if self.given or not self.is_free() else min(resend_at_s, self.by_s)
+        if self.given or self.log_owes or self.heuristics_owed:
+            return resend_at_s
+        return min(resend_at_s, self.by_s)
 
-    def is_due(self, branches: Branches, now_s: float) -> bool:
-        """The client is to be told now."""
-        if self.given or not self.is_free():
+    def is_due(self, branches: Branches, now_s: float, *, all_done: bool) -> bool:
+        """The client is to be told now. ``all_done``: of all branches, whether anybody waits for them or not."""
+        if self.given or self.log_owes or self.heuristics_owed:
             return False
-        return not self.wait_applied or now_s >= self.by_s or branches.all_awaited_done()
+        return all_done or not self.wait_applied or now_s >= self.by_s or branches.all_awaited_done()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -13,6 +14,7 @@ OUTCOMES_KEPT_MAX: Final = 1024
 
 # Named here, because finding a member in its enum costs as much as a call (``phases``).
 _PREPARED: Final = VoteKind.PREPARED
+_NO: Final = VoteKind.ROLLED_BACK
 _RETRY: Final = AckKind.RETRY
 
 SILENCE: Final = transient_no("TIMEOUT", "no vote in time", xa_code=XaCode.RBTIMEOUT)
@@ -74,6 +76,12 @@ class Branches(dict[str, BranchState]):
         branch = self[participant] = BranchState(participant, len(self) + 1)
         return branch
 
+    def share(self, work: Mapping[str, Collection[object]]) -> None:
+        """Add a branch for each participant's share of a transaction's whole work; there are none yet."""
+        for number, (participant, operations) in enumerate(work.items(), 1):
+            branch = self[participant] = BranchState(participant, number)
+            branch.carried = len(operations)
+
     def enlist(self, participant: str, carried: int, embedded: int) -> bool:
         """Add work to the participant's branch, which begins with it; False where that has work of the other kind."""
         branch = self.get(participant) or self.add(participant)
@@ -103,8 +111,8 @@ class Branches(dict[str, BranchState]):
         A participant that cannot be reached, or whose silence was taken for "no", is owed its Rollback
         for as long as it takes; the client is told without it.
         """
-        for branch in self.values():  # noqa: SIM110
-            if not branch.done and (branch.vote is None or branch.vote.is_yes):
+        for branch in self.values():
+            if not branch.done and (branch.vote is None or branch.vote.kind is not _NO):
                 return False
         return True
 

@@ -365,7 +365,7 @@ class Transaction:
         all_done = self.branches.all_done()
         if all_done and self.phase in _TELLING:
             self._move(Cause.ALL_ACKNOWLEDGED)
-        answer = self._answer() if self.answer.is_due(self.branches, now_s) else None
+        answer = self._answer() if self.answer.is_due(self.branches, now_s, all_done=all_done) else None
         reply, refusal = (None, answer) if isinstance(answer, Refusal) else (answer, None)
         finished = all_done and self.answer.is_free()
         wake_at_s = None if finished else self._wake_at_s()

@@ -202,24 +202,25 @@ class Forward:
         if asked.phase is StepPhase.REFUSED:
             raise StepRefused(asked.name, asked.reason, asked.message)
         backoff = Backoff(self._random, first_s=work.every_s, cap_s=max(work.every_s, READ_CAP_S))
-        while not held.nudge.is_ending:
-            read = await held.transactions.read(work.operations, work.timeout_s)
-            match read:
-                case Attempted():
-                    await held.note(position, read)
-                case outcome if outcome.decision is Decision.ROLLBACK:
-                    refused = Settled(outcome.decision, outcome.xid, outcome.reason, outcome.message)
-                    self._settle_read(position, StepPhase.REFUSED, refused)
-                    await held.save()
-                    raise StepRefused(asked.name, outcome.reason, outcome.message)
-                case outcome if changes_something(outcome.branches):
-                    message = f"transaction {outcome.xid} was to read, and a participant changed something for it"
-                    await self._halt(Halted(Failure("NOT_READ_ONLY", message, asked.name)))
-                case outcome:
-                    texts = texts_of([each.service for each in work.operations], outcome.branches)
-                    if work.is_done is None or work.is_done(StepResult(values_of(texts))):
-                        return await self._keep_read(position, outcome.xid, kept_text(texts))
-            await held.nudge.pause(backoff.next_s())
+        with held.transactions.woken(work.operations, held.nudge):
+            while not held.nudge.is_ending:
+                read = await held.transactions.read(work.operations, work.timeout_s)
+                match read:
+                    case Attempted():
+                        await held.note(position, read)
+                    case outcome if outcome.decision is Decision.ROLLBACK:
+                        refused = Settled(outcome.decision, outcome.xid, outcome.reason, outcome.message)
+                        self._settle_read(position, StepPhase.REFUSED, refused)
+                        await held.save()
+                        raise StepRefused(asked.name, outcome.reason, outcome.message)
+                    case outcome if changes_something(outcome.branches):
+                        message = f"transaction {outcome.xid} was to read, and a participant changed something for it"
+                        await self._halt(Halted(Failure("NOT_READ_ONLY", message, asked.name)))
+                    case outcome:
+                        texts = texts_of([each.service for each in work.operations], outcome.branches)
+                        if work.is_done is None or work.is_done(StepResult(values_of(texts))):
+                            return await self._keep_read(position, outcome.xid, kept_text(texts))
+                await held.nudge.pause(backoff.next_s())
         return await self._refused(asked, "NOT_AWAITED", "it was waited for in vain")
 
     async def _keep_read(self, position: int, xid: Xid, results: str) -> StepResult:

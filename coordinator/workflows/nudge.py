@@ -29,10 +29,10 @@ class Nudge:
         self.is_ending = False
 
     async def pause(self, seconds: float) -> None:
-        """Wait so long, or until somebody wakes it; not at all once it is to end."""
+        """Wait so long, or until somebody wakes it: not at all where that was since the last pause, or it is to end."""
         if self.is_ending:
             return
-        self._wake.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
+        self._wake.clear()

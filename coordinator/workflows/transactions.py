@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from random import Random
 from typing import Final, NamedTuple
 
@@ -24,6 +25,7 @@ from coordinator.log.group_commit import GroupCommit
 from coordinator.protocol.effects import StoredDecision, replayed
 from coordinator.protocol.outcome import BranchOutcome, Outcome
 from coordinator.requests import TENANT_DEFAULT, Ended, ExecuteCall, TransactionView
+from coordinator.returns import Returns
 from coordinator.workflows.nudge import Nudge
 from coordinator.workflows.results import texts_of
 from participant_sdk.backoff import Backoff
@@ -32,6 +34,7 @@ from participant_sdk.ids import RequestId, Xid
 from participant_sdk.participant import Operation
 from participant_sdk.xa import Decision, Heuristic, VoteKind
 
+# The first pause, unless somebody has another.
 RETRY_FIRST_S: Final = 0.1
 RETRY_CAP_S: Final = 30.0
 
@@ -68,10 +71,20 @@ Note = Callable[[Attempted], Awaitable[None]]
 class StepTransactions:
     """Runs transactions as a client would, but that it also waits until they are applied."""
 
-    def __init__(self, engine: Engine, commit: GroupCommit, inquiries: Inquiries, random: Random) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        commit: GroupCommit,
+        inquiries: Inquiries,
+        returns: Returns,
+        random: Random,
+        retry_first_s: float = RETRY_FIRST_S,
+    ) -> None:
         self._engine = engine
         self._commit = commit
         self._inquiries = inquiries
+        self._returns = returns
+        self._retry_first_s = retry_first_s
         self._random = random
 
     async def run(
@@ -88,12 +101,13 @@ class StepTransactions:
             return await self._stored(stored, operations, digest)
         call = ExecuteCall(tuple(operations), timeout_s, TENANT_DEFAULT, name, digest)
         backoff = self._backoff()
-        while not nudge.is_ending:
-            tried = await self._attempt(call)
-            if isinstance(tried, Outcome):
-                return await self._settled(tried, operations)
-            await note(tried)
-            await nudge.pause(backoff.next_s())
+        with self.woken(operations, nudge):
+            while not nudge.is_ending:
+                tried = await self._attempt(call)
+                if isinstance(tried, Outcome):
+                    return await self._settled(tried, operations)
+                await note(tried)
+                await nudge.pause(backoff.next_s())
         return await self.close(name, operations, "the workflow gave the step up")
 
     async def close(self, name: str, operations: Sequence[Operation], reason: str) -> Settled:
@@ -112,6 +126,10 @@ class StepTransactions:
     async def read(self, operations: Sequence[Operation], timeout_s: float) -> Outcome | Attempted:
         """Run a transaction that binds nothing: for operations that change nothing."""
         return await self._attempt(ExecuteCall(tuple(operations), timeout_s))
+
+    def woken(self, operations: Sequence[Operation], nudge: Nudge) -> AbstractContextManager[None]:
+        """Have a participant of theirs that is back cut the pauses short, for the time of the block."""
+        return self._returns.awaited((each.service for each in operations), nudge.poke)
 
     async def bound(self, name: str) -> StoredDecision | None:
         """What the log has bound to an intent; None for nothing."""
@@ -179,7 +197,7 @@ class StepTransactions:
             return None
 
     def _backoff(self) -> Backoff:
-        return Backoff(self._random, first_s=RETRY_FIRST_S, cap_s=RETRY_CAP_S)
+        return Backoff(self._random, first_s=self._retry_first_s, cap_s=max(self._retry_first_s, RETRY_CAP_S))
 
 
 def changes_something(branches: Sequence[BranchOutcome]) -> bool:

@@ -20,7 +20,6 @@ from coordinator.errors import (
     UnavailableError,
     UnknownWorkflowError,
 )
-from coordinator.inquiries import Inquiries
 from coordinator.locks.locks import Locks
 from coordinator.log.decision_log import (
     BadRecordError,
@@ -38,7 +37,7 @@ from coordinator.workflows.definitions import Definition, unknown_kind
 from coordinator.workflows.keeper import NotOurs, WorkflowKeeper
 from coordinator.workflows.locking import WorkflowLocks
 from coordinator.workflows.run import Run
-from coordinator.workflows.transactions import StepTransactions
+from coordinator.workflows.transactions import RETRY_FIRST_S, StepTransactions
 from participant_sdk.clock import Clock
 from participant_sdk.ids import RequestId, Xid
 from participant_sdk.participant import Operation
@@ -68,10 +67,11 @@ class WorkflowCall(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkflowSettings:
-    """What workflows there are, and how long one may take that says nothing of it."""
+    """What workflows there are, how long one may take that says nothing of it, and a step's first pause."""
 
     definitions: Mapping[str, Definition]
     timeout_s: float = 600.0
+    retry_first_s: float = RETRY_FIRST_S
 
 
 class Workflows:
@@ -82,7 +82,7 @@ class Workflows:
         engine: Engine,
         log: DecisionLog,
         commit: GroupCommit,
-        inquiries: Inquiries,
+        steps: StepTransactions,
         locks: Locks,
         settings: WorkflowSettings,
         *,
@@ -99,7 +99,7 @@ class Workflows:
         self._random = random
         self._telemetry = telemetry
         self._keeper = WorkflowKeeper(self._log, engine.incarnation, random)
-        self._transactions = StepTransactions(engine, commit, inquiries, random)
+        self._transactions = steps
         self._runs: dict[Xid, Run] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._is_stopping = False

@@ -1,9 +1,10 @@
-"""PostgreSQL arrays in their binary form, made column by column.
+"""PostgreSQL's parameters in their binary form; arrays are made column by column.
 
 psycopg's own list dumper looks at every element; here a column is one join or one
 ``struct.pack``, several times cheaper. Source of the form: ``array_recv`` in PostgreSQL's
 ``arrayfuncs.c``: dimensions, a flag for nulls, the element's type, then for the one
 dimension its length and lower bound, then each element with its length before it.
+A jsonb is its text behind a version (``jsonb_recv`` in ``jsonb.c``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _UUID: Final = 2950
 _LENGTH: Final = struct.Struct(">i")
 _LENGTH_16: Final = _LENGTH.pack(16)
 _NULL: Final = _LENGTH.pack(-1)
+_JSONB_VERSION: Final = b"\x01"
 
 
 class UuidArray(bytes):
@@ -56,6 +58,21 @@ class ByteaArray(bytes):
     __slots__ = ()
 
 
+def smallint(value: int) -> bytes:
+    """Write a ``smallint``."""
+    return struct.pack(">h", value)
+
+
+def bigint(value: int) -> bytes:
+    """Write a ``bigint``."""
+    return struct.pack(">q", value)
+
+
+def jsonb(text: str) -> bytes:
+    """Write a ``jsonb``."""
+    return _JSONB_VERSION + text.encode()
+
+
 def uuids(values: Sequence[bytes]) -> UuidArray:
     """Pack values of 16 bytes each."""
     if not values:
@@ -69,8 +86,10 @@ def bigints(values: Sequence[int]) -> BigintArray:
     return BigintArray(_header(_BIGINT, len(values), nulls=False) + body)
 
 
-def smallints(values: Sequence[int]) -> SmallintArray:
-    """Pack values of 16 bits, signed."""
+def smallints(values: Sequence[int | None]) -> SmallintArray:
+    """Pack values of 16 bits, signed, and nulls."""
+    if None in values:
+        return SmallintArray(_variable(_SMALLINT, [None if value is None else smallint(value) for value in values]))
     body = struct.pack(">" + "ih" * len(values), *[part for value in values for part in (2, value)])
     return SmallintArray(_header(_SMALLINT, len(values), nulls=False) + body)
 

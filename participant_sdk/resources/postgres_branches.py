@@ -5,29 +5,31 @@ See ``postgres_xa_migrations`` for what the rows mean, and why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
-from psycopg.rows import args_row
 
 from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import Xid
 from participant_sdk.participant import Branch, Commit, Prepare, RecoverQuery
-from participant_sdk.resources.packed_arrays import bigints, byteas, texts, uuids
+from participant_sdk.resources.packed_arrays import bigint, bigints, byteas, smallints, texts, uuids
 from participant_sdk.resources.postgres_errors import EPOCH_IS_HIGHER
 from participant_sdk.resources.postgres_lane import Lane
 from participant_sdk.resources.stored_votes import answer_of, vote_of
 from participant_sdk.xa import PREPARED, Heuristic, Vote, VoteKind
 
-_LOOK: Final = b"select * from pincex_xa.look(%s, %s, %s)"
-_DECIDE: Final = b"select * from pincex_xa.decide_expected(%s, %s, %s::bigint, %s, %s, %s)"
-_OPEN: Final = b"select pincex_xa.open(%s, %s, %s, %s, %s, %s, %s, %s, %s::bigint)"
-_UNDO: Final = b"select pincex_xa.undo(%s, %s, %s, %s::smallint[], %s)"
+_LOOK: Final = b"select * from pincex_xa.look($1, $2, $3)"
+_DECIDE: Final = b"select * from pincex_xa.decide_expected($1, $2, $3, $4, $5, $6)"
+_OPEN: Final = b"select pincex_xa.open($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_UNDO: Final = b"select pincex_xa.undo($1, $2, $3, $4, $5)"
 _LOG_IDS: Final = (
     "select distinct log_id from pincex_xa.branches where participant = %s and phase in (1, 5) order by log_id"
 )
 _PAGE: Final = "select pincex_xa.page(%s, %s, %s, %s::bigint[], %s::bigint[], %s::uuid, %s)::text"
+
+Row = TypeVar("Row")
 
 
 class BranchRows:
@@ -56,7 +58,7 @@ class BranchRows:
             texts([prepare.tenant for prepare in prepares]),
             texts([prepare.request_id for prepare in prepares]),
             byteas([prepare.request_digest for prepare in prepares]),
-            unix_ms,
+            bigint(unix_ms),
         )
         return [at in opened for at in range(1, len(prepares) + 1)]
 
@@ -76,7 +78,7 @@ class BranchRows:
             rows = await self._rows(
                 _DECIDE,
                 log_id,
-                min(commit.epoch for commit in commits),
+                bigint(min(commit.epoch for commit in commits)),
                 uuids([commit.xid for commit in commits]),
                 bigints([commit.incarnation for commit in commits]),
                 bigints([commit.sequence for commit in commits]),
@@ -97,7 +99,7 @@ class BranchRows:
             _UNDO,
             log_id,
             uuids([xid for xid, _ in votes]),
-            [None if vote is None else int(vote.kind) for _, vote in votes],
+            smallints([None if vote is None else int(vote.kind) for _, vote in votes]),
             texts([None if vote is None else answer_of(vote) for _, vote in votes]),
         )
         return [at in undone for at in range(1, len(votes) + 1)]
@@ -194,19 +196,20 @@ class BranchRows:
             with session.confirmed():
                 await session.connection.execute(query.encode(), (self._participant, log_id, *parameters))
 
-    async def _places(self, query: bytes, log_id: str, *parameters: object) -> frozenset[int]:
+    async def _places(self, statement: bytes, log_id: str, *parameters: bytes) -> frozenset[int]:
         """Run a function that returns places. The set is only tested for membership."""
-        async with self._lane.session() as session:
-            with session.confirmed():
-                cursor = await session.connection.execute(query, (self._participant, log_id, *parameters), prepare=True)
-            return frozenset(row[0] for row in await cursor.fetchall())
+        return frozenset(await self._call(statement, log_id, parameters, itemgetter(0)))
 
-    async def _rows(self, query: bytes, log_id: str, *parameters: object) -> list[_Row]:
+    async def _rows(self, statement: bytes, log_id: str, *parameters: bytes) -> list[_Row]:
+        return await self._call(statement, log_id, parameters, _Row._make)
+
+    async def _call(
+        self, statement: bytes, log_id: str, parameters: Sequence[bytes], row: Callable[[Sequence[Any]], Row]
+    ) -> list[Row]:
         async with self._lane.session() as session:
-            cursor = psycopg.AsyncCursor(session.connection, row_factory=args_row(_Row))
             with session.confirmed():
-                await cursor.execute(query, (self._participant, log_id, *parameters), prepare=True)
-            return await cursor.fetchall()
+                named = (self._participant.encode(), log_id.encode(), *parameters)
+                return await session.call(statement, named, row)
 
 
 def _expected(log_id: str, commit: Commit) -> Branch:

@@ -19,6 +19,7 @@ import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
+from participant_sdk.resources.postgres_calls import PreparedCalls
 from participant_sdk.resources.postgres_strings import ended_tag, pipelined, run_string
 
 CONNECT_TIMEOUT_S: Final = 5
@@ -46,13 +47,15 @@ class DoubtfulError(psycopg.OperationalError):
 class Session:
     """One connection, in autocommit, and the server's warnings on it."""
 
-    __slots__ = ("_encoding", "_uses", "_warnings", "connection")
+    __slots__ = ("_encoding", "_uses", "_warnings", "call", "connection")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._encoding = connection.info.encoding
         self._warnings: list[str] = []
         self._uses = 0
+        # What is called with packed columns; its rows come when all of it is done.
+        self.call = PreparedCalls(connection).call
         connection.add_notice_handler(self._note)
 
     @property

@@ -1,8 +1,8 @@
 """Statements sent as they are, and their results, without a cursor.
 
-Where only the tag of what ran is asked for, a cursor costs the client more than all the rest. These are
-conversations as psycopg's own generators have them: ``AsyncConnection.wait`` drives them, and when it is
-cancelled, it cancels what the server is at and waits for the end.
+Where only the tag of what ran is asked for, or parameters come in PostgreSQL's binary form already, a cursor
+costs the client more than all the rest. These are conversations as psycopg's own generators have them:
+``AsyncConnection.wait`` drives them, and when it is cancelled, it cancels what the server is at and waits for the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import psycopg
 from psycopg import generators
 from psycopg.abc import PQGen
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 
 _DONE: Final = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY)
@@ -50,11 +50,29 @@ def pipelined(pgconn: PGconn, statements: Sequence[bytes], encoding: str) -> PQG
     return ended
 
 
+def prepare(pgconn: PGconn, name: bytes, text: bytes, encoding: str) -> PQGen[None]:
+    """Prepare a statement under a name; its parameters, $1 and so on, are of the types that the server finds."""
+    pgconn.send_prepare(name, text)
+    last_result((yield from generators.execute(pgconn)), encoding)
+
+
+def run_prepared(pgconn: PGconn, name: bytes, parameters: Sequence[bytes], encoding: str) -> PQGen[PGresult]:
+    """Run a prepared statement, with parameters and columns in binary form."""
+    formats = [Format.BINARY] * len(parameters)
+    pgconn.send_query_prepared(name, parameters, param_formats=formats, result_format=Format.BINARY)
+    return last_result((yield from generators.execute(pgconn)), encoding)
+
+
 def ended_tag(results: Sequence[PGresult], encoding: str) -> str:
-    """The tag of the last result. psycopg.Error of the one that failed, whose words are in this encoding."""
+    """The tag of the last result; empty where there is none. psycopg.Error as for ``last_result``."""
+    return (last_result(results, encoding).command_status or b"").decode() if results else ""
+
+
+def last_result(results: Sequence[PGresult], encoding: str) -> PGresult:
+    """The last of the results. psycopg.Error of the one that failed, whose words are in this encoding."""
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:
             raise error_from_result(result, encoding)
         if result.status not in _DONE:
             raise psycopg.ProgrammingError(f"a statement that ends as {ExecStatus(result.status).name}")
-    return (results[-1].command_status or b"").decode() if results else ""
+    return results[-1]

@@ -20,7 +20,6 @@ from typing import Final, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import args_row
 
 from participant_sdk.branch import BranchCall, call_of
 from participant_sdk.clock import Clock
@@ -288,13 +287,10 @@ class ReservationResource(Participant):
         if shows_tokens(batch.prepares):
             return await self._call_fenced(log, batch)
         parameters = batch.parameters(log, self._clock.unix_ms())
-        async with (
-            self._lane.session() as session,
-            session.connection.cursor(row_factory=args_row(Found), binary=True) as cursor,
-        ):
+        async with self._lane.session() as session:
             with session.confirmed():
-                await cursor.execute(_APPLY_BATCH, parameters, prepare=True)
-            return batch.answers(await cursor.fetchall())
+                found = await session.call(_APPLY_BATCH, parameters, Found._make)
+            return batch.answers(found)
 
     async def _call_fenced(self, log: int, batch: Batch) -> tuple[Answers, list[int]]:
         """Check the tokens of locks, and run what is left, in one transaction."""
@@ -304,10 +300,9 @@ class ReservationResource(Participant):
                 async with session.connection.transaction():
                     async with session.connection.cursor(binary=True) as cursor:
                         batch = await fence(cursor, log, batch, now_unix_ms)
-                    async with session.connection.cursor(row_factory=args_row(Found), binary=True) as cursor:
-                        await cursor.execute(_APPLY_BATCH, batch.parameters(log, now_unix_ms), prepare=True)
-                        # Raised within the transaction, a stale epoch undoes the tokens too.
-                        answers = batch.answers(await cursor.fetchall())
+                    found = await session.call(_APPLY_BATCH, batch.parameters(log, now_unix_ms), Found._make)
+                    # Raised within the transaction, a stale epoch undoes the tokens too.
+                    answers = batch.answers(found)
             return answers
 
     async def _refuse(self, log: int, refused: Sequence[tuple[Prepare, Vote]]) -> Sequence[Vote]:

@@ -63,28 +63,27 @@ class Batch:
     prepares: Sequence[Prepare] = ()
     planned: Sequence[Planned] = ()
 
-    def parameters(self, log: int, now_unix_ms: int) -> dict[str, object]:
+    def parameters(self, log: int, now_unix_ms: int) -> tuple[bytes, ...]:
         """The parameters of ``apply_batch.sql``."""
         commits, prepares, planned = self.commits, self.prepares, self.planned
-        return {
-            "log": log,
-            "commit_epoch": min([commit.epoch for commit in commits], default=0),
-            "commit_xids": packed_arrays.uuids([commit.xid for commit in commits]),
-            "commit_incarnations": packed_arrays.bigints([commit.incarnation for commit in commits]),
-            "commit_sequences": packed_arrays.bigints([commit.sequence for commit in commits]),
-            "rollback_xids": packed_arrays.uuids([rollback.xid for rollback in self.rollbacks]),
-            "prepare_xids": packed_arrays.uuids([prepare.xid for prepare in prepares]),
-            "votes": packed_arrays.smallints([plan.vote.kind for plan in planned]),
-            "answers": packed_arrays.texts([answer_of(plan.vote) for plan in planned]),
-            "tenants": packed_arrays.texts([prepare.tenant for prepare in prepares]),
-            "request_ids": packed_arrays.texts([prepare.request_id or None for prepare in prepares]),
-            "digests": packed_arrays.byteas([prepare.request_digest or None for prepare in prepares]),
-            "participants": packed_arrays.texts([_joined(prepare.participants) for prepare in prepares]),
-            "now_unix_ms": now_unix_ms,
-            "operations": "["
-            + ",".join([f'{{"b":{at},{row}}}' for at, plan in enumerate(planned, 1) for row in plan.rows])
-            + "]",
-        }
+        rows = [f'{{"b":{at},{row}}}' for at, plan in enumerate(planned, 1) for row in plan.rows]
+        return (
+            packed_arrays.bigint(min([commit.epoch for commit in commits], default=0)),
+            packed_arrays.smallint(log),
+            packed_arrays.uuids([commit.xid for commit in commits]),
+            packed_arrays.bigints([commit.incarnation for commit in commits]),
+            packed_arrays.bigints([commit.sequence for commit in commits]),
+            packed_arrays.uuids([rollback.xid for rollback in self.rollbacks]),
+            packed_arrays.uuids([prepare.xid for prepare in prepares]),
+            packed_arrays.smallints([plan.vote.kind for plan in planned]),
+            packed_arrays.texts([answer_of(plan.vote) for plan in planned]),
+            packed_arrays.texts([prepare.tenant for prepare in prepares]),
+            packed_arrays.texts([prepare.request_id or None for prepare in prepares]),
+            packed_arrays.byteas([prepare.request_digest or None for prepare in prepares]),
+            packed_arrays.texts([_joined(prepare.participants) for prepare in prepares]),
+            packed_arrays.bigint(now_unix_ms),
+            packed_arrays.jsonb(f"[{','.join(rows)}]"),
+        )
 
     def without_stale(self, epoch: int) -> Batch:
         """The batch without its Commits of epochs below this one."""

@@ -42,6 +42,11 @@ class EntryKind(IntEnum):
 
 
 _FROM_LOCKED: Final = (EntryKind.RELEASE, EntryKind.CAPTURE)
+# A member of an enum is found by a call each time; nearly every branch asks for these.
+_CREDIT: Final = EntryKind.CREDIT
+_DEBIT: Final = EntryKind.DEBIT
+_CAPTURE: Final = EntryKind.CAPTURE
+_DIGITS: Final = tuple(str(int(kind)) for kind in EntryKind)
 
 
 class Account(Parameters):
@@ -109,12 +114,12 @@ def _open_account(opening: Opening, _: Place) -> Entry:
 
 @_planner.operation("credit_account")
 def _credit_account(money: Money, at: Place) -> Entry:
-    return _entry(EntryKind.CREDIT, OUTSIDE, money.user_id, money, at)
+    return _entry(_CREDIT, OUTSIDE, money.user_id, money, at)
 
 
 @_planner.operation("debit_account")
 def _debit_account(money: Money, at: Place) -> Entry:
-    return _entry(EntryKind.DEBIT, money.user_id, OUTSIDE, money, at)
+    return _entry(_DEBIT, money.user_id, OUTSIDE, money, at)
 
 
 @_planner.operation("lock_funds")
@@ -186,7 +191,7 @@ def _needed(entries: Sequence[Entry]) -> list[tuple[int, Entry]]:
 
 
 def _takes_money(entry: Entry) -> bool:
-    return EntryKind.DEBIT <= entry.kind <= EntryKind.CAPTURE
+    return _DEBIT <= entry.kind <= _CAPTURE
 
 
 def _draws(entries: Sequence[Entry]) -> list[Decimal]:
@@ -215,7 +220,7 @@ def _row(entry: Entry, index: int, draw: Decimal) -> str:
     """Write the row as the ledger's SQL reads it; see ``migrations/0002_reservation.sql`` and what follows it."""
     said = "" if entry.description is None else f',"s":{quoted(entry.description)}'
     return (
-        f'"o":{index},"k":{entry.kind:d},"f":{quoted(entry.debited)},"t":{quoted(entry.credited)},'
+        f'"o":{index},"k":{_DIGITS[entry.kind]},"f":{quoted(entry.debited)},"t":{quoted(entry.credited)},'
         f'"c":"{entry.currency}","a":{entry.amount:f},"d":{draw:f}{said}'
     )
 

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from participant_sdk.currencies import FIAT_SCALES, FiatCurrency
-from participant_sdk.parameters import AMOUNT_LIMIT, places
+from participant_sdk.parameters import AMOUNT_LIMIT, is_finer
 from sidecars.fiat.settings import BankSettings
 
 PAGE_MAX: Final = 100
@@ -115,7 +115,7 @@ class IncomingTransfer(BaseModel):
 
     @model_validator(mode="after")
     def _check_amount(self) -> IncomingTransfer:
-        if self.amount <= 0 or self.amount >= AMOUNT_LIMIT or places(self.amount) > FIAT_SCALES[self.currency]:
+        if self.amount <= 0 or self.amount >= AMOUNT_LIMIT or is_finer(self.amount, FIAT_SCALES[self.currency]):
             raise ValueError(f"{self.amount} {self.currency} is no amount")
         return self
 

@@ -15,7 +15,7 @@ from tests import patching
 _PATCHES: Final = {
     "participant_sdk.link": patching.replacing(
         "commits withheld",
-        "            self._outbox.commit(CommitOrder(xid, incarnation, sequence))\n",
+        "            self._outbox.commit(xid, incarnation, sequence)\n",
         "            pass\n",
     ),
     "coordinator.inquiries": patching.replacing(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from coordinator.alarms import DEAD_ENTRIES_FREE, Alarms
+from coordinator.alarms import SLOT_S, Alarms
 from participant_sdk.clock import SystemClock
 from participant_sdk.ids import Xid, XidSource
 
@@ -89,14 +89,37 @@ async def test_alarms_put_off_to_a_time_that_has_come_too_ring_at_once() -> None
     assert rung == [xid]
 
 
+async def test_what_is_dropped_or_put_off_by_another_that_rings_does_not_ring_with_it() -> None:
+    rung, enough, ring = collect(2)
+
+    def ring_and_meddle(xid: Xid) -> None:
+        if xid == first:
+            alarms.drop(dropped)
+            alarms.set(put_off, now_s + 0.01)
+        ring(xid)
+
+    alarms = Alarms(CLOCK, ring_and_meddle)
+    first, dropped, put_off = (XIDS.next(0) for _ in range(3))
+    now_s = CLOCK.monotonic_s()
+    alarms.set(first, now_s - 0.003)
+    alarms.set(dropped, now_s - 0.002)
+    alarms.set(put_off, now_s - 0.001)
+    with ringing(alarms):
+        await enough.wait()
+    assert rung == [first, put_off]
+    assert len(alarms) == 0
+
+
 async def test_what_was_dropped_or_replaced_does_not_ring_and_is_not_kept() -> None:
     rung, enough, ring = collect(1)
     alarms = Alarms(CLOCK, ring)
     kept, dropped = XIDS.next(0), XIDS.next(0)
     now_s = CLOCK.monotonic_s()
-    for later in range(2 * DEAD_ENTRIES_FREE):
-        alarms.set(dropped, now_s + 60 - 0.001 * later)
+    for later in range(100):
+        alarms.set(dropped, now_s + 60 - SLOT_S / 3 * later)
     alarms.set(kept, now_s)
+    assert len(alarms) == 2
+    alarms.drop(dropped)
     alarms.drop(dropped)
     assert len(alarms) == 1
     with ringing(alarms):

@@ -288,22 +288,6 @@ async def test_the_time_of_a_workflow_ends_its_waiting_and_undoes_it(world: Worl
     assert moved(world) == NOTHING_LEFT
 
 
-async def test_a_participant_that_is_away_is_asked_again_until_it_is_back(world: World) -> None:
-    async with node(world, workflows=settings()) as here:
-        await world.hosts[RIGHT].stop()
-        key = await begun(here, "moves")
-        await until(lambda: any(step.attempts > 1 for step in world.log.tables.workflows[key].steps))
-        waiting = await here.workflows.find(key)
-        await world.hosts[RIGHT].start()
-        await here.workflows.retry(key, "it is back")
-        stored = await ended(here, key)
-    assert phases(waiting) == {"take": COMMITTED, "give": StepPhase.ASKED}
-    assert waiting.steps[1].message
-    assert stored.record.phase is WorkflowPhase.COMPLETED
-    assert moved(world) == (-10, 10, 1)
-    assert [action.action for action in world.log.tables.actions] == ["WORKFLOW_RETRY"]
-
-
 async def test_past_a_pivot_nothing_is_undone_and_an_operator_is_needed(world: World) -> None:
     async with node(world, workflows=settings()) as here:
         stuck = await run(here, "past_pivot")

@@ -11,6 +11,7 @@ from coordinator.assembly import Assembly
 from coordinator.log.workflow_log import StoredWorkflow
 from coordinator.protocol.workflow_records import StepPhase
 from coordinator.workflows import Definition, Parameters, Workflow, workflow
+from coordinator.workflows.transactions import RETRY_FIRST_S
 from coordinator.workflows.workflows import WorkflowCall, WorkflowSettings
 from participant_sdk.ids import Xid
 from participant_sdk.operations import OperationLike, Parameter
@@ -73,9 +74,11 @@ async def past_pivot(wf: Workflow, given: Sum) -> Parameter:
 DEFINITIONS: Final = (moves, refused, past_pivot)
 
 
-def settings(*definitions: Definition, timeout_s: float = 60.0) -> WorkflowSettings:
+def settings(
+    *definitions: Definition, timeout_s: float = 60.0, retry_first_s: float = RETRY_FIRST_S
+) -> WorkflowSettings:
     """These workflows, and those above."""
-    return WorkflowSettings({each.kind: each for each in (*DEFINITIONS, *definitions)}, timeout_s)
+    return WorkflowSettings({each.kind: each for each in (*DEFINITIONS, *definitions)}, timeout_s, retry_first_s)
 
 
 def defined(

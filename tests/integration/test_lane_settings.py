@@ -1,9 +1,14 @@
-"""The sessions of a participant's database: what they wait for (R8, R9), and whose they are."""
+"""The sessions of a participant's database: what they wait for (R8, R9), whose they are, and what stays prepared."""
 
 from __future__ import annotations
 
+import asyncio
+from operator import itemgetter
+
+import psycopg
 import pytest
 
+from participant_sdk.resources.packed_arrays import bigint, bigints
 from participant_sdk.resources.postgres_lane import Lane
 from tests.integration.log_observer import observing
 
@@ -40,4 +45,57 @@ async def test_a_session_has_one_user_at_a_time(database: str) -> None:
     async with lane.session() as one, lane.session() as other:
         assert one is first
         assert other is not one
+    await lane.close()
+
+
+async def test_a_statement_is_prepared_once_and_again_once_it_is_lost(database: str) -> None:
+    """By DISCARD ALL, say, or a pooler that hands on another server's session."""
+    lane = Lane(database, 1)
+    async with lane.session() as session:
+        for _ in range(2):
+            assert await session.call(b"select unnest($1::bigint[])", (bigints([3, 4]),), tuple) == [(3,), (4,)]
+        prepared = "select name from pg_prepared_statements"
+        assert len(await (await session.connection.execute(prepared)).fetchall()) == 1
+        await session.connection.execute("discard all")
+        assert await session.call(b"select unnest($1::bigint[])", (bigints([5]),), itemgetter(0)) == [5]
+    await lane.close()
+
+
+async def test_a_statement_whose_columns_have_changed_is_prepared_again(database: str) -> None:
+    """A migration may run under a participant that serves."""
+    lane = Lane(database, 1)
+    async with lane.session() as session:
+        await session.connection.execute("create table kept as select 1 as a")
+        assert await session.call(b"select * from kept", (), tuple) == [(1,)]
+        await session.connection.execute("alter table kept add b text default 'x'")
+        assert await session.call(b"select * from kept", (), tuple) == [(1, "x")]
+    await lane.close()
+
+
+async def test_a_statement_that_was_lost_within_a_transaction_fails_it_and_runs_in_the_next(database: str) -> None:
+    """Nothing of a failed transaction can be run again by itself."""
+    lane = Lane(database, 1)
+    async with lane.session() as session:
+        assert await session.call(b"select $1::bigint", (bigint(1),), tuple) == [(1,)]
+        await session.connection.execute("deallocate all")
+        with pytest.raises(psycopg.errors.InvalidSqlStatementName):
+            async with session.connection.transaction():
+                await session.call(b"select $1::bigint", (bigint(2),), tuple)
+        async with session.connection.transaction():
+            assert await session.call(b"select $1::bigint", (bigint(3),), tuple) == [(3,)]
+    await lane.close()
+
+
+async def test_a_call_that_is_cancelled_leaves_no_answer_behind(database: str) -> None:
+    """Whoever has the session next would take it for its own."""
+    lane = Lane(database, 1)
+    async with observing(database) as observer, lane.session() as session:
+        pid = session.connection.info.backend_pid
+        assert await session.call(b"select pg_sleep($1)::text", (bytes(8),), tuple) == [("",)]
+        call = asyncio.create_task(session.call(b"select pg_sleep(60)::text", (), tuple))
+        await observer.until(bool, b"SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'", pid)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await session.call(b"select $1::bigint", (bigint(7),), tuple) == [(7,)]
     await lane.close()

@@ -44,8 +44,9 @@ async def sidecar(dsn: str) -> AsyncGenerator[Process]:
 
 async def until(holds: Callable[[], Awaitable[object]]) -> None:
     async with asyncio.timeout(90):
+        # What is waited for happens in other processes.
         while not await holds():
-            pass
+            await asyncio.sleep(0.01)
 
 
 async def is_matched(trading: Trading) -> bool:
@@ -119,11 +120,11 @@ async def test_what_was_on_its_way_when_the_sidecar_was_killed_is_recorded_once(
     async with AsyncExitStack() as stack:
         async with holding_matcher(database):
             first = await stack.enter_async_context(sidecar(database))
-            await until(lambda: in_flight(trading, 1))
+            await stack.enter_async_context(sidecar(database))
+            # Neither waits for long before it tries again, so they wait together now and then.
+            await until(lambda: in_flight(trading, 2))
             first.kill()
             await first.wait()
-            await stack.enter_async_context(sidecar(database))
-            await until(lambda: in_flight(trading, 2))
         await until(lambda: is_matched(trading))
     await is_as_it_must_be(trading.participation)
 

@@ -61,8 +61,8 @@ MUTANTS: Final = (
         "RETRY_WITHOUT_A_CAP",
         "invariant 12: the waits between tries grow without a cap",
         "coordinator/protocol/timing.py",
-        "        return min(self.retry_max_s, self.retry_initial_s * 2.0 ** min(attempts, 30)) * _spread(xid)\n",
-        "        return self.retry_initial_s * 2.0 ** min(attempts, 30) * _spread(xid)\n",
+        "        return min(self.retry_max_s, self.retry_initial_s * 2.0 ** min(attempts, 30)) * _SPREAD[",
+        "        return self.retry_initial_s * 2.0 ** min(attempts, 30) * _SPREAD[",
         Test("tests/protocol/test_timing.py::test_waits_grow_to_their_cap_and_no_further"),
     ),
     single(
@@ -77,8 +77,8 @@ MUTANTS: Final = (
         "QUEUES_WITHOUT_A_BOUND",
         "invariant 12: a queue takes whatever comes",
         "participant_sdk/batching.py",
-        "        if len(self._queue) >= self._bound:\n",
-        "        if len(self._queue) < 0:\n",
+        "        elif len(self._queue) >= self._bound:\n",
+        "        elif len(self._queue) < 0:\n",
         Test("tests/sdk/test_workers.py::test_a_full_queue_is_said_at_once_and_promises_nothing"),
     ),
     single(

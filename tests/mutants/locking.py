@@ -166,8 +166,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "LOCKS_LET_GO_AT_THE_DECISION",
         "Locks: who takes a key next finds what its last holder did",
         "coordinator/engine.py",
-        "            running.add(stories[record.decision])\n",
-        "            running.add(stories[record.decision])\n"
+        "            self._take(running, recorded, now_s, stories[record.decision])\n",
+        "            self._take(running, recorded, now_s, stories[record.decision])\n"
         "            if running.locks:\n                self._drop_locks(running)\n",
         Test(f"{_DOORS}::TestLockKeys::test_its_keys_are_held_for_as_long_as_a_branch_owes_its_commit"),
     ),

@@ -92,8 +92,8 @@ MUTANTS: Final = (
         "APPEND_RENEWS_NOTHING_SQL",
         "R4: an append does not renew the lease",
         "coordinator/log/sql/append.sql",
-        "    SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s),\n        last_sequence",
-        "    SET last_sequence",
+        "    SET lease_until = clock_timestamp() + make_interval(secs => $1),\n",
+        "    SET lease_until = lease_until + make_interval(secs => 0 * $1),\n",
         Test(
             "tests/contract/test_decision_log_takeover.py::"
             "TestTakeover::test_an_append_renews_the_lease[postgres_world]"

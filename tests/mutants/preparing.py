@@ -164,11 +164,22 @@ MUTANTS: Final = (
         "GONE_IS_DONE",
         "R11: a prepared transaction that somebody else ended counts as ended as decided",
         "participant_sdk/resources/postgres_finish.py",
-        "        return Gone.GONE\n",
-        "        return None\n",
+        "        return Gone.GONE if ended.sqlstate == UNDEFINED_OBJECT else _failed(gid, ended)\n",
+        "        return None if ended.sqlstate == UNDEFINED_OBJECT else _failed(gid, ended)\n",
         Test(
             "tests/integration/test_postgres_xa_races.py::"
             "test_a_branch_that_somebody_undid_meanwhile_is_not_called_committed"
+        ),
+    ),
+    single(
+        "NO_SESSION_IS_GONE",
+        "R19: an error of a session says that what was to end on it is not there (XA)",
+        "participant_sdk/resources/postgres_finish.py",
+        "        return [_failed(gid, error) for gid in gids]\n",
+        "        return [Gone.GONE if error.sqlstate == UNDEFINED_OBJECT else _failed(gid, error) for gid in gids]\n",
+        Test(
+            "tests/integration/test_postgres_xa.py::"
+            "test_what_keeps_a_session_from_being_there_tells_nothing_of_what_was_to_end_on_it"
         ),
     ),
     single(

@@ -42,7 +42,7 @@ MUTANTS: Final = (
         "NO_SEQUENCE_SQL",
         "R4: a batch is written whatever the sequence says",
         "coordinator/log/sql/append.sql",
-        "      AND last_sequence = %(expected)s\n",
+        "      AND last_sequence = $3::bigint\n",
         "",
         Test(
             "tests/contract/test_decision_log.py::"
@@ -128,7 +128,7 @@ MUTANTS: Final = (
         "HOLD_LETS_DECISIONS_PASS_SQL",
         "R4: in HOLD a batch that is not empty passes",
         "coordinator/log/sql/append.sql",
-        "      AND (%(advance)s = 0 OR NOT EXISTS (SELECT FROM txlog.log WHERE held_since IS NOT NULL))\n",
+        "      AND ($4::bigint = 0 OR NOT EXISTS (SELECT FROM txlog.log WHERE held_since IS NOT NULL))\n",
         "",
         Test(
             "tests/contract/test_decision_log.py::TestAppend::test_in_hold_only_an_empty_batch_passes[postgres_world]"

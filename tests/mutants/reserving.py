@@ -10,7 +10,7 @@ MUTANTS: Final = (
     single(
         "LOCKED_WHILE_CHECKED_SQL",
         "Reservation: lock and check are one statement",
-        "sidecars/bookkeeper/migrations/0003_capture.sql",
+        "sidecars/bookkeeper/migrations/0005_reserve_all.sql",
         "    perform\n"
         "    from bookkeeper.accounts as a\n"
         "    where a.account = any (array(\n"
@@ -43,15 +43,15 @@ MUTANTS: Final = (
     single(
         "REFUSED_TOO_MUCH_SQL",
         "Reservation: what a running sum refused because of one large no is not tried again",
-        "sidecars/bookkeeper/migrations/0003_capture.sql",
-        "        exit when again = '{}';\n",
-        "        exit;\n",
+        "sidecars/bookkeeper/migrations/0005_reserve_all.sql",
+        "            exit when again = '{}';\n",
+        "            exit;\n",
         Test("tests/integration/test_bookkeeper.py::test_a_batch_takes_no_more_than_there_is_and_no_less_than_fits"),
     ),
     single(
         "COMMITS_AFTER_CHECKS_SQL",
         "Reservation: the commits of a batch are applied after its checks",
-        "sidecars/bookkeeper/migrations/0003_capture.sql",
+        "sidecars/bookkeeper/migrations/0005_reserve_all.sql",
         "    if cardinality(committed) > 0 then\n"
         "        perform bookkeeper.commit_branches(committed);\n"
         "    end if;\n"
@@ -79,7 +79,7 @@ MUTANTS: Final = (
     single(
         "COMMITTED_TWICE_SQL",
         "R10: a Commit that comes again takes effect again (reservation)",
-        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
+        "participant_sdk/resources/reservation_migrations/0011_one_function.sql",
         "            where b.log = log_number and b.xid = any (placed_xids) and b.phase + 0 = 2\n",
         "            where b.log = log_number and b.xid = any (placed_xids) and b.phase + 0 in (2, 3)\n",
         Test("tests/integration/test_reservation_repeated.py::test_a_commit_that_comes_again_moves_no_money"),
@@ -87,7 +87,7 @@ MUTANTS: Final = (
     single(
         "COMMIT_UNSORTED",
         "R15: a Commit keeps the sequence of another (reservation)",
-        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
+        "participant_sdk/resources/reservation_migrations/0011_one_function.sql",
         "            order by u.xid\n",
         "            order by u.xid desc\n",
         Test("tests/integration/test_reservation_repeated.py::test_commits_in_any_order_get_their_own_answers"),
@@ -95,7 +95,7 @@ MUTANTS: Final = (
     single(
         "NO_TOMBSTONE_SQL",
         "R10: a Prepare after its Rollback is accepted (reservation)",
-        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
+        "participant_sdk/resources/reservation_migrations/0011_one_function.sql",
         "                select log_number, r.xid, 4 from unnest(rollback_xids) as r (xid) order by r.xid\n",
         "                select log_number, r.xid, 4 from unnest(rollback_xids) as r (xid) where false"
         " order by r.xid\n",
@@ -114,7 +114,7 @@ MUTANTS: Final = (
     single(
         "NO_NOT_STORED_SQL",
         "R8: a branch that voted no stays prepared, and a second Prepare is told yes (reservation)",
-        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
+        "participant_sdk/resources/reservation_migrations/0011_one_function.sql",
         "        where b.log = log_number and b.xid = prepare_xids[refused.at];\n",
         "        where false;\n",
         Test(
@@ -126,7 +126,7 @@ MUTANTS: Final = (
     single(
         "PARTICIPANTS_NOT_STORED_SQL",
         "R15: a branch does not keep who takes part, so nobody can wait for their reports (reservation)",
-        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
+        "participant_sdk/resources/reservation_migrations/0011_one_function.sql",
         " p.request_id, p.request_digest, p.participants, p.answer\n            from unnest(\n",
         " p.request_id, p.request_digest, null, p.answer\n            from unnest(\n",
         Test(
@@ -158,7 +158,7 @@ MUTANTS: Final = (
     single(
         "WATERMARK_NOT_WRITTEN_SQL",
         "R15: the sequence of a Commit is not kept (reservation)",
-        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
+        "participant_sdk/resources/reservation_migrations/0011_one_function.sql",
         "            select log_number, c.incarnation, worker_number, max(c.sequence) from claimed as c"
         " group by c.incarnation\n",
         "            select log_number, c.incarnation, worker_number, 0 from claimed as c group by c.incarnation\n",
@@ -167,7 +167,7 @@ MUTANTS: Final = (
     single(
         "WATERMARK_FALLS_SQL",
         "R15: a Commit with a lower sequence lowers the watermark (reservation)",
-        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
+        "participant_sdk/resources/reservation_migrations/0011_one_function.sql",
         "do update set sequence = greatest(w.sequence, excluded.sequence)",
         "do update set sequence = excluded.sequence",
         Test("tests/integration/test_reservation_repeated.py::test_a_commit_of_a_lower_sequence_leaves_the_watermark"),
@@ -175,7 +175,7 @@ MUTANTS: Final = (
     single(
         "OLDER_EPOCH_OBEYED_SQL",
         "R15: a Commit of an older epoch takes effect (reservation)",
-        "participant_sdk/resources/reservation_migrations/0006_forced_branches.sql",
+        "participant_sdk/resources/reservation_migrations/0011_one_function.sql",
         "        if commit_epoch < adopted then\n",
         "        if commit_epoch < 0 then\n",
         Test("tests/contract/test_epochs.py::test_a_commit_of_an_older_epoch_changes_nothing[reservation]"),
@@ -194,7 +194,7 @@ MUTANTS: Final = (
     single(
         "FOUND_UNFLUSHED_SQL",
         "R8: a stored vote is told that no standby has (reservation)",
-        "participant_sdk/resources/reservation_migrations/0007_found_by_xid.sql",
+        "participant_sdk/resources/reservation_migrations/0011_one_function.sql",
         "        perform pg_logical_emit_message(true, 'pincex', '');\n",
         "        perform 1;\n",
         Test(

@@ -269,9 +269,11 @@ MUTANTS: Final = (
     single(
         "LATE_COMMIT_UNCOUNTED_SQL",
         "R15: a Commit that is acknowledged after the forced branch was forgotten leaves no watermark (reservation)",
-        "participant_sdk/resources/reservation_migrations/0006_forced_branches.sql",
-        "    if were_committed then\n",
-        "    if false then\n",
+        "participant_sdk/resources/reservation_migrations/0011_one_function.sql",
+        "            perform pincex.count_late_commits(\n"
+        "                log_number, worker_number, commit_xids, commit_incarnations, commit_sequences\n"
+        "            );\n",
+        "",
         Test(
             "tests/contract/test_branch_keeping.py::"
             "test_a_commit_that_comes_after_the_forced_one_was_forgotten_is_counted[reservation]"

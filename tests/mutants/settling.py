@@ -7,6 +7,7 @@ from typing import Final
 from tests.mutants.mutant import Mutant, Patch, Test, single
 
 _LEDGER: Final = "sidecars/bookkeeper/migrations/0003_capture.sql"
+_RESERVED_AT_ONCE: Final = "sidecars/bookkeeper/migrations/0005_reserve_all.sql"
 _SETTLEMENT: Final = "sidecars/settlement/migrations/0002_reservation.sql"
 _PLAN: Final = "sidecars/settlement/operations.py"
 
@@ -34,6 +35,33 @@ MUTANTS: Final = (
         _LEDGER,
         "                when w.debit_opens <> 0 or w.credit_opens <> 0 then 'OPENING'\n",
         "                when w.kind > 0 and (w.debit_opens <> 0 or w.credit_opens <> 0) then 'OPENING'\n",
+        Test(
+            "tests/integration/test_bookkeeper_capture.py::test_an_account_that_another_branch_opens_is_not_there_yet"
+        ),
+    ),
+    single(
+        "ALL_MORE_THAN_THERE_IS_SQL",
+        "Reservation: a batch is reserved at once though an account has not enough for all of it",
+        _RESERVED_AT_ONCE,
+        "d.reserved > a.balance - a.locked - a.reserved or ",
+        "",
+        Test("tests/integration/test_bookkeeper.py::test_a_batch_takes_no_more_than_there_is_and_no_less_than_fits"),
+        Test("tests/integration/test_ledger_model.py::test_the_ledger_does_what_the_model_does"),
+    ),
+    single(
+        "ALL_MORE_THAN_IS_LOCKED_SQL",
+        "Reservation: a batch is reserved at once though an account has not enough locked for all of it",
+        _RESERVED_AT_ONCE,
+        " or d.releasing > a.locked - a.releasing\n",
+        "\n",
+        Test("tests/integration/test_bookkeeper_capture.py::test_only_locked_money_is_captured"),
+    ),
+    single(
+        "ALL_THOUGH_OPENING_SQL",
+        "Reservation: a batch is reserved at once though another branch is opening an account of it",
+        _RESERVED_AT_ONCE,
+        "                or m.debit_opening is not null or m.credit_opening is not null\n",
+        "",
         Test(
             "tests/integration/test_bookkeeper_capture.py::test_an_account_that_another_branch_opens_is_not_there_yet"
         ),
