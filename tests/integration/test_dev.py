@@ -22,19 +22,13 @@ from participant_sdk.client import TransactionClient
 from participant_sdk.client_results import Committed
 from sidecars.main import SIDECARS
 from tests.counting import counted
-from tests.development import PINCEX, Development, development, start, until
+from tests.development import PINCEX, Development, development, until
 
 SECOND_START_S: Final = 10.0
 _OPEN: Final = ("bookkeeper", "open_account", {"user_id": "7", "currency": "BTC"})
 _CREDIT: Final = ("bookkeeper", "credit_account", {"user_id": "7", "currency": "BTC", "amount": "1"})
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module")
-def folder(server_folder: Path) -> Path:
-    """For tests that start and stop it themselves."""
-    return server_folder / "dev"
 
 
 @pytest.fixture(scope="module")
@@ -92,37 +86,30 @@ def test_no_password_is_on_the_screen_or_on_a_command_line(running: Development)
     assert (running.folder / "coordinator.yaml").stat().st_mode & 0o077 == 0
 
 
-async def test_the_second_start_is_quick_and_finds_the_data(folder: Path) -> None:
-    """Ten seconds on a machine that is otherwise idle; others' work on it is taken out."""
+async def test_what_was_stopped_or_killed_leaves_no_process_and_starts_again_with_its_data(server_folder: Path) -> None:
+    """A Ctrl-C ends all of it in order. kill -9 runs none of its code: the kernel ends the children.
+
+    The second start takes ten seconds on a machine that is otherwise idle; others' work on it is taken out.
+    """
+    folder = server_folder / "dev"
     with development(folder) as first:
         await _commits(first, _OPEN, _CREDIT)
+        children = _children(first.process.pid)
+        # PostgreSQL, Redis and the coordinator; the sidecars, and who plays the companies that they talk to.
+        assert len(children) == 3 + len(SIDECARS) + sum(each.simulator is not None for each in SIDECARS.values())
+        assert first.stop() == 0
+        assert _alive(children) == set()
     busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     began = time.monotonic()
     with development(folder) as second:
         assert time.monotonic() - began < SECOND_START_S * busy
         await _commits(second, _CREDIT)
-
-
-def test_a_ctrl_c_leaves_no_process(folder: Path) -> None:
-    running = start(folder)
-    with running.process:
-        children = _children(running.process.pid)
-        # PostgreSQL, Redis and the coordinator; the sidecars, and who plays the companies that they talk to.
-        assert len(children) == 3 + len(SIDECARS) + sum(each.simulator is not None for each in SIDECARS.values())
-        assert running.stop() == 0
-        assert _alive(children) == set()
-
-
-def test_a_kill_leaves_no_process_and_the_next_start_works(folder: Path) -> None:
-    """kill -9 runs none of its code; the kernel ends the children."""
-    running = start(folder)
-    with running.process:
-        children = _children(running.process.pid)
-        running.process.kill()
-        running.process.wait()
+        children = _children(second.process.pid)
+        second.process.kill()
+        second.process.wait()
         until(lambda: not _alive(children))
-    with development(folder) as again:
-        assert httpx.get(f"http://{again.http}/api/v1/transactions/health").is_success
+    with development(folder) as third:
+        await _commits(third, _CREDIT)
 
 
 def test_a_sidecar_that_is_killed_comes_back(running: Development) -> None:

@@ -45,7 +45,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[System]:
-    with running_system(participants=["loyalty"]) as running:
+    with running_system(participants=["loyalty", "unserved"]) as running:
         yield running
 
 
@@ -257,6 +257,13 @@ async def _embedded(system: System, loyalty: ModuleType) -> AsyncGenerator[Runni
     async with service.serving(system.databases["loyalty"], system.participants["loyalty"]) as running:
         await system.until_up("loyalty")
         yield running
+
+
+async def test_whom_nobody_serves_is_waited_for_in_vain(system: System) -> None:
+    with pytest.raises(TimeoutError):
+        await system.until_up("unserved", timedelta(seconds=0.2))
+    with pytest.raises(ValueError, match="'nobody' is none of the system's participants"):
+        await system.until_up("nobody")
 
 
 async def _shell(command: str) -> str:

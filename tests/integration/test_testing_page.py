@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from participant_sdk.testing import StartError, System, running_system
+from participant_sdk.testing import StartError, running_system
 from tests.development import ROOT, until
 from tests.pages import blocks
 
@@ -23,7 +20,32 @@ SERVICE, *_ = blocks("own-service.md", "python")
 pytestmark = pytest.mark.timeout(300)
 
 
-def test_the_page_is_run_as_it_is_written(tmp_path: Path) -> None:
+def test_the_page_is_run_as_it_is_written_after_tests_that_were_killed(tmp_path: Path) -> None:
+    """What was killed leaves no process, and whoever comes next removes its folder."""
+    left = _killed()
+    until(lambda: not _anybody_in(left))
+    _run_the_page(tmp_path)
+    assert not left.exists()
+
+
+def _killed() -> Path:
+    """Kill tests while their system runs; what they leave of it."""
+    program = (
+        "import os, signal\n"
+        "from participant_sdk.testing import running_system\n"
+        "with running_system() as system:\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    signal.pause()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT) as tests:
+        assert tests.stdout is not None
+        # Other tests may remove it as soon as these are dead.
+        (left,) = Path(tempfile.gettempdir()).glob(f"pincex-testing-{int(tests.stdout.readline())}-*")
+        tests.kill()
+    return left
+
+
+def _run_the_page(tmp_path: Path) -> None:
     """A project of its own, which has nothing of ours but what is installed."""
     (tmp_path / "migrations").mkdir()
     for name, text in (
@@ -58,35 +80,6 @@ def test_a_system_that_does_not_start_says_why() -> None:
     with pytest.raises(StartError, match="not a participant's name"), running_system(participants=["No Body"]):
         pass
     assert list(Path(tempfile.gettempdir()).glob(f"pincex-testing-{os.getpid()}-*")) == []
-
-
-def test_killed_tests_leave_nothing() -> None:
-    """The system stops by itself, and the next one removes its folder; whom nobody serves it waits for in vain."""
-    program = (
-        "import os, signal\n"
-        "from participant_sdk.testing import running_system\n"
-        "with running_system() as system:\n"
-        "    print(os.getpid(), flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    killed = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    with killed:
-        assert killed.stdout is not None
-        pid = int(killed.stdout.readline())
-        assert killed.wait() == -signal.SIGKILL
-    place = Path(tempfile.gettempdir())
-    (left,) = place.glob(f"pincex-testing-{pid}-*")
-    until(lambda: not _anybody_in(left))
-    with running_system(participants=["loyalty"]) as system:
-        assert not left.exists()
-        asyncio.run(_waited_for_in_vain(system))
-
-
-async def _waited_for_in_vain(system: System) -> None:
-    with pytest.raises(TimeoutError):
-        await system.until_up("loyalty", timedelta(seconds=0.2))
-    with pytest.raises(ValueError, match="'nobody' is none of the system's participants"):
-        await system.until_up("nobody")
 
 
 def _anybody_in(folder: Path) -> bool:
