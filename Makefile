@@ -76,7 +76,7 @@ check: .venv/.ready
 	echo "check: clean in $$(( $(STARTED) - start )) s (style, types, import rules, contract, generated code, lock file)"
 
 simulate: .venv/.ready
-	@$(BIN)/python -m tests.simulation --each-step --seeds $(EACH_STEP_SEEDS)
+	@$(BIN)/python -m tests.simulation --each-step --seeds $(EACH_STEP_SEEDS) --jobs $(JOBS)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS)
 
 crash: .venv/.ready

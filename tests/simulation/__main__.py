@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -30,6 +30,8 @@ from tests.simulation.seeds import Verdict, run_once, run_seed, shrink
 
 ALL_KINDS_FROM_SEEDS: Final = 200
 TAIL_LINES: Final = 150
+_Asked = TypeVar("_Asked")
+_Came = TypeVar("_Came")
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ def main() -> int:
     if arguments.seed is not None:
         return _one(console, arguments.seed, whole=arguments.trace)
     if arguments.each_step:
-        return _each_step(console, [*singles(), *pairs(arguments.seeds, Random(arguments.start))])
+        return _each_step(console, [*singles(), *pairs(arguments.seeds, Random(arguments.start))], arguments.jobs)
     return _many(console, range(arguments.start, arguments.start + arguments.seeds), arguments.jobs)
 
 
@@ -98,7 +100,7 @@ def _many(console: Console, seeds: range, jobs: int) -> int:
     totals = Totals()
     began_s = time.monotonic()
     columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress, _verdicts(seeds, jobs) as verdicts:
+    with Progress(*columns, console=console, transient=True) as progress, _results(run_seed, seeds, jobs) as verdicts:
         for verdict in progress.track(verdicts, total=len(seeds)):
             totals.add(verdict)
             if verdict.violations:
@@ -109,20 +111,19 @@ def _many(console: Console, seeds: range, jobs: int) -> int:
 
 
 @contextmanager
-def _verdicts(seeds: range, jobs: int) -> Generator[Iterator[Verdict]]:
-    """Run seeds, in this process or in several; the verdicts come in the order of the seeds."""
+def _results(run: Callable[[_Asked], _Came], all_asked: Iterable[_Asked], jobs: int) -> Generator[Iterator[_Came]]:
+    """Run all, in this process or in several; what comes of them comes in their order."""
     if jobs == 1:
-        yield map(run_seed, seeds)
+        yield map(run, all_asked)
         return
     with get_context("fork").Pool(jobs) as pool:
-        yield pool.imap(run_seed, seeds)
+        yield pool.imap(run, all_asked)
 
 
-def _each_step(console: Console, mixes: Sequence[Mix]) -> int:
+def _each_step(console: Console, mixes: Sequence[Mix], jobs: int) -> int:
     columns = (TextColumn("killing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        for mix in progress.track(mixes):
-            result = run_once(mix)
+    with Progress(*columns, console=console, transient=True) as progress, _results(run_once, mixes, jobs) as results:
+        for result in progress.track(results, total=len(mixes)):
             if result.violations:
                 progress.stop()
                 _explain(console, Verdict(result, result.violations))
