@@ -19,8 +19,8 @@ import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
+from participant_sdk.resources.postgres_connection import WatchedConnection
 from participant_sdk.resources.postgres_strings import ended_tag, pipelined, run_string
-from participant_sdk.resources.postgres_watch import Watch
 
 CONNECT_TIMEOUT_S: Final = 5
 # What RAISE WARNING in a function of the service's own is sent from; every other warning is the server's.
@@ -47,13 +47,12 @@ class DoubtfulError(psycopg.OperationalError):
 class Session:
     """One connection, in autocommit, and the server's warnings on it."""
 
-    __slots__ = ("_encoding", "_uses", "_warnings", "_watch", "connection")
+    __slots__ = ("_encoding", "_uses", "_warnings", "connection")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._encoding = connection.info.encoding
         self._warnings: list[str] = []
-        self._watch = Watch(connection)
         self._uses = 0
         connection.add_notice_handler(self._note)
 
@@ -65,7 +64,7 @@ class Session:
 
     async def run(self, text: str) -> str:
         """Run a string of statements in one round trip; the last one's tag. psycopg.Error of the one that fails."""
-        results = await self._watch.drive(run_string(self.connection.pgconn, text.encode(self._encoding)))
+        results = await self.connection.wait(run_string(self.connection.pgconn, text.encode(self._encoding)))
         return ended_tag(results, self._encoding)
 
     async def run_each(self, statements: Sequence[str]) -> list[str | psycopg.Error]:
@@ -74,12 +73,7 @@ class Session:
         psycopg.OperationalError when the session is lost; what became of them is not known then.
         """
         texts = [text.encode(self._encoding) for text in statements]
-        return await self._watch.drive(pipelined(self.connection.pgconn, texts, self._encoding))
-
-    async def close(self) -> None:
-        """Close the connection. Idempotent."""
-        self._watch.close()
-        await self.connection.close()
+        return await self.connection.wait(pipelined(self.connection.pgconn, texts, self._encoding))
 
     @contextmanager
     def confirmed(self) -> Generator[None]:
@@ -155,11 +149,11 @@ class Lane:
     async def close(self) -> None:
         """Close what is idle. At the end, nobody may use the lane any more."""
         while self._idle:
-            await self._idle.pop().close()
+            await self._idle.pop().connection.close()
 
     async def _drop(self, session: Session) -> None:
         broke = session.connection.broken
-        await session.close()
+        await session.connection.close()
         if broke:
             # The server has gone, or has been restarted: the others are dead too, and do not know it.
             await self.close()
@@ -169,11 +163,11 @@ class Lane:
             session = self._idle.pop()
             if session.is_idle:
                 return session
-            await session.close()
+            await session.connection.close()
         return await self._open()
 
     async def _open(self) -> Session:
-        connection = await psycopg.AsyncConnection[TupleRow].connect(
+        connection = await WatchedConnection.connect(
             self._dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, cursor_factory=self._cursor_factory
         )
         try:
