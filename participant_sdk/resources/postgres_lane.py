@@ -47,12 +47,14 @@ class DoubtfulError(psycopg.OperationalError):
 class Session:
     """One connection, in autocommit, and the server's warnings on it."""
 
-    __slots__ = ("_encoding", "_uses", "_warnings", "connection")
+    __slots__ = ("_encoding", "_uses", "_warnings", "_writing", "connection")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._encoding = connection.info.encoding
         self._warnings: list[str] = []
+        # A cursor costs more than what it writes.
+        self._writing = psycopg.AsyncClientCursor[TupleRow](connection)
         self._uses = 0
         connection.add_notice_handler(self._note)
 
@@ -61,6 +63,10 @@ class Session:
         """Outside any transaction, and usable."""
         pgconn = self.connection.pgconn
         return pgconn.transaction_status == TransactionStatus.IDLE and pgconn.pipeline_status == PipelineStatus.OFF
+
+    def written(self, query: str, parameters: Mapping[str, object]) -> str:
+        """A statement with its parameters written in. psycopg.DataError where one of them cannot be."""
+        return self._writing.mogrify(query.encode(), dict(parameters))
 
     async def run(self, text: str) -> str:
         """Run a string of statements in one round trip; the last one's tag. psycopg.Error of the one that fails."""

@@ -24,12 +24,10 @@ MUTANTS: Final = (
         (
             Patch(
                 "participant_sdk/resources/postgres_branch.py",
-                "            *[cursor.mogrify(text.encode(), dict(parameters)) for text, parameters in"
-                " statements],\n"
+                "            *[self.session.written(text, parameters) for text, parameters in statements],\n"
                 "            self._mark,\n",
                 '            self._mark.partition(";")[0],\n'
-                "            *[cursor.mogrify(text.encode(), dict(parameters)) for text, parameters in"
-                " statements],\n"
+                "            *[self.session.written(text, parameters) for text, parameters in statements],\n"
                 '            self._mark.partition(";")[2],\n',
             ),
             Patch(
