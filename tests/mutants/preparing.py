@@ -162,8 +162,8 @@ MUTANTS: Final = (
         "GONE_IS_DONE",
         "R11: a prepared transaction that somebody else ended counts as ended as decided",
         "participant_sdk/resources/postgres_finish.py",
-        "        return Gone.GONE\n",
-        "        return None\n",
+        "        return Gone.GONE if ended.sqlstate",
+        "        return None if ended.sqlstate",
         Test(
             "tests/integration/test_postgres_xa_races.py::"
             "test_a_branch_that_somebody_undid_meanwhile_is_not_called_committed"
