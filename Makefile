@@ -56,7 +56,7 @@ run: .venv/.ready
 
 test: .venv/.ready
 	@start=$(STARTED); $(BIN)/coverage erase && \
-	$(BIN)/coverage run -m pytest --numprocesses $(TEST_JOBS) --dist worksteal && \
+	$(BIN)/coverage run -m pytest --numprocesses $(TEST_JOBS) --dist loadscope --no-loadscope-reorder && \
 	$(BIN)/coverage combine --quiet && \
 	$(BIN)/coverage report --skip-covered --show-missing && \
 	$(BIN)/coverage report --include='coordinator/protocol/*,participant_sdk/branch.py' --fail-under=100 > /dev/null && \

@@ -1,4 +1,4 @@
-"""Real servers for tests: one PostgreSQL for the run, a fresh database for each test that asks."""
+"""Real servers for tests: one PostgreSQL for the run, an empty database for each test that asks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +17,36 @@ import pytest
 
 from coordinator.embedded.postgres import EmbeddedPostgres, Shutdown
 from coordinator.embedded.redis import EmbeddedRedis
+from tests.counting import count_no_others, looking_away
+from tests.databases import Databases
 
 MakeDatabase = Callable[[str], Awaitable[str]]
 
 _FOLDER: Final = "pincex-test-"
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that may take longest come first: one that began last would be waited for alone."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        longest[item.path] = max(
+            longest.get(item.path, 0.0), *(mark.args[0] for mark in item.iter_markers("timeout")), 0.0
+        )
+    items.sort(key=lambda item: -longest[item.path])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_processes_count() -> None:
+    """Not before tests run: pytest-xdist's processes are started by one that runs none, and they do count."""
+    count_no_others()
+
+
+@pytest.fixture(autouse=True)
+def is_counted(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whether coverage counts the test."""
+    with looking_away() if request.node.get_closest_marker("uncounted") else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +75,12 @@ def postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture(scope="session")
+def empty_databases(postgres: EmbeddedPostgres) -> Databases:
+    """Those of the run's server."""
+    return Databases(postgres)
+
+
+@pytest.fixture(scope="session")
 def redis(server_folder: Path) -> Iterator[EmbeddedRedis]:
     """A Redis 6.2. Each test has keys of its own in it; one that flushes it may run only beside such as may be lost."""
     server = EmbeddedRedis(server_folder / "redis")
@@ -58,19 +90,19 @@ def redis(server_folder: Path) -> Iterator[EmbeddedRedis]:
 
 
 @pytest.fixture
-async def databases(postgres: EmbeddedPostgres, request: pytest.FixtureRequest) -> AsyncIterator[MakeDatabase]:
-    """``await databases("name")`` makes an empty database and returns its DSN; all are dropped afterwards."""
-    made: list[str] = []
+async def databases(empty_databases: Databases, request: pytest.FixtureRequest) -> AsyncIterator[MakeDatabase]:
+    """``await databases("name")`` has an empty database and returns its DSN; all are given back afterwards."""
+    lent: list[str] = []
     prefix = re.sub(r"\W+", "_", request.node.name.lower())[:30]
 
     async def make(name: str) -> str:
         database = f"{prefix}_{next(_numbers)}_{name}"[:63]
-        made.append(database)
-        return await asyncio.to_thread(postgres.create_database, database)
+        lent.append(database)
+        return await asyncio.to_thread(empty_databases.lend, database)
 
     yield make
-    for database in made:
-        await asyncio.to_thread(postgres.drop_database, database)
+    for database in lent:
+        await asyncio.to_thread(empty_databases.take_back, database)
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import yaml
@@ -17,6 +18,7 @@ import yaml
 ROOT: Final = Path(__file__).parent.parent
 PINCEX: Final = str(Path(sys.executable).with_name("pincex"))
 _STOP_S: Final = 60.0
+_NO_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Development:
@@ -38,7 +40,7 @@ class Development:
         return self.process.wait(_STOP_S)
 
 
-def start(folder: Path, *options: str) -> Development:
+def start(folder: Path, *options: str, environment: Mapping[str, str] = _NO_ENVIRONMENT) -> Development:
     """Start it and return when it is ready; AssertionError with all its output when it ends before."""
     process = subprocess.Popen(
         [PINCEX, "dev", "--data", str(folder), "--http-port", "0", "--grpc-port", "0", *options],
@@ -46,7 +48,7 @@ def start(folder: Path, *options: str) -> Development:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", **environment},
     )
     assert process.stdout is not None
     lines: list[str] = []
@@ -67,9 +69,11 @@ def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
 
 
 @contextmanager
-def development(folder: Path, *options: str) -> Generator[Development]:
+def development(
+    folder: Path, *options: str, environment: Mapping[str, str] = _NO_ENVIRONMENT
+) -> Generator[Development]:
     """One that is stopped at the end of the block."""
-    running = start(folder, *options)
+    running = start(folder, *options, environment=environment)
     with running.process:
         try:
             yield running

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from coordinator.embedded.process import free_port
+from tests.counting import counted
 from tests.sdk.small_system import LEFT, OPENING, RIGHT, System, system
 
 EXECUTE: Final = "/api/v1/transactions/execute"
@@ -105,7 +106,7 @@ async def coordinator(folder: Path, dsn: str, around: System | None = None) -> A
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "coordinator.cli", "coordinator", "--config", str(file)),
             stderr=output,
-            env={**os.environ, "LOG_LEVEL": "info"},
+            env={**os.environ, **counted(), "LOG_LEVEL": "info"},
         )
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WITHIN_S) as http:
         try:

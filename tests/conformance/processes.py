@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
 
-from coordinator.embedded import leashed
 from coordinator.embedded.process import free_port
 from participant_sdk.conformance import WorkOrder
+from tests.crash.nursery import Forked, fork
 
 START_TIMEOUT_S = 120.0
 ROOT = Path(__file__).parents[2]
@@ -27,24 +24,23 @@ class Supervised:
         self.address = f"127.0.0.1:{free_port()}"
         self.pid_file = folder / f"{kind}.pid"
         self._work_port = free_port()
-        self._command = (kind, "--dsn", dsn, "--listen", self.address, "--work", str(self._work_port))
-        self._process: Process | None = None
+        self._log = folder / f"{kind}.log"
+        arguments = (kind, "--dsn", dsn, "--listen", self.address, "--work", str(self._work_port))
+        self._command = ("tests.conformance.sidecar", *arguments)
+        self._process: Forked | None = None
         self.started = asyncio.Event()
 
     async def supervise(self) -> None:
         """Keep it running."""
         while True:
-            command = (sys.executable, "-m", "tests.conformance.sidecar", *self._command)
-            self._process = await asyncio.create_subprocess_exec(
-                *leashed(command, death_signal=signal.SIGKILL), stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, cwd=ROOT
-            )
+            self._process = fork(self._command, self._log)
             self.pid_file.write_text(str(self._process.pid))
             self.started.set()
             try:
-                await self._process.wait()
+                await self._process.ended()
             except asyncio.CancelledError:
                 self._process.kill()
-                await self._process.wait()
+                self._process.wait()
                 raise
 
     async def restart(self) -> None:

@@ -1,4 +1,4 @@
-"""A participant's process for the kit to kill: ``python -m tests.conformance.sidecar KIND --dsn … --listen …``.
+"""A participant's process for the kit to kill: KIND, ``--dsn``, ``--listen``.
 
 The bookkeeper, trading and the bank on XA as they ship, but asking sooner when in doubt. The bank also
 works under an xid when told so on ``--work``, a port that takes lines: log id, xid, number, milliseconds.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -64,17 +64,13 @@ class _Worker:
         writer.close()
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run it."""
     parser = argparse.ArgumentParser(prog="tests.conformance.sidecar")
     parser.add_argument("kind", choices=(NAME, *SIDECARS))
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--listen", required=True)
     parser.add_argument("--work", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     asyncio.run(serve(options.kind, options.dsn, options.listen, options.work))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -16,6 +16,7 @@ AT_ONCE = 20
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.uncounted
 @pytest.mark.parametrize(
     # What waits long beside what works much.
     "wrongs",

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -21,7 +20,6 @@ import httpx
 import psycopg
 import yaml
 
-from coordinator.embedded import leashed
 from coordinator.embedded.process import free_port
 from participant_sdk.faults import FaultProxy, proxying
 from sidecars.main import SIDECARS
@@ -29,7 +27,7 @@ from sidecars.sidecar import Simulator
 from sidecars.wallet.settings import INTERVAL_VARIABLE
 from tests.conftest import MakeDatabase
 from tests.crash import trigger
-from tests.crash.nursery import Forked, Nursery, Order
+from tests.crash.nursery import Forked, fork
 
 ROOT: Final = Path(__file__).parents[2]
 START_TIMEOUT_S: Final = 60.0
@@ -46,12 +44,8 @@ class Process:
     name: str
     command: Sequence[str]
     folder: Path
-    running: subprocess.Popen[bytes] | Forked | None = None
-    # What it limits itself to, as ``prlimit`` writes it; nothing where empty.
-    limits: Sequence[str] = ()
+    running: Forked | None = None
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
-    # Who forks it; without, it is a program started anew.
-    nursery: Nursery | None = None
 
     @property
     def log(self) -> Path:
@@ -76,21 +70,7 @@ class Process:
 
     def start(self) -> None:
         """Start it, again after a kill. Its crash points do nothing before it is armed."""
-        if self.nursery is not None:
-            order = Order(self.command[1:], self.environment, str(self.log), str(self.armed))
-            self.running = self.nursery.fork(order)
-            return
-        launch = (sys.executable, "-m", "tests.crash.launch", "--armed", str(self.armed), "--", *self.command)
-        with self.log.open("ab") as log:
-            self.running = subprocess.Popen(
-                leashed((*self.limits, *launch), death_signal=signal.SIGKILL),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-                env={**os.environ, **self.environment},
-                start_new_session=True,
-            )
+        self.running = fork(self.command, self.log, self.environment)
 
     def arm(self, point: str, nth: int = 1, action: str = "kill") -> None:
         """Have it end at this hit of the point, counted from now."""
@@ -241,14 +221,12 @@ async def cluster(
     workflows: Sequence[str] = (),
     services: Sequence[str] = SERVICES,
     companies: bool = False,
-    forked: bool = False,
 ) -> AsyncGenerator[Cluster]:
     """Start all, ready for work, for the time of the block; kill what is left at its end.
 
     ``bank`` adds the participant on XA; ``others`` are further participants, by name, and where they serve;
     ``workflows`` are modules of workflows; ``services`` are the sidecars, and ``companies`` adds those that play whom
-    they talk to; ``more`` are further sections of the coordinators' configuration. ``forked`` makes starts cheap, for
-    tests that kill often.
+    they talk to; ``more`` are further sections of the coordinators' configuration.
     """
     names = (*services, BANK) if bank else services
     dsns = {name: await databases(name) for name in ("txlog", *names)}
@@ -277,8 +255,6 @@ async def cluster(
             urls,
         )
         stack.push_async_callback(running.client.aclose)
-        if forked:
-            _fork_all(running, folder, stack)
         for process in running.processes:
             stack.callback(process.kill)
         for process in (*running.companies.values(), *sidecars.values()):
@@ -289,17 +265,6 @@ async def cluster(
             each.process.start()
         await running.until_ready()
         yield running
-
-
-def _fork_all(running: Cluster, folder: Path, stack: AsyncExitStack) -> None:
-    """Have every process be forked, for as long as the stack is open, by the nursery of its module."""
-    nurseries: dict[str, Nursery] = {}
-    for process in running.processes:
-        module = process.command[0]
-        if module not in nurseries:
-            nurseries[module] = Nursery(module, folder)
-            stack.callback(nurseries[module].end)
-        process.nursery = nurseries[module]
 
 
 def _sidecar(name: str, folder: Path, dsn: str, address: str, known: str, url: str) -> Process:

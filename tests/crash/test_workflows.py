@@ -37,7 +37,7 @@ _users: Final = itertools.count(1)
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shop(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Cluster]:
     folder: Path = tmp_path_factory.mktemp("workflows")
-    async with cluster(folder, servers.database, workflows=["tests.crash.exchange"], forked=True) as running:
+    async with cluster(folder, servers.database, workflows=["tests.crash.exchange"]) as running:
         opened = await running.execute(("bookkeeper", "open_account", {"user_id": HOUSE, "currency": "BTC"}))
         assert opened.json()["state"] == "COMMITTED"
         yield running

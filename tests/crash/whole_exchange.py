@@ -25,7 +25,7 @@ BLOCK_EVERY_S: Final = 0.1
 @asynccontextmanager
 async def whole_exchange(folder: Path, databases: MakeDatabase, **more: object) -> AsyncGenerator[Cluster]:
     """All of it, with coins in the hot wallet, and a block every tenth of a second."""
-    async with cluster(folder, databases, services=tuple(SIDECARS), companies=True, forked=True, more=more) as up:
+    async with cluster(folder, databases, services=tuple(SIDECARS), companies=True, more=more) as up:
         await _fill(up)
         yield up
 

@@ -85,6 +85,7 @@ async def test_it_is_not_finished_before_the_one_that_lost_it_has_acknowledged_i
     assert around.phase(RIGHT, xid) is BranchPhase.COMMITTED
 
 
+@pytest.mark.uncounted
 async def test_whoever_else_is_away_and_owed_thousands_keeps_nobody_from_what_it_lost(around: World) -> None:
     """Invariant 12: and nothing of it fills the engine."""
     gone, other = await predecessor(around), await predecessor(around)

@@ -19,7 +19,7 @@ from participant_sdk.xa import Decision
 from tests.engine.recovering import CLOCK, LEFT, LOG_ID, RIGHT, World, node, until, world
 from tests.engine.test_engine import call, credit, debit
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.uncounted]
 
 MANY = 10_000
 

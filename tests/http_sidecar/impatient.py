@@ -1,10 +1,10 @@
-"""The sidecar as it ships, but asking sooner when in doubt: ``python -m tests.http_sidecar.impatient http …``."""
+"""The sidecar as it ships, but asking sooner when in doubt."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
+from collections.abc import Sequence
 
 from participant_sdk.clock import SystemClock
 from participant_sdk.server import serving
@@ -15,8 +15,13 @@ from sidecars.sidecar import Surroundings, attend
 from tests.conformance.hosts import PATIENCE_S
 
 
-async def serve(arguments: list[str]) -> None:
+def main(arguments: Sequence[str]) -> int:
     """Serve until killed."""
+    asyncio.run(_serve(arguments))
+    return 0
+
+
+async def _serve(arguments: Sequence[str]) -> None:
     options, clock = _parser().parse_args(arguments), SystemClock()
     target = target_of(options, os.environ)
     async with (
@@ -24,7 +29,3 @@ async def serve(arguments: list[str]) -> None:
         serving(participant, options.listen, worker_count=8, patience_s=PATIENCE_S),
     ):
         await attend("courier", participant.attend, Surroundings(options.name, options.dsn, clock, {}))
-
-
-if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1:]))

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +11,8 @@ from typing import Final
 
 import grpc
 
-from coordinator.embedded import leashed
 from coordinator.embedded.process import free_port
+from tests.crash.nursery import Forked, fork
 from tests.http_sidecar.at_work import NAME
 
 ROOT: Final = Path(__file__).parents[2]
@@ -33,32 +29,26 @@ def command(dsn: str, listen: str, service: str) -> tuple[str, ...]:
 class RunningSidecar:
     """One sidecar's process. Mutable: it is killed and started again. ``lives`` counts its starts."""
 
-    def __init__(self, dsn: str, service: str, environment: Mapping[str, str], module: str) -> None:
+    def __init__(self, dsn: str, service: str, environment: Mapping[str, str], module: str, log: Path) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.lives = 0
-        self._command = (sys.executable, "-m", module, *command(dsn, self.address, service))
+        self._command = (module, *command(dsn, self.address, service))
         self._environment = environment
-        self._process: Process | None = None
+        self._log = log
+        self._process: Forked | None = None
         self._started = asyncio.Event()
 
     async def supervise(self) -> None:
         """Keep it running."""
         while True:
-            self._process = await asyncio.create_subprocess_exec(
-                *leashed(self._command, death_signal=signal.SIGKILL),
-                stdin=DEVNULL,
-                stdout=DEVNULL,
-                stderr=DEVNULL,
-                cwd=ROOT,
-                env={**os.environ, **self._environment},
-            )
+            self._process = fork(self._command, self._log, self._environment)
             self.lives += 1
             self._started.set()
             try:
-                await self._process.wait()
+                await self._process.ended()
             except asyncio.CancelledError:
                 self._process.kill()
-                await self._process.wait()
+                self._process.wait()
                 raise
 
     async def restart(self) -> None:
@@ -79,11 +69,12 @@ class RunningSidecar:
 async def running_sidecar(
     dsn: str,
     service: str,
+    folder: Path,
     environment: Mapping[str, str] = _NO_ENVIRONMENT,
     module: str = "sidecars.main",
 ) -> AsyncGenerator[RunningSidecar]:
     """Keep the sidecar of a service running for the time of the block."""
-    running = RunningSidecar(dsn, service, environment, module)
+    running = RunningSidecar(dsn, service, environment, module, folder / "sidecar.log")
     async with asyncio.TaskGroup() as group:
         task = group.create_task(running.supervise())
         try:

@@ -48,7 +48,7 @@ async def test_the_example_conforms(database: str, tmp_path: Path) -> None:
     environment = {SECRET_VARIABLE: SECRET}
     async with (
         inventory(tmp_path, environment) as service,
-        running_sidecar(database, service.address, environment, "tests.http_sidecar.impatient") as sidecar,
+        running_sidecar(database, service.address, tmp_path, environment, "tests.http_sidecar.impatient") as sidecar,
     ):
         exercise = read_exercise((SOURCE / "exercise.json").read_text())
         report = await run(sidecar.address, exercise, Means(sidecar.restart, asked_within_s=20.0))
@@ -64,7 +64,7 @@ async def test_a_caller_with_another_secret_is_not_believed(database: str, tmp_p
     """The service answers 401, which says nothing of the business: the vote is transient."""
     async with (
         inventory(tmp_path, {SECRET_VARIABLE: SECRET}) as service,
-        running_sidecar(database, service.address) as sidecar,
+        running_sidecar(database, service.address, tmp_path) as sidecar,
     ):
         report = await run(sidecar.address, read_exercise((SOURCE / "exercise.json").read_text()), Means())
         (finding,) = [it for it in report.findings if it.check == "a yes is prepared and shown" and it.over == "unary"]
@@ -118,7 +118,7 @@ async def exchange(databases: MakeDatabase, folder: Path) -> AsyncGenerator[Exch
             return answer(given.status_code, raw=given.content)
 
         front.answers = dict.fromkeys(("try", "confirm", "cancel"), forward)
-        sidecar = await stack.enter_async_context(running_sidecar(database, front.address))
+        sidecar = await stack.enter_async_context(running_sidecar(database, front.address, folder))
         opened = ReservationResource.open("bookkeeper", SERVICE, books, CLOCK, connections=2)
         bookkeeper = await stack.enter_async_context(opened)
         served = await stack.enter_async_context(serving(bookkeeper, "127.0.0.1:0"))
@@ -285,11 +285,11 @@ async def test_a_short_secret_is_refused(database: str, tmp_path: Path) -> None:
     assert (code, "at least 32 bytes" in told[-1]["error"]) == (1, True)
 
 
-async def test_a_name_of_its_own_is_wanted_and_the_invariants_are_checked(database: str) -> None:
+async def test_a_name_of_its_own_is_wanted_and_the_invariants_are_checked(database: str, tmp_path: Path) -> None:
     urls = (f"--{call}-url=http://127.0.0.1:1/{call}" for call in ("try", "confirm", "cancel"))
     told, code = await _told("http", "--dsn", database, "--listen", "127.0.0.1:0", *urls)
     assert (code, told[-1]["error"].partition(":")[0]) == (1, "name")
-    async with running_sidecar(database, "127.0.0.1:1"):
+    async with running_sidecar(database, "127.0.0.1:1", tmp_path):
         pass
     async with await psycopg.AsyncConnection.connect(database) as connection:
         await connection.execute("insert into pincex.logs (log_id) values ('0123456789abcdef')")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.crash.nursery import Forked, fork
 from tests.integration.companies import Company, playing, until
 from tests.integration.participations import Participation, participating
 
@@ -49,28 +46,27 @@ async def chain_by_hand(folder: Path) -> AsyncGenerator[Company]:
 class World:
     """A chain, the wallet's process beside it, and the wallet's operations on the same database. Mutable."""
 
-    def __init__(self, chain: Company, wallet: Participation, dsn: str) -> None:
+    def __init__(self, chain: Company, wallet: Participation, dsn: str, log: Path) -> None:
         self.chain = chain
         self.wallet = wallet
         self._dsn = dsn
-        self._process: Process | None = None
+        self._log = log
+        self._process: Forked | None = None
 
     async def start(self, **environment: str) -> None:
         """Start the wallet's process, and wait until it is bound to the chain's network."""
-        command = (sys.executable, "-m", "sidecars.main", "wallet", "--dsn", self._dsn, "--listen", "127.0.0.1:0")
+        command = ("sidecars.main", "wallet", "--dsn", self._dsn, "--listen", "127.0.0.1:0")
         settings = {"PINCEX_WALLET_CHAIN_URL": self.chain.url, "PINCEX_WALLET_CHAIN_INTERVAL_S": "0.05", **environment}
-        self._process = await asyncio.create_subprocess_exec(
-            *command, stdout=DEVNULL, stderr=PIPE, env={**os.environ, **settings}
-        )
+        self._log.write_bytes(b"")
+        self._process = fork(command, self._log, settings)
         await until(self._is_bound)
 
     async def kill(self) -> list[dict[str, Any]]:
         """kill -9; what it had logged."""
         assert self._process is not None
-        if self._process.returncode is None:
-            self._process.kill()
-        _, errors = await self._process.communicate()
-        return [json.loads(line) for line in errors.splitlines() if line.endswith(b"}")]
+        self._process.kill()
+        await self._process.ended()
+        return [json.loads(line) for line in self._log.read_text().splitlines() if line.endswith("}")]
 
     async def _is_bound(self) -> bool:
         return await self.wallet.rows("select network from wallet.settings where bound_at is not null") == [(8,)]
@@ -134,7 +130,7 @@ class World:
 async def world(folder: Path, dsn: str) -> AsyncGenerator[World]:
     """A world with 100 BTC; at its end the wallet and the chain are sound, each by its own invariants."""
     async with chain_by_hand(folder) as chain, participating(dsn, "wallet") as wallet:
-        made = World(chain, wallet, dsn)
+        made = World(chain, wallet, dsn, folder / "wallet.log")
         await made.start()
         try:
             await made.deposit("100")

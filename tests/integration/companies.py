@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
+import signal
 import time
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import httpx
 
 from coordinator.embedded.process import free_port
+from tests.crash.nursery import Forked, fork
 
 
 class Company:
@@ -24,32 +23,45 @@ class Company:
         self.url = f"http://127.0.0.1:{free_port()}"
         self._name = name
         self._folder = folder
-        self._process: Process | None = None
+        self._process: Forked | None = None
 
     async def start(self) -> None:
         """Start it, and wait until it serves."""
         listen = self.url.removeprefix("http://")
-        arguments = ("-m", f"sidecars.simulators.{self._name}", "--listen", listen, "--folder", str(self._folder))
-        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, "--seed", "7", stderr=PIPE)
-        assert process.stderr is not None
-        ready = json.loads(await process.stderr.readline())
-        assert ready["message"] == "simulator_serving", ready
-        self._process = process
+        module = ("tests.crash.company", f"sidecars.simulators.{self._name}")
+        options = ("--listen", listen, "--folder", str(self._folder), "--seed", "7")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._process = fork((*module, *options), self._log)
+        await until(self._serves)
 
     async def kill(self) -> None:
         """kill -9."""
         assert self._process is not None
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.communicate()
+        self._process.kill()
+        await self._process.ended()
 
     async def stop(self) -> int:
         """Stop it in order, and return its exit code."""
         assert self._process is not None
-        self._process.terminate()
-        await self._process.communicate()
-        assert self._process.returncode is not None
-        return self._process.returncode
+        self._process.send(signal.SIGTERM)
+        code = await self._process.ended()
+        assert code is not None
+        return code
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / f"{self._name}.log"
+
+    async def _serves(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self._log.read_text()
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            return False
+        writer.close()
+        return True
 
     async def misbehave(self, *faults: dict[str, Any]) -> None:
         """Have these go wrong from now on, and nothing else."""

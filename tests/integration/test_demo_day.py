@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 from collections import Counter
 from dataclasses import replace
@@ -24,6 +25,7 @@ from coordinator.demo.webhook import Webhook
 from coordinator.workflows.builtin.trade_execution import settlement_of
 from sidecars.fiat.notifications import signed
 from sidecars.main import SIDECARS
+from tests.counting import counted
 from tests.development import PINCEX
 
 PROCESSES: Final = {"coordinator", *SIDECARS, "bank", "chain"}
@@ -33,7 +35,7 @@ PROCESSES: Final = {"coordinator", *SIDECARS, "bank", "chain"}
 def test_the_books_of_a_day_under_kills_and_faults_add_up(server_folder: Path) -> None:
     """Invariants 4, 5, 6, 8 and 11, over five databases and two companies, with each process killed once."""
     command = [PINCEX, "demo", "day", "--users", "30", "--kills", "1", "--json", "--data", str(server_folder / "day")]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **counted()})
     day: dict[str, Any] = json.loads(ended.stdout)
     assert day["broken"] == []
     assert ended.returncode == 0
@@ -73,7 +75,8 @@ async def test_the_webhook_hears_what_is_signed_and_fails_now_and_then(tmp_path:
 
 @pytest.mark.timeout(300)
 def test_a_coordinator_killed_in_mid_commit_is_outlived() -> None:
-    ended = subprocess.run([PINCEX, "demo", "crash"], capture_output=True, text=True, check=False)
+    environment = {**os.environ, **counted()}
+    ended = subprocess.run([PINCEX, "demo", "crash"], capture_output=True, text=True, check=False, env=environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.count(", coordinator") == 2
     assert "each transaction happened once" in ended.stdout

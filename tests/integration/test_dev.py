@@ -21,6 +21,7 @@ from coordinator.embedded.redis import EmbeddedRedis
 from participant_sdk.client import TransactionClient
 from participant_sdk.client_results import Committed
 from sidecars.main import SIDECARS
+from tests.counting import counted
 from tests.development import PINCEX, Development, development, start, until
 
 SECOND_START_S: Final = 10.0
@@ -39,7 +40,7 @@ def folder(server_folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def running(server_folder: Path) -> Iterator[Development]:
     """One for all tests that leave it running and whole."""
-    with development(server_folder / "running") as running:
+    with development(server_folder / "running", environment=counted()) as running:
         yield running
 
 
@@ -197,6 +198,4 @@ async def test_given_servers_are_used_in_place_of_the_embedded(postgres: Embedde
         await _commits(running, _OPEN, _CREDIT)
         assert not (folder / "postgres").exists()
         assert not (folder / "redis").exists()
-    for database in ("txlog", *SIDECARS):
-        postgres.drop_database(database)
     redis.stop()

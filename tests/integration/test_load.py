@@ -37,6 +37,7 @@ from participant_sdk.server import serving
 from sidecars.bookkeeper.operations import SERVICE
 from tests.api.doors import NOWHERE
 from tests.conftest import MakeDatabase
+from tests.counting import counted
 from tests.integration.xa_bank import run_sql
 from tests.sdk.small_system import LOG_ID, System, coordinator
 
@@ -109,7 +110,7 @@ async def start_at(address: str, *arguments: str, environment: Mapping[str, str]
         *arguments,
         stdout=PIPE,
         stderr=PIPE,
-        env={**os.environ, "COLUMNS": "200", **environment},
+        env={**os.environ, **counted(), "COLUMNS": "200", **environment},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -13,10 +14,12 @@ import psycopg
 import pytest
 
 from sidecars.main import SIDECARS
+from tests.counting import counted
 
 
 async def start(*arguments: str) -> Process:
-    return await asyncio.create_subprocess_exec(sys.executable, "-m", "sidecars.main", *arguments, stderr=PIPE)
+    command = (sys.executable, "-m", "sidecars.main", *arguments)
+    return await asyncio.create_subprocess_exec(*command, stderr=PIPE, env={**os.environ, **counted()})
 
 
 async def events(process: Process) -> list[dict[str, Any]]:

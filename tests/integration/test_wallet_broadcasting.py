@@ -207,7 +207,7 @@ async def test_a_chain_that_has_less_than_the_books_say_holds_it_up(chained: Wor
 
 async def test_two_processes_at_once_pay_once(chained: World, tmp_path: Path, database: str) -> None:
     """The second waits for the first one's lock; when that is killed, it goes on."""
-    second = World(chained.chain, chained.wallet, database)
+    second = World(chained.chain, chained.wallet, database, tmp_path / "second.log")
     await second.start()
     try:
         for at in range(4):

@@ -140,15 +140,16 @@ async def test_a_stall_is_seen_by_all_who_would_have_come_in_it() -> None:
 @pytest.mark.parametrize("is_open", [True, False])
 async def test_what_ends_after_the_load_is_measured_too(*, is_open: bool) -> None:
     """The slowest would be cut off otherwise. It is no part of the rate."""
-    released = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.3, released.set)
+    loop, released = asyncio.get_running_loop(), asyncio.Event()
 
     async def slow(_: Operations) -> Ending:
+        # After the load, whenever in it this one began.
+        loop.call_later(1.0, released.set)
         await released.wait()
         return Committed(XID)
 
-    loop = OpenLoop(slow, workload(), 200) if is_open else ClosedLoop(slow, workload(), 4)
-    report = await loop.run(seconds=0.1, warm_up_s=0.0)
+    load = OpenLoop(slow, workload(), 200) if is_open else ClosedLoop(slow, workload(), 4)
+    report = await load.run(seconds=0.5, warm_up_s=0.0)
     assert report.per_second == 0
     assert report.committed > 0
     assert report.p50_ms > 150

@@ -15,6 +15,8 @@ from tests.simulation.machines.cluster import Cluster
 from tests.simulation.machines.exploration import Case, Explored, explore
 from tests.simulation.machines.runs import Run
 
+pytestmark = pytest.mark.uncounted
+
 ROOT: Final = Path(__file__).parent.parent.parent
 FEW_STATES: Final = 3_000
 

@@ -17,6 +17,8 @@ from tests.simulation.rest import in_doubt
 from tests.simulation.seeds import kept_seeds, run_once, run_seed
 from tests.simulation.world import World
 
+pytestmark = pytest.mark.uncounted
+
 FEW_SEEDS = (1, 2, 3, 4)
 # What the protocol stands on; ``python -m tests.mutants --simulation`` asks the seeds about all that they notice.
 BROKEN_RULES = ("COMMIT_SENT_EARLY", "TOLD_EARLY", "VOTE_BEFORE_FLUSH")
