@@ -138,11 +138,10 @@ class BranchTransaction:
 
     async def _run_as_one(self, calls: Sequence[Call], timeout_ms: int) -> Vote | None:
         """Run all in one round trip; None where nothing is left of it and there is no vote yet."""
-        cursor = psycopg.AsyncClientCursor[TupleRow](self.session.connection)
         statements = [(call.run.sql, call.parameters) for call in calls if isinstance(call.run, Statement)]
         parts = [
             _BEGIN.format(self.branch.xid, timeout_ms),
-            *[cursor.mogrify(text.encode(), dict(parameters)) for text, parameters in statements],
+            *[self.session.written(text, parameters) for text, parameters in statements],
             self._mark,
         ]
         try:

@@ -48,18 +48,28 @@ class BranchRows:
         self._lane = lane
 
     async def open(self, prepares: Sequence[Prepare], *, now_s: float, unix_ms: int) -> list[bool]:
-        """Write the ACTIVE rows, visibly, before any work; tell which branches may run. Durable by their PREPARE."""
-        opened = await self._places(
-            _OPEN,
-            prepares[0].log_id,
-            uuids([prepare.xid for prepare in prepares]),
-            bigints([max(0, int((prepare.deadline_s - now_s) * 1000)) for prepare in prepares]),
-            texts([",".join(prepare.participants) for prepare in prepares]),
-            texts([prepare.tenant for prepare in prepares]),
-            texts([prepare.request_id for prepare in prepares]),
-            byteas([prepare.request_digest for prepare in prepares]),
-            bigint(unix_ms),
-        )
+        """Write the ACTIVE rows, visibly, before any work; tell which branches may run. Durable by their PREPARE.
+
+        An error where one of several cannot be opened because of what another session, or another of them, opens now:
+        open each by itself.
+        """
+        try:
+            opened = await self._places(
+                _OPEN,
+                prepares[0].log_id,
+                uuids([prepare.xid for prepare in prepares]),
+                bigints([max(0, int((prepare.deadline_s - now_s) * 1000)) for prepare in prepares]),
+                texts([",".join(prepare.participants) for prepare in prepares]),
+                texts([prepare.tenant for prepare in prepares]),
+                texts([prepare.request_id for prepare in prepares]),
+                byteas([prepare.request_digest for prepare in prepares]),
+                bigint(unix_ms),
+            )
+        except (psycopg.errors.UniqueViolation, psycopg.errors.LockNotAvailable):
+            # Two raced for one request, or for one branch.
+            if len(prepares) > 1:
+                raise
+            return [False]
         return [at in opened for at in range(1, len(prepares) + 1)]
 
     async def look(self, log_id: str, xids: Sequence[Xid]) -> list[Branch]:

@@ -20,6 +20,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
 from participant_sdk.resources.postgres_calls import PreparedCalls
+from participant_sdk.resources.postgres_connection import WatchedConnection
 from participant_sdk.resources.postgres_strings import ended_tag, pipelined, run_string
 
 CONNECT_TIMEOUT_S: Final = 5
@@ -47,12 +48,14 @@ class DoubtfulError(psycopg.OperationalError):
 class Session:
     """One connection, in autocommit, and the server's warnings on it."""
 
-    __slots__ = ("_encoding", "_uses", "_warnings", "call", "connection")
+    __slots__ = ("_encoding", "_uses", "_warnings", "_writing", "call", "connection")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._encoding = connection.info.encoding
         self._warnings: list[str] = []
+        # A cursor costs more than what it writes.
+        self._writing = psycopg.AsyncClientCursor[TupleRow](connection)
         self._uses = 0
         # What is called with packed columns; its rows come when all of it is done.
         self.call = PreparedCalls(connection).call
@@ -63,6 +66,10 @@ class Session:
         """Outside any transaction, and usable."""
         pgconn = self.connection.pgconn
         return pgconn.transaction_status == TransactionStatus.IDLE and pgconn.pipeline_status == PipelineStatus.OFF
+
+    def written(self, query: str, parameters: Mapping[str, object]) -> str:
+        """A statement with its parameters written in. psycopg.DataError where one of them cannot be."""
+        return self._writing.mogrify(query.encode(), dict(parameters))
 
     async def run(self, text: str) -> str:
         """Run a string of statements in one round trip; the last one's tag. psycopg.Error of the one that fails."""
@@ -169,7 +176,7 @@ class Lane:
         return await self._open()
 
     async def _open(self) -> Session:
-        connection = await psycopg.AsyncConnection[TupleRow].connect(
+        connection = await WatchedConnection.connect(
             self._dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, cursor_factory=self._cursor_factory
         )
         try:

@@ -84,13 +84,7 @@ class Preparing:
 
     async def _open(self, _log_id: str, prepares: Sequence[Prepare]) -> list[bool]:
         now_s, unix_ms = self._clock.monotonic_s(), self._clock.unix_ms()
-        try:
-            return await self._rows.open(prepares, now_s=now_s, unix_ms=unix_ms)
-        except (psycopg.errors.UniqueViolation, psycopg.errors.LockNotAvailable):
-            # Two processes raced for one request. With others, each is opened by itself, and only that one fails.
-            if len(prepares) > 1:
-                raise
-            return [False]
+        return await self._rows.open(prepares, now_s=now_s, unix_ms=unix_ms)
 
     async def _run(self, prepare: Prepare) -> Vote:
         embedded = self._embedded.pop((prepare.log_id, prepare.xid), None)

@@ -51,6 +51,22 @@ async def test_they_ring_in_order_of_time_each_once() -> None:
     assert rung == [one, two, three]
 
 
+async def test_they_ring_in_order_whatever_slots_they_lie_in() -> None:
+    rung, enough, ring = collect(4)
+    alarms = Alarms(CLOCK, ring)
+    xids = [XIDS.next(0) for _ in range(4)]
+    now_s = CLOCK.monotonic_s()
+    with ringing(alarms):
+        for xid, slots in zip(xids, (1.3, 0.1, 1.2, 0.05), strict=True):
+            alarms.set(xid, now_s + slots * SLOT_S)
+        # Put off once its slot has come, and so is in order already.
+        await asyncio.sleep(0)
+        alarms.set(xids[3], now_s + 1.25 * SLOT_S)
+        await enough.wait()
+    assert rung == [xids[1], xids[2], xids[3], xids[0]]
+    assert len(alarms) == 0
+
+
 async def test_an_alarm_set_while_it_sleeps_for_a_later_one_rings_first() -> None:
     rung, enough, ring = collect(1)
     alarms = Alarms(CLOCK, ring)

@@ -45,7 +45,7 @@ async def sidecar(dsn: str) -> AsyncGenerator[Process]:
 async def until(holds: Callable[[], Awaitable[object]]) -> None:
     async with asyncio.timeout(90):
         # What is waited for happens in other processes.
-        while not await holds():
+        while not await holds():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

@@ -18,6 +18,7 @@ from participant_sdk.resources.postgres_lane import Connection, Lane
 from participant_sdk.xa import DONE, Ack, AckKind, Decision, VoteKind, XaCode
 from tests.conftest import MakeDatabase
 from tests.contract.branch_subjects import LOG, an_xid, fill_bank, prepare_of
+from tests.integration.log_observer import observing
 from tests.integration.xa_bank import (
     balance,
     bank,
@@ -306,6 +307,37 @@ async def test_two_processes_race_for_one_request_and_one_of_them_gets_it(dsn: s
             assert all(answer.transient for answer in votes if answer.kind is VoteKind.ROLLED_BACK)
             for prepare in prepares:
                 await rollback(one, prepare.xid)
+
+
+async def test_two_branches_of_one_request_may_come_together_and_one_of_them_gets_it(dsn: str) -> None:
+    """R3, and R17: what travels with them is opened as well."""
+    async with bank(dsn) as resource:
+        names = ("alice", "bob", "carol")
+        prepares = [prepare_of(an_xid(), credit(name), request_id=f"r{at // 2}") for at, name in enumerate(names)]
+        first, second, other = await resource.prepare(prepares)
+        assert sorted([first.kind, second.kind]) == [VoteKind.PREPARED, VoteKind.ROLLED_BACK]
+        assert (first if second.is_yes else second).transient
+        assert other.kind is VoteKind.PREPARED
+        for prepare in prepares:
+            await rollback(resource, prepare.xid)
+
+
+async def test_work_is_not_begun_under_an_xid_that_another_process_begins_at_that_moment(dsn: str) -> None:
+    xid = an_xid()
+    async with bank(dsn) as resource, observing(dsn) as other:
+        await other.ask(b"begin")
+        await other.ask(
+            b"insert into pincex_xa.branches (participant, log_id, xid, phase) values ('bank', %s, %s::uuid, 1)",
+            LOG,
+            str(xid),
+        )
+        enlisting = asyncio.create_task(resource.enlist(LOG, xid, 1, 20.0))
+        await other.until(
+            bool, b"select pid from pg_locks where not granted and locktype = 'transactionid' and %s", True
+        )
+        await other.ask(b"commit")
+        with pytest.raises(BranchEndedError):
+            await enlisting
 
 
 async def test_branches_of_several_logs_may_travel_together(dsn: str) -> None:

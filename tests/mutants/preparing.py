@@ -24,12 +24,10 @@ MUTANTS: Final = (
         (
             Patch(
                 "participant_sdk/resources/postgres_branch.py",
-                "            *[cursor.mogrify(text.encode(), dict(parameters)) for text, parameters in"
-                " statements],\n"
+                "            *[self.session.written(text, parameters) for text, parameters in statements],\n"
                 "            self._mark,\n",
                 '            self._mark.partition(";")[0],\n'
-                "            *[cursor.mogrify(text.encode(), dict(parameters)) for text, parameters in"
-                " statements],\n"
+                "            *[self.session.written(text, parameters) for text, parameters in statements],\n"
                 '            self._mark.partition(";")[2],\n',
             ),
             Patch(
@@ -109,12 +107,12 @@ MUTANTS: Final = (
         "R3: two live branches of one request are held (XA)",
         (
             Patch(
-                "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
+                "participant_sdk/resources/postgres_xa_migrations/0008_less_for_each_branch.sql",
                 "create unique index branches_request\n",
                 "create index branches_request\n",
             ),
             Patch(
-                "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
+                "participant_sdk/resources/postgres_xa_migrations/0008_less_for_each_branch.sql",
                 "        where a.request_id = '' or not exists (\n",
                 "        where true or not exists (\n",
             ),
@@ -128,7 +126,7 @@ MUTANTS: Final = (
     single(
         "DECISION_NOT_STORED_SQL",
         "R15: COMMIT PREPARED comes before its sequence is stored (XA)",
-        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
+        "participant_sdk/resources/postgres_xa_migrations/0008_less_for_each_branch.sql",
         "    where u.xid = any (expected)\n",
         "    where false\n",
         Test(
@@ -143,7 +141,7 @@ MUTANTS: Final = (
     single(
         "OLDER_EPOCH_OBEYED_XA_SQL",
         "R15: a Commit of an older epoch takes effect (XA)",
-        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
+        "participant_sdk/resources/postgres_xa_migrations/0008_less_for_each_branch.sql",
         "        where e.participant = a_participant and e.log_id = a_log_id and e.epoch > a_epoch\n",
         "        where false\n",
         Test("tests/contract/test_epochs.py::test_a_commit_of_an_older_epoch_changes_nothing[postgres_xa]"),
@@ -220,7 +218,7 @@ MUTANTS: Final = (
     single(
         "PARTICIPANTS_NOT_STORED_XA_SQL",
         "R15: a branch does not keep who takes part, so nobody can wait for their reports (XA)",
-        "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
+        "participant_sdk/resources/postgres_xa_migrations/0008_less_for_each_branch.sql",
         "a_xids[f.n], 1, string_to_array(a_participants[f.n], ','), a_tenants[f.n],\n",
         "a_xids[f.n], 1, '{}', a_tenants[f.n],\n",
         Test(

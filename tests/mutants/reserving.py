@@ -244,6 +244,14 @@ MUTANTS: Final = (
             "tests/integration/test_lane_settings.py::test_a_transaction_that_was_left_open_is_ended_with_its_session"
         ),
     ),
+    single(
+        "LOST_STATEMENT_CALLED",
+        "Reservation: a statement that its session lost is called again and again",
+        "participant_sdk/resources/postgres_calls.py",
+        "            del self._names[statement]\n",
+        "",
+        Test("tests/integration/test_lane_settings.py::test_a_statement_is_prepared_once_and_again_once_it_is_lost"),
+    ),
     Mutant(
         "SUM_AND_CONSTRAINT_SQL",
         "Reservation: two branches of one batch take the same money, and no constraint keeps them",

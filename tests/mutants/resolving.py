@@ -238,12 +238,12 @@ MUTANTS: Final = (
         "R3: a request whose branch was forced to commit runs again (XA)",
         (
             Patch(
-                "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
+                "participant_sdk/resources/postgres_xa_migrations/0008_less_for_each_branch.sql",
                 "o.request_id <> '' and (o.phase in (1, 3) or o.heuristic = 1)\n",
                 "o.request_id <> '' and o.phase in (1, 3)\n",
             ),
             Patch(
-                "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",
+                "participant_sdk/resources/postgres_xa_migrations/0008_less_for_each_branch.sql",
                 "    where request_id <> '' and (phase in (1, 3) or heuristic = 1);\n",
                 "    where request_id <> '' and phase in (1, 3);\n",
             ),

@@ -62,9 +62,7 @@ MUTANTS: Final = (
         _RESERVED_AT_ONCE,
         "                or m.debit_opening is not null or m.credit_opening is not null\n",
         "",
-        Test(
-            "tests/integration/test_bookkeeper_capture.py::test_an_account_that_another_branch_opens_is_not_there_yet"
-        ),
+        Test("tests/integration/test_bookkeeper.py::test_an_account_is_opened_once_and_is_shut_until_then"),
     ),
     single(
         "REVERSED_TWICE_SQL",
