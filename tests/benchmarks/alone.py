@@ -185,6 +185,7 @@ async def _coordinator() -> AsyncGenerator[_Client]:
             yield client
             serving.cancel()
             running.cancel()
+        telemetry.close()
 
 
 def _access(name: str, clock: SystemClock) -> Access:
