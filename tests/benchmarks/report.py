@@ -28,7 +28,7 @@ COLUMNS_MAX: Final = 5
 _STYLES: Final = {"met": "green", "missed": "red", "not measured": "dim"}
 _SETTINGS: Final = (
     *("server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "shared_buffers"),
-    *("max_connections", "max_prepared_transactions", "max_wal_size", "commit_delay", "jit"),
+    *("max_connections", "max_prepared_transactions", "max_wal_size", "min_wal_size", "commit_delay", "jit"),
 )
 _DISTRIBUTIONS: Final = ("grpcio", "protobuf", "psycopg", "psycopg-binary", "uvloop")
 
