@@ -13,6 +13,8 @@ from enum import Enum
 from typing import Final
 
 CHUNK_BYTES: Final = 64 * 1024
+# Of the loop, from when a connection is accepted until it is served.
+_TURNS: Final = 5
 
 
 class Way(Enum):
@@ -97,7 +99,10 @@ class FaultProxy:
             valve.release()
 
     async def close(self) -> None:
-        """End every connection and wait until all have ended."""
+        """End every connection and wait until all have ended, those too that were accepted just now."""
+        self._refusing = True
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         while self._serving:
             self.cut(refuse=True)
             await asyncio.wait(list(self._serving))
@@ -153,6 +158,8 @@ async def proxying(address: str) -> AsyncGenerator[FaultProxy]:
     try:
         yield proxy
     finally:
+        # Before the server closes, for asyncio forgets a connection that is not served yet by then.
+        await proxy.close()
         server.close()
         await proxy.close()
         await server.wait_closed()

@@ -108,6 +108,9 @@ async def scripted(**answers: Answer) -> AsyncGenerator[Scripted]:
     try:
         yield service
     finally:
+        # A connection that was accepted is served a few turns of the loop later, unless the server is closed by then.
+        for _ in range(5):
+            await asyncio.sleep(0)
         server.close()
         for task in list(connections):
             task.cancel()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -39,6 +41,19 @@ async def test_it_forwards_both_ways_and_counts() -> None:
         assert proxy.passed_bytes(Way.UP) == proxy.passed_bytes(Way.DOWN) == 6
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_that_comes_as_the_proxy_closes_ends_with_it(turns: int) -> None:
+    """Whether it is accepted, has a transport, or is served already: nobody is left who would close it."""
+    async with echoing() as proxy:
+        host, _, port = proxy.address.rpartition(":")
+        # Blocking: the kernel has it in the queue of the listening socket when this returns.
+        dialled = socket.create_connection((host, int(port)), timeout=5)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    with dialled, contextlib.suppress(ConnectionResetError):
+        assert dialled.recv(1) == b""
 
 
 @pytest.mark.parametrize("way", list(Way))
