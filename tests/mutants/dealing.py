@@ -72,17 +72,6 @@ MUTANTS: Final = (
         Test(f"{_LOAD}test_a_branch_waits_for_a_row_as_long_as_another_holds_it_and_no_longer[1]"),
     ),
     single(
-        "CANCELLED_GOES_ON",
-        "R16: a branch whose time ran out goes on at the server, and keeps its locks",
-        "participant_sdk/resources/postgres_connection.py",
-        "                    await self._cancel(gen)\n",
-        "",
-        Test(
-            "tests/integration/test_lane_waits.py::"
-            "test_a_string_that_is_cancelled_ends_at_the_server_and_its_session_is_lent_again"
-        ),
-    ),
-    single(
         "SESSION_LENT_TWICE",
         "XA: two branches work on one session",
         "participant_sdk/resources/postgres_lane.py",
