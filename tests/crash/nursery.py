@@ -13,6 +13,7 @@ import asyncio
 import atexit
 import ctypes
 import gc
+import itertools
 import json
 import os
 import select
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Final, Never
@@ -31,6 +32,7 @@ from tests.crash import launch, trigger
 
 _ROOT: Final = Path(__file__).parents[2]
 _PR_SET_PDEATHSIG: Final = 1
+_numbers: Final = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Order:
     arguments: Sequence[str]
     environment: Mapping[str, str]
     log: str
+    number: int = 0
 
     @property
     def armed(self) -> Path:
@@ -52,7 +55,7 @@ class Order:
     @property
     def code(self) -> Path:
         """Its exit code, as text."""
-        return Path(self.log).with_suffix(".code")
+        return Path(self.log).with_suffix(f".{self.number}.code")
 
 
 class Forked:
@@ -120,7 +123,8 @@ class Nursery:
         """Have a process forked; the first one only when all is imported."""
         assert self._running.stdin is not None
         assert self._running.stdout is not None
-        order.code.unlink(missing_ok=True)
+        # Its own: whoever ended before may be asked for its code after it was started again.
+        order = replace(order, number=next(_numbers))
         self._running.stdin.write(json.dumps(asdict(order)) + "\n")
         self._running.stdin.flush()
         return Forked(int(self._running.stdout.readline()), order.code)
