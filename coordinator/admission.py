@@ -40,8 +40,7 @@ class Admission:
 
     def enter(self, unfinished: int) -> None:
         """Let one more in, or raise BusyError at a bound, UnavailableError in HOLD, OutcomeUnknownError once closed."""
-        if self._stopped is not None or self._held is not None:
-            self.check_open()
+        self.check_open()
         if self.inside >= self._limits.max_concurrent_txns or unfinished >= self._limits.max_unfinished:
             raise BusyError(
                 f"{self.inside} transactions are in flight and {unfinished} unfinished, "

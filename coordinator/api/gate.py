@@ -27,8 +27,7 @@ class Gate:
 
     def for_new_work(self) -> Engine:
         """The engine, for a transaction to begin. UnavailableError while starting or stopping."""
-        assembly = self._assembly
-        return self.assembly_for_new_work().engine if assembly is None or self._stopping else assembly.engine
+        return self.assembly_for_new_work().engine
 
     def assembly_for_new_work(self) -> Assembly:
         """Everything behind the doors, for something to begin. UnavailableError while starting or stopping."""

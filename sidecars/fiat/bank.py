@@ -31,6 +31,8 @@ from participant_sdk.parameters import AMOUNT_LIMIT, is_finer
 from sidecars.fiat.settings import BankSettings
 
 PAGE_MAX: Final = 100
+# More than any amount takes, and no more digits than are read exactly.
+AMOUNT_MAX_CHARS: Final = 60
 # By these the bank says that it will not do what was asked, however often.
 _REFUSALS: Final = (400, 409, 410, 413, 415, 422)
 
@@ -65,7 +67,10 @@ class PaymentOrder:
 
 
 def _decimal(value: object) -> object:
-    return Decimal(value) if isinstance(value, str) and value.replace(".", "", 1).isdecimal() else None
+    """The number that a text is; None, which no field takes, where it is none, or longer than any amount."""
+    if not isinstance(value, str) or len(value) > AMOUNT_MAX_CHARS or not value.replace(".", "", 1).isdecimal():
+        return None
+    return Decimal(value)
 
 
 def _storable(text: str) -> str:

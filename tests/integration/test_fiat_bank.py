@@ -261,7 +261,8 @@ async def test_one_line_of_the_list_that_is_wrong_does_not_keep_the_others_back(
     """What cannot be, or contradicts what was told before, waits for a person; the first telling stays."""
     right = {"transfer_id": "1", "reference": "R-1", "currency": "EUR", "amount": "5.00", "iban": IBAN, "name": "Ada"}
     right["received_at"] = "2026-01-01T00:00:00Z"
-    wrong = [{**right, "amount": amount} for amount in ("5.001", "0", "-5", 5.0, "NaN", "1" + "0" * 20)]
+    amounts = ("5.001", "0", "-5", 5.0, "NaN", "1" + "0" * 20, "0." + "1" * 70)
+    wrong = [{**right, "amount": amount} for amount in amounts]
     wrong += [{**right, "currency": "BTC"}, {**right, "reference": "a b"}, {**right, "received_at": "today"}, "nothing"]
     lines = [*wrong, right, {**right, "amount": "6.00"}, {**right, "transfer_id": "2", "reference": "R-2"}]
     pages: Iterator[tuple[int, object]] = iter(
