@@ -1,6 +1,8 @@
 # All that a fresh machine needs is Python 3.11 or later and make. Every target sets up what it uses.
 
-PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
+# The Python of the environment. If it is not given, the fastest of this machine's builds.
+PYTHON ?=
+ANY_PYTHON := $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 UV_VERSION := 0.13.9
 SEEDS ?= 100
 JOBS ?= $(shell nproc)
@@ -41,13 +43,17 @@ setup: .venv/.ready
 	@echo "setup: .venv is ready, as uv.lock says"
 
 .venv/.ready: pyproject.toml uv.lock Makefile
-	@test -n "$(PYTHON)" || { echo "setup: Python 3.11 or later is needed" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "setup: Python 3.11 or later is needed")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -n "$(ANY_PYTHON)" || { echo "setup: Python 3.11 or later is needed" >&2; exit 1; }
+	@$(ANY_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "setup: Python 3.11 or later is needed")'
+	@mkdir -p .venv
 	@test "$$($(UV) --version 2>/dev/null | cut -d' ' -f2)" = "$(UV_VERSION)" || \
-	  { rm -rf .venv/.uv && { $(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip > /dev/null; } && \
-	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-	      --target .venv/.uv "uv==$(UV_VERSION)"; }
+	  { rm -rf .venv/.uv .venv/.pip && pip="$(ANY_PYTHON) -m pip" && \
+	    { $$pip --version > /dev/null 2>&1 || { $(ANY_PYTHON) -m venv .venv/.pip && pip=".venv/.pip/bin/python -m pip"; }; } && \
+	    $$pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+	      --target .venv/.uv "uv==$(UV_VERSION)" && rm -rf .venv/.pip; }
+	@test -x $(BIN)/python || { python="$(PYTHON)" && \
+	  { test -n "$$python" || python=$$($(ANY_PYTHON) deploy/fastest_python.py); } && \
+	  VIRTUAL_ENV= $(UV) venv --quiet --no-project --allow-existing --python "$$python" .venv; }
 	@$(SYNC) 2> /dev/null || $(SYNC) --system-certs
 	@touch $@
 

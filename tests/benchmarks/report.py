@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
@@ -14,6 +15,7 @@ import psycopg
 from rich.table import Table
 
 from coordinator.config import Performance
+from deploy.fastest_python import probe
 from sidecars.main import WORKERS_DEFAULT
 from tests.benchmarks.figures import Summary
 from tests.benchmarks.run import Run, number
@@ -38,10 +40,13 @@ def settings(dsn: str) -> dict[str, str]:
     with psycopg.connect(dsn) as connection:
         rows = connection.execute("select name, setting from pg_settings where name = any (%s)", (list(_SETTINGS),))
         postgres = {f"postgresql.{name}": value for name, value in rows.fetchall()}
+    # How long this Python takes for a fixed piece of work: builds and machines differ by far more than versions.
+    build = probe(sys.executable)
     return {
         "cores": str(os.cpu_count()),
         "machine": platform.platform(),
         "python": platform.python_version(),
+        "python.probe": f"{build.work_s * 1000:.1f} ms" if build else "",
         **{name: importlib.metadata.version(name) for name in _DISTRIBUTIONS},
         "bookkeeper.workers": str(WORKERS_DEFAULT),
         "coordinator.batch_size": str(Performance().batch_size),
