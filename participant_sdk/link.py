@@ -1,7 +1,7 @@
 """The coordinator's side of one participant: a session that is kept open, and what it carries.
 
-Natural batching without timers: while one frame is on its way everything else queues, and the
-next frame carries all of it, up to ``batch_size`` of each kind. A session that is lost answers
+Natural batching: while a frame is on its way everything else queues, and Prepares until something of it is answered
+(``outbox``); the next frame carries all of it, up to ``batch_size`` of each kind. A session that is lost answers
 every outstanding Prepare with a transient "no" (R2) and drops what was queued for phase two:
 the engine sends again what it owes, on ``link_up`` and by its own timer. The same goes for what
 the circuit breaker lets not pass (``breaker``).
@@ -310,6 +310,7 @@ class Link:
             await self._outbox.wait()
             frame = self._next_frame()
             if frame is not None:
+                self._outbox.hold()
                 await stream.send(frame)
 
     def _next_frame(self) -> resource_pb2.SessionRequest | None:
@@ -350,6 +351,7 @@ class Link:
         votes = read_votes(frame.votes)
         commit_acks, rollback_acks = read_acks(frame.commit_acks), read_acks(frame.rollback_acks)
         self._silence.heard(len(votes) + len(commit_acks) + len(rollback_acks))
+        self._outbox.release()
         if frame.HasField("hello"):
             welcome = self._judge(frame.hello)
             if self._greetings.answered(welcome.number):
