@@ -20,6 +20,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
 from participant_sdk.resources.postgres_calls import PreparedCalls
+from participant_sdk.resources.postgres_connection import WatchedConnection
 from participant_sdk.resources.postgres_strings import ended_tag, pipelined, run_string
 
 CONNECT_TIMEOUT_S: Final = 5
@@ -175,7 +176,7 @@ class Lane:
         return await self._open()
 
     async def _open(self) -> Session:
-        connection = await psycopg.AsyncConnection.connect(
+        connection = await WatchedConnection.connect(
             self._dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, cursor_factory=self._cursor_factory
         )
         try:

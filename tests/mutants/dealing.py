@@ -72,6 +72,26 @@ MUTANTS: Final = (
         Test(f"{_LOAD}test_a_branch_waits_for_a_row_as_long_as_another_holds_it_and_no_longer[1]"),
     ),
     single(
+        "CANCELLED_GOES_ON",
+        "R16: a branch whose time ran out goes on at the server, and keeps its locks",
+        "participant_sdk/resources/postgres_connection.py",
+        "                    await self._cancel(gen)\n",
+        "",
+        Test(
+            "tests/integration/test_lane_waits.py::"
+            "test_a_string_that_is_cancelled_ends_at_the_server_and_its_session_is_lent_again"
+        ),
+    ),
+    single(
+        "WAIT_ENDS_BY_CALL_ALONE",
+        "R9: a branch stays in doubt for ever at a participant whose server was killed and came back",
+        "participant_sdk/resources/postgres_connection.py",
+        "        if waiter is self._found and not waiter.done():\n            self._look_away()\n"
+        "            waiter.set_result(None)\n",
+        "",
+        Test("tests/integration/test_lane_waits.py::test_a_wait_ends_though_the_loop_calls_nobody"),
+    ),
+    single(
         "SESSION_LENT_TWICE",
         "XA: two branches work on one session",
         "participant_sdk/resources/postgres_lane.py",
