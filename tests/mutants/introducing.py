@@ -188,4 +188,20 @@ MUTANTS: Final = (
         ),
         (Test("tests/engine/test_hold.py::test_what_an_older_coordinator_still_says_is_not_believed"),),
     ),
+    single(
+        "HELD_FOR_EVER",
+        "R16: Prepares wait without end for a participant that answers nothing of what it was sent before",
+        "participant_sdk/outbox.py",
+        "call_later(HELD_MAX_S, self.release)",
+        "call_later(HELD_MAX_S, lambda: None)",
+        Test("tests/sdk/test_outbox.py::test_without_any_answer_prepares_leave_all_the_same"),
+    ),
+    single(
+        "ENDS_HELD_TOO",
+        "R16: a Commit waits for the answer to a Prepare that may wait for this very Commit",
+        "participant_sdk/outbox.py",
+        "        if not self._commits:\n            self._wake.set()\n",
+        "        if not self._commits and self._holding is None:\n            self._wake.set()\n",
+        Test("tests/sdk/test_outbox.py::test_a_commit_waits_for_nothing_and_takes_prepares_along"),
+    ),
 )
