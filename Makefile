@@ -2,7 +2,9 @@
 
 # The Python of the environment. If it is not given, the fastest of this machine's builds.
 PYTHON ?=
-ANY_PYTHON := $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
+PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
+# What runs the setup itself. Some shells look for no more than one name at once.
+ANY_PYTHON := $(or $(PYTHON),$(firstword $(foreach name,$(PYTHONS),$(shell command -v $(name)))))
 UV_VERSION := 0.13.9
 SEEDS ?= 100
 JOBS ?= $(shell nproc)
@@ -49,7 +51,7 @@ setup: .venv/.ready
 	@test "$$($(UV) --version 2>/dev/null | cut -d' ' -f2)" = "$(UV_VERSION)" || \
 	  { rm -rf .venv/.uv .venv/.pip && pip="$(ANY_PYTHON) -m pip" && \
 	    { $$pip --version > /dev/null 2>&1 || { $(ANY_PYTHON) -m venv .venv/.pip && pip=".venv/.pip/bin/python -m pip"; }; } && \
-	    $$pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+	    PIP_REQUIRE_VIRTUALENV= $$pip install --quiet --disable-pip-version-check --root-user-action=ignore \
 	      --target .venv/.uv "uv==$(UV_VERSION)" && rm -rf .venv/.pip; }
 	@test -x $(BIN)/python || { python="$(PYTHON)" && \
 	  { test -n "$$python" || python=$$($(ANY_PYTHON) deploy/fastest_python.py); } && \

@@ -1,4 +1,4 @@
-"""Which Python `make setup` takes: of this machine's builds of one version, the one that runs Python code fastest.
+"""Which Python `make setup` takes: the first on PATH, or another build of its version that is clearly faster.
 
 CPython compiled with a profile of itself, as distributions do, runs Python code up to twice as fast as one compiled
 plainly, as version managers do by default. A build does not say which it is, so each works for a moment.
@@ -18,11 +18,11 @@ from typing import NamedTuple
 NAMES = ("python3.11", "python3.12", "python3.13", "python3.14", "python3")
 # The first on PATH stays the choice unless another is faster by more than what a busy machine makes of equals.
 CLEARLY = 0.75
-ANSWER_MAX_S = 30
+ANSWER_MAX_S = 5
 
 # A virtual environment's Python tells of the one it was made from. Small objects and calls, as in the hot path.
 _PROBE = """
-import sys, time
+import asyncio, ctypes, ssl, sys, time, venv
 class Pair:
     __slots__ = ("left", "right")
     def __init__(self, left, right):
@@ -35,7 +35,8 @@ def work():
     for number in range(20_000):
         seen[number & 255] = Pair(number, 1).sum(2)
     return time.process_time() - began
-print(*sys.version_info[:2], min(work() for _ in range(10)), getattr(sys, "_base_executable", sys.executable))
+if sys.implementation.name == "cpython":
+  print(*sys.version_info[:2], min(work() for _ in range(10)), getattr(sys, "_base_executable", sys.executable))
 """
 
 
@@ -48,11 +49,14 @@ class Build(NamedTuple):
 
 
 def candidates(path: str) -> Iterable[str]:
-    """Every file on PATH that is named like a Python, in the order of the names, and within a name of PATH."""
+    """Every file on PATH that is named like a Python, once, in the order of the names, and within a name of PATH."""
     folders = [folder for folder in path.split(os.pathsep) if folder]
+    seen: set[Path] = set()
     for name in NAMES:
         for folder in folders:
-            if os.access(found := Path(folder) / name, os.X_OK):
+            found = Path(folder) / name
+            if os.access(found, os.X_OK) and found.resolve() not in seen:
+                seen.add(found.resolve())
                 yield str(found)
 
 
@@ -60,9 +64,15 @@ def probe(program: str) -> Build | None:
     """Let it work; None where it does not run, or answers nonsense."""
     try:
         done = subprocess.run(  # noqa: S603 - what runs is on the user's PATH
-            [program, "-I", "-c", _PROBE], capture_output=True, text=True, timeout=ANSWER_MAX_S, check=True
+            [program, "-I", "-c", _PROBE],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_MAX_S,
+            check=True,
         )
-        major, minor, work_s, path = done.stdout.strip().split(" ", 3)
+        (line,) = done.stdout.splitlines()
+        major, minor, work_s, path = line.split(" ", 3)
         return Build((int(major), int(minor)), float(work_s), path)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None

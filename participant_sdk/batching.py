@@ -1,9 +1,9 @@
 """Natural batching: take all that queued while the last round was in flight; do one round.
 
-Every stage of the system is one of these: the coordinator's link to a participant, a
-participant's worker, the decision log, a client's stream of replies. There are no timers:
-an item that finds the stage idle leaves at once, and under load the batches grow by
-themselves, up to the cap. The queue is bounded; a full one is back-pressure.
+Every stage of the system is one of these: a participant's worker, the decision log, a client's stream of replies.
+There are no timers: an item that finds the stage idle leaves at once, and under load the batches grow by
+themselves, up to the cap. The queue is bounded; a full one is back-pressure. The coordinator's link has queues of its
+own kind (``outbox``).
 """
 
 from __future__ import annotations

@@ -1,16 +1,14 @@
 """The coordinator's side of one participant: a session that is kept open, and what it carries.
 
-Natural batching: while a frame is on its way everything else queues, and Prepares until something of it is answered
-(``outbox``); the next frame carries all of it, up to ``batch_size`` of each kind. A session that is lost answers
-every outstanding Prepare with a transient "no" (R2) and drops what was queued for phase two:
-the engine sends again what it owes, on ``link_up`` and by its own timer. The same goes for what
-the circuit breaker lets not pass (``breaker``).
+Natural batching: while a frame is on its way everything else queues, and Prepares until something was answered
+(``outbox``); the next frame carries all of it, up to ``batch_size`` of each kind. A session that is lost answers every
+outstanding Prepare with a transient "no" (R2) and drops what was queued for phase two: the engine sends again what it
+owes, on ``link_up`` and by its own timer. The same goes for what the circuit breaker lets not pass (``breaker``).
 
 A participant that owes answers and is silent is asked for its welcome once more, which it gives
 at once even while its workers are busy; without one the session is given up (``silence``).
 
-Only asyncio's primitives, an injected clock and a seeded source of jitter are used, so the
-simulator runs this very code.
+Only asyncio's primitives, an injected clock and seeded jitter are used, so the simulator runs this very code.
 """
 
 from __future__ import annotations
@@ -249,6 +247,7 @@ class Link:
             )
         finally:
             self._is_up = False
+            self._outbox.clear()
         self._lose(str(error))
         return True, str(error)
 
@@ -300,7 +299,6 @@ class Link:
         vote = self._unreachable(reason)
         lost = [(xid, vote) for xid in self._outstanding]
         self._outstanding.clear()
-        self._outbox.clear()
         if lost:
             self._events.voted(self.name, lost)
         self._events.link_down(self.name, reason)
@@ -310,7 +308,6 @@ class Link:
             await self._outbox.wait()
             frame = self._next_frame()
             if frame is not None:
-                self._outbox.hold()
                 await stream.send(frame)
 
     def _next_frame(self) -> resource_pb2.SessionRequest | None:
@@ -326,8 +323,10 @@ class Link:
             write_commits(frame, batch.commits)
         if batch.rollbacks:
             frame.rollbacks.xids = b"".join(batch.rollbacks)
-        self._silence.sent(len(prepares) + len(batch.commits) + len(batch.rollbacks))
-        return frame if batch.introduce or prepares or batch.commits or batch.rollbacks else None
+        if messages := len(prepares) + len(batch.commits) + len(batch.rollbacks):
+            self._silence.sent(messages)
+            self._outbox.left()
+        return frame if batch.introduce or messages else None
 
     def _in_time(self, branches: Sequence[Prepare]) -> list[tuple[Prepare, int]]:
         """The branches with the milliseconds they have left; those with none are voted "no" here (R16)."""
@@ -350,8 +349,9 @@ class Link:
     def _take(self, frame: resource_pb2.SessionResponse) -> None:
         votes = read_votes(frame.votes)
         commit_acks, rollback_acks = read_acks(frame.commit_acks), read_acks(frame.rollback_acks)
-        self._silence.heard(len(votes) + len(commit_acks) + len(rollback_acks))
-        self._outbox.release()
+        self._silence.heard(answers := len(votes) + len(commit_acks) + len(rollback_acks))
+        if answers:
+            self._outbox.answered()
         if frame.HasField("hello"):
             welcome = self._judge(frame.hello)
             if self._greetings.answered(welcome.number):

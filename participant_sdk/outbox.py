@@ -1,10 +1,13 @@
 """What waits to leave on a link: at most one entry for each branch and verb, in order of arrival.
 
-Prepares wait until the participant has answered something of what it was last sent: it would only queue them
-itself, and a frame costs the same for one branch as for hundreds. Sent as they come, they take all of a machine's time
-at a tenth of what it can do. Nobody's end waits: a Commit or a Rollback leaves at once and takes along what is there,
-since it may free what a Prepare waits for at the participant. Nor do Prepares wait for ever, as an answer may be long
-in coming: ``HELD_MAX_S``.
+Prepares wait until the participant has answered something since the last frame left. A participant that works on one
+batch at a time would only queue them itself, and a frame costs the same for one branch as for hundreds: sent as they
+come, they take all of a machine's time at a tenth of what it can do. Nobody's end waits: a Commit or a Rollback leaves
+at once and takes along what is there, since it may free what a Prepare waits for at the participant.
+
+Nor do Prepares wait for long where an answer is late, because all that was sent waits for rows: twice the usual time to
+the first answer to a frame. Where that is usually more than ``USUAL_MAX_S``, it is not batches that the participant is
+busy with, and nothing waits.
 """
 
 from __future__ import annotations
@@ -19,7 +22,10 @@ from participant_sdk.ids import Xid
 from participant_sdk.participant import Prepare
 
 OUTBOX_BOUND: Final = 100_000
-HELD_MAX_S: Final = 0.05
+# Twice as long as frames of hundreds took a bookkeeper on two busy cores.
+USUAL_MAX_S: Final = 0.05
+# How much of the usual time each answer makes up.
+_SHARE: Final = 0.2
 
 Value = TypeVar("Value")
 
@@ -37,7 +43,7 @@ class Batch:
 class Outbox:
     """Queues of a link. What is put twice leaves once; each queue is bounded."""
 
-    __slots__ = ("_commits", "_holding", "_introduce", "_prepares", "_rollbacks", "_wake")
+    __slots__ = ("_commits", "_holding", "_introduce", "_left_s", "_prepares", "_rollbacks", "_usual_s", "_wake")
 
     def __init__(self) -> None:
         # Dictionaries, because they are queues that find what they hold.
@@ -47,6 +53,9 @@ class Outbox:
         self._introduce = False
         # Runs while Prepares wait for an answer, and ends their waiting.
         self._holding: asyncio.TimerHandle | None = None
+        # When the last frame left, until something is answered; and how long that usually takes, 0 if it is not known.
+        self._left_s: float | None = None
+        self._usual_s = 0.0
         # Set while something may leave.
         self._wake = asyncio.Event()
 
@@ -55,7 +64,7 @@ class Outbox:
         if len(self._prepares) >= OUTBOX_BOUND:
             return False
         if not self._prepares and self._holding is None:
-            # Otherwise it is set, or will be. So below.
+            # Otherwise it is set already, or will be when nothing is held any more.
             self._wake.set()
         self._prepares[branch.xid] = (branch, size_bytes)
         return True
@@ -82,22 +91,28 @@ class Outbox:
         self._introduce = True
         self._wake.set()
 
-    def hold(self) -> None:
-        """A frame leaves that is to be answered: Prepares wait until something is, for ``HELD_MAX_S`` at most."""
+    def left(self) -> None:
+        """A frame leaves that is to be answered: Prepares wait until something is, but not for long."""
+        loop = asyncio.get_running_loop()
         self._stop_holding()
-        self._holding = asyncio.get_running_loop().call_later(HELD_MAX_S, self.release)
+        self._left_s = loop.time()
+        if 0 < self._usual_s <= USUAL_MAX_S:
+            self._holding = loop.call_later(2 * self._usual_s, self._release)
         if not self._is_due():
             self._wake.clear()
 
-    def release(self) -> None:
-        """Something was answered, or nothing will be: Prepares may leave."""
-        self._stop_holding()
-        if self._prepares:
-            self._wake.set()
+    def answered(self) -> None:
+        """The participant answered something: Prepares may leave."""
+        if self._left_s is not None:
+            took_s = asyncio.get_running_loop().time() - self._left_s
+            self._left_s = None
+            self._usual_s += (took_s - self._usual_s) * (_SHARE if self._usual_s else 1)
+        self._release()
 
     def clear(self) -> None:
         """Forget all that is queued, and hold nothing."""
         self._stop_holding()
+        self._left_s = None
         self._prepares.clear()
         self._commits.clear()
         self._rollbacks.clear()
@@ -120,6 +135,11 @@ class Outbox:
         if self._introduce or self._commits or self._rollbacks:
             return True
         return bool(self._prepares) and self._holding is None
+
+    def _release(self) -> None:
+        self._stop_holding()
+        if self._prepares:
+            self._wake.set()
 
     def _stop_holding(self) -> None:
         if self._holding is not None:

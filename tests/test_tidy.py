@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parent.parent
-PRODUCT: Final = ("coordinator", "participant_sdk", "sidecars")
+PRODUCT: Final = ("coordinator", "deploy", "participant_sdk", "sidecars")
 MODULE_LINES_MAX: Final = 400
 FUNCTION_LINES_MAX: Final = 60
 SQL_LINES_MAX: Final = 3
@@ -28,6 +28,7 @@ ALLOWED: Final = re.compile(r"(transaction|xa)_manager")
 # Modules that nothing in the product imports, since something outside starts or imports them.
 ENTRY_POINTS: Final = {
     "coordinator.cli": "the command pincex, in pyproject.toml",
+    "deploy.fastest_python": "make setup",
     "coordinator.log.memory": "the log's second store, which the simulator breaks",
     "participant_sdk.conformance.__main__": "python -m participant_sdk.conformance",
     "participant_sdk.faults": "for tests and drills of services",

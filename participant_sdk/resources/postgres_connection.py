@@ -1,11 +1,13 @@
-"""A connection whose waits for the server share one reader, which stays with the event loop until it is closed.
+"""A connection whose waits for the server share one reader, which stays with the event loop while it is of use.
 
 psycopg adds a reader for each wait and takes it away afterwards, and has a timer beside it. To the loop that is a
 handle made and closed, and a dozen system calls, for a wait that ends in a millisecond.
 
 A reader that stays can die unnoticed: uvloop calls that of a socket with an error once, as after its server was killed,
 closes the handle, and calls never again. So a wait that is long tries the socket from time to time, and watches it
-anew: no wait depends on being called.
+anew, and one that is under way when the connection is closed ends with it: no wait depends on being called.
+
+Two descriptors for each connection; the loop keeps it until it is closed.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ CANCEL_TIMEOUT_S: Final = 5.0
 
 LOOK_EVERY_S: Final = 0.1
 
+# psycopg's own.
 _INTERVAL_S: Final = 0.1
 _FOR_READING: Final = Wait.R
 _CAN_BE_READ: Final = Ready.R
@@ -40,8 +43,8 @@ class WatchedConnection(psycopg.AsyncConnection[TupleRow]):
     _is_watching: bool = False
     _waiter: asyncio.Future[None] | None = None
     # Looks from time to time while there are waits; the one that it found at its last look.
-    _looking: asyncio.TimerHandle | None = None
-    _found: asyncio.Future[None] | None = None
+    _look_timer: asyncio.TimerHandle | None = None
+    _seen: asyncio.Future[None] | None = None
 
     async def wait(
         self,
@@ -72,29 +75,39 @@ class WatchedConnection(psycopg.AsyncConnection[TupleRow]):
 
     async def close(self) -> None:
         """Close it, and watch no more. Idempotent."""
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+            self._look_timer = None
         if self._watched is not None:
             self._look_away()
             os.close(self._watched)
             self._watched = None
         await super().close()
+        if self._waiter is not None and not self._waiter.done():
+            # It finds the connection closed, and says so.
+            self._waiter.set_result(None)
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
         if not self._is_watching:
-            if self._watched is None:
-                self._watched = os.dup(self.fileno())
-            loop.add_reader(self._watched, self._came)
-            self._is_watching = True
-        if self._looking is None:
-            self._looking = loop.call_later(LOOK_EVERY_S, self._look)
+            self._watch(loop)
+        if self._look_timer is None:
+            self._look_timer = loop.call_later(LOOK_EVERY_S, self._look)
         self._waiter = loop.create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the loop call. psycopg.OperationalError where there is no descriptor left to do it by."""
+        try:
+            if self._watched is None:
+                self._watched = os.dup(self.fileno())
+            loop.add_reader(self._watched, self._came)
+        except OSError as error:
+            raise psycopg.OperationalError(f"the connection cannot be watched: {error}") from error
+        self._is_watching = True
 
     def _came(self) -> None:
         if self._waiter is None:
@@ -107,13 +120,13 @@ class WatchedConnection(psycopg.AsyncConnection[TupleRow]):
         """Have a wait that is as old as the last look try the socket, whatever the loop says of it."""
         waiter = self._waiter
         if waiter is None:
-            self._looking = self._found = None
+            self._look_timer = self._seen = None
             return
-        if waiter is self._found and not waiter.done():
+        if waiter is self._seen and not waiter.done():
             self._look_away()
             waiter.set_result(None)
-        self._found = waiter
-        self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+        self._seen = waiter
+        self._look_timer = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
 
     def _look_away(self) -> None:
         if self._is_watching and self._watched is not None:
@@ -121,6 +134,7 @@ class WatchedConnection(psycopg.AsyncConnection[TupleRow]):
             self._is_watching = False
 
     async def _cancel(self, gen: PQGen[Result]) -> None:
+        """Have the server end it, in time or not: who finds the connection still at work then closes it."""
         if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
             return
         with suppress(psycopg.Error):

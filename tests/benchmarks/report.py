@@ -46,7 +46,7 @@ def settings(dsn: str) -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "machine": platform.platform(),
         "python": platform.python_version(),
-        "python.probe": f"{build.work_s * 1000:.1f} ms" if build else "",
+        **({"python.probe": f"{build.work_s * 1000:.1f} ms"} if build else {}),
         **{name: importlib.metadata.version(name) for name in _DISTRIBUTIONS},
         "bookkeeper.workers": str(WORKERS_DEFAULT),
         "coordinator.batch_size": str(Performance().batch_size),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import psycopg
 import pytest
 
+from participant_sdk.resources import postgres_connection
 from participant_sdk.resources.postgres_connection import WatchedConnection
 from participant_sdk.resources.postgres_lane import Lane, Session
 from tests.integration.log_observer import observing
@@ -100,3 +102,32 @@ async def test_a_wait_that_is_longer_than_a_look_goes_on(database: str) -> None:
     async with lane.session() as session:
         assert await session.run("select pg_sleep(0.5)") == "SELECT 1"
     await lane.close()
+
+
+async def test_a_wait_ends_when_its_connection_is_closed(database: str) -> None:
+    """A service's operation, when its branch's time is over: it gets an error, and is not left hanging."""
+    lane = Lane(database, 1)
+    async with observing(database) as observer:
+        with pytest.raises(psycopg.OperationalError):
+            async with lane.session() as session, asyncio.timeout(20):
+                running = asyncio.create_task(session.run("select pg_sleep(60)"))
+                await observer.until(bool, _RUNNING, session.connection.info.backend_pid)
+                await session.connection.close()
+                await running
+    await lane.close()
+
+
+async def test_a_connection_that_cannot_be_watched_is_an_error_of_the_database(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process without a descriptor left lives on, as with psycopg's own waits."""
+    lane = Lane(database, 1)
+    monkeypatch.setattr(postgres_connection.os, "dup", _no_descriptor)
+    with pytest.raises(psycopg.OperationalError, match="cannot be watched"):
+        async with asyncio.timeout(20), lane.session() as session:
+            await session.run("select 1")
+    await lane.close()
+
+
+def _no_descriptor(_: int) -> int:
+    raise OSError(errno.EMFILE, "Too many open files")

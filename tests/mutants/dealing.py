@@ -86,10 +86,18 @@ MUTANTS: Final = (
         "WAIT_ENDS_BY_CALL_ALONE",
         "R9: a branch stays in doubt for ever at a participant whose server was killed and came back",
         "participant_sdk/resources/postgres_connection.py",
-        "        if waiter is self._found and not waiter.done():\n            self._look_away()\n"
+        "        if waiter is self._seen and not waiter.done():\n            self._look_away()\n"
         "            waiter.set_result(None)\n",
         "",
         Test("tests/integration/test_lane_waits.py::test_a_wait_ends_though_the_loop_calls_nobody"),
+    ),
+    single(
+        "CLOSED_UNDER_A_WAIT",
+        "R16: a service's operation hangs for ever when its branch's time is over, and its connection closed",
+        "participant_sdk/resources/postgres_connection.py",
+        "            # It finds the connection closed, and says so.\n            self._waiter.set_result(None)\n",
+        "            pass\n",
+        Test("tests/integration/test_lane_waits.py::test_a_wait_ends_when_its_connection_is_closed"),
     ),
     single(
         "SESSION_LENT_TWICE",

@@ -192,9 +192,9 @@ MUTANTS: Final = (
         "HELD_FOR_EVER",
         "R16: Prepares wait without end for a participant that answers nothing of what it was sent before",
         "participant_sdk/outbox.py",
-        "call_later(HELD_MAX_S, self.release)",
-        "call_later(HELD_MAX_S, lambda: None)",
-        Test("tests/sdk/test_outbox.py::test_without_any_answer_prepares_leave_all_the_same"),
+        "call_later(2 * self._usual_s, self._release)",
+        "call_later(2 * self._usual_s, lambda: None)",
+        Test("tests/sdk/test_outbox.py::test_prepares_leave_without_any_answer[0.01]"),
     ),
     single(
         "ENDS_HELD_TOO",

@@ -1,4 +1,4 @@
-"""What a link sends when: Prepares once the last frame was answered in part, or is old; nobody's end waits."""
+"""What a link sends when: Prepares once something was answered, or that takes too long; nobody's end waits."""
 
 from __future__ import annotations
 
@@ -64,16 +64,18 @@ class Silent:
 
 
 @asynccontextmanager
-async def talking() -> AsyncGenerator[tuple[Silent, Link, Told]]:
+async def talking(usual_s: float = FOR_EVER_S) -> AsyncGenerator[tuple[Silent, Link, Told]]:
+    """Talk to a participant whose answers usually take so long; 0 if it is not known yet."""
     told, silent = Told(), Silent()
     async with linked(silent, told) as link:
         await told.up()
+        link._outbox._usual_s = usual_s  # pyright: ignore[reportPrivateUsage]  Tests cannot wait for the usual.
         yield silent, link, told
 
 
 @pytest.fixture(name="patient")
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "HELD_MAX_S", FOR_EVER_S)
+    monkeypatch.setattr(outbox, "USUAL_MAX_S", FOR_EVER_S)
 
 
 def xids(frame: resource_pb2.SessionRequest) -> bytes:
@@ -133,12 +135,41 @@ async def test_a_rollback_waits_for_nothing() -> None:
         assert (await silent.sent()).rollbacks.xids == undone
 
 
-async def test_without_any_answer_prepares_leave_all_the_same() -> None:
+@pytest.mark.parametrize("usual_s", [0.01, 0.0, FOR_EVER_S])
+async def test_prepares_leave_without_any_answer(usual_s: float) -> None:
+    """After twice the usual time; at once where it is not known, or so long that the participant waits, not works."""
     blocked, other = transfer(), transfer()
-    async with talking() as (silent, link, _):
+    async with talking(usual_s) as (silent, link, _):
         link.prepare(blocked)
         await silent.sent()
         link.prepare(other)
+        assert xids(await silent.sent()) == other.xid
+
+
+async def test_what_is_usual_is_learnt_and_changes() -> None:
+    queue = outbox.Outbox()
+    for pause_s in (0.0, 0.2):
+        queue.left()
+        await asyncio.sleep(pause_s)
+        queue.answered()
+        queue.answered()
+        usual_s = queue._usual_s  # pyright: ignore[reportPrivateUsage]  Nobody is told of it.
+        assert pause_s * 0.19 < usual_s
+    queue.clear()
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_greeting_neither_holds_nor_releases() -> None:
+    """It is answered at once, however busy the participant is."""
+    blocked, other = transfer(), transfer()
+    async with talking() as (silent, link, told):
+        link.introduce()
+        await told.up(2)
+        link.prepare(blocked)
+        await silent.sent()
+        link.prepare(other)
+        await silent.sends_nothing()
+        silent.vote(blocked)
         assert xids(await silent.sent()) == other.xid
 
 
@@ -168,9 +199,10 @@ async def test_a_frame_of_which_nothing_was_left_in_time_holds_nothing_up() -> N
 @pytest.mark.usefixtures("patient")
 async def test_a_new_session_begins_with_nothing_held() -> None:
     queue = outbox.Outbox()
+    queue._usual_s = 1.0  # pyright: ignore[reportPrivateUsage]  As if it had been learnt.
     queue.prepare(transfer(), 1)
     queue.take(1)
-    queue.hold()
+    queue.left()
     queue.clear()
     queue.prepare(transfer(), 1)
     async with asyncio.timeout(20):

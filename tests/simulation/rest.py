@@ -100,7 +100,7 @@ def _effects_against_log(oracle: Oracle) -> Iterator[str]:
     effects = {name: _effects_of(oracle, name) for name in oracle.stores}
     for name, of_name in effects.items():
         for xid in of_name:
-            if oracle.is_promised_at(name, xid) and not _says_commit(_row_now(oracle, xid), name):
+            if oracle.is_promised_at(name, xid) and not _says_commit(oracle, _row_now(oracle, xid), name):
                 yield f"invariant 4: {name} applied {short(xid)}, and the log does not say so"
     for xid, stored in {**oracle.losses.decisions, **oracle.decisions()}.items():
         if stored.record.decision is Decision.COMMIT:
@@ -114,8 +114,11 @@ def _row_now(oracle: Oracle, xid: Xid) -> StoredDecision | None:
     return oracle.decisions().get(xid) or (oracle.losses.decisions[xid] if xid in oracle.losses.pruned else None)
 
 
-def _says_commit(stored: StoredDecision | None, name: str) -> bool:
-    return stored is not None and stored.record.decision is Decision.COMMIT and name in stored.record.prepared
+def _says_commit(oracle: Oracle, stored: StoredDecision | None, name: str) -> bool:
+    """Whether the row tells this participant COMMIT; one put back for another's sake need not, where it has pruned."""
+    if stored is None or stored.record.decision is not Decision.COMMIT:
+        return False
+    return name in stored.record.prepared or not oracle.knows(name, stored.record.xid)
 
 
 def _effects_against_told(oracle: Oracle) -> Iterator[str]:
