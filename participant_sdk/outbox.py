@@ -3,7 +3,8 @@
 Prepares wait until the participant has answered something since the last frame left. A participant that works on one
 batch at a time would only queue them itself, and a frame costs the same for one branch as for hundreds: sent as they
 come, they take all of a machine's time at a tenth of what it can do. Nobody's end waits: a Commit or a Rollback leaves
-at once and takes along what is there, since it may free what a Prepare waits for at the participant.
+at once and takes along what is there, since it may free what a Prepare waits for at the participant. And ``ENOUGH``
+of them wait no longer: nothing is gained by more, and the participant would be without work meanwhile.
 
 Nor do Prepares wait for long where an answer is late, because all that was sent waits for rows: twice the usual time to
 the first answer to a frame. Where that is usually more than ``USUAL_MAX_S``, it is not batches that the participant is
@@ -22,6 +23,7 @@ from participant_sdk.ids import Xid
 from participant_sdk.participant import Prepare
 
 OUTBOX_BOUND: Final = 100_000
+ENOUGH: Final = 64
 # Twice as long as frames of hundreds took a bookkeeper on two busy cores.
 USUAL_MAX_S: Final = 0.05
 # How much of the usual time each answer makes up.
@@ -63,10 +65,10 @@ class Outbox:
         """Queue a Prepare that takes about so much of a frame; False at the bound."""
         if len(self._prepares) >= OUTBOX_BOUND:
             return False
-        if not self._prepares and self._holding is None:
+        self._prepares[branch.xid] = (branch, size_bytes)
+        if len(self._prepares) == (1 if self._holding is None else ENOUGH):
             # Otherwise it is set already, or will be when nothing is held any more.
             self._wake.set()
-        self._prepares[branch.xid] = (branch, size_bytes)
         return True
 
     def commit(self, xid: Xid, incarnation: int, sequence: int) -> None:
@@ -134,7 +136,7 @@ class Outbox:
     def _is_due(self) -> bool:
         if self._introduce or self._commits or self._rollbacks:
             return True
-        return bool(self._prepares) and self._holding is None
+        return len(self._prepares) >= (1 if self._holding is None else ENOUGH)
 
     def _release(self) -> None:
         self._stop_holding()

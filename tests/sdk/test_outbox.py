@@ -126,6 +126,21 @@ async def test_a_commit_waits_for_nothing_and_takes_prepares_along() -> None:
 
 
 @pytest.mark.usefixtures("patient")
+async def test_enough_of_them_wait_for_nothing() -> None:
+    """The participant would be without work until it has answered and they have come."""
+    first = transfer()
+    many = [transfer() for _ in range(outbox.ENOUGH)]
+    async with talking() as (silent, link, _):
+        link.prepare(first)
+        await silent.sent()
+        for branch in many[:-1]:
+            link.prepare(branch)
+        await silent.sends_nothing()
+        link.prepare(many[-1])
+        assert xids(await silent.sent()) == b"".join(branch.xid for branch in many)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_rollback_waits_for_nothing() -> None:
     blocked, undone = transfer(), new_xid()
     async with talking() as (silent, link, _):
