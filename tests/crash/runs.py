@@ -59,6 +59,9 @@ class Runner:
         )
         async with self._trial(run) as load:
             killed_s, is_takeover = await self._kill(point, run)
+            if not run.was_hit and not run.broken:
+                # Whether a life comes by the point may hang on what the last one left to it: another death, then.
+                killed_s, is_takeover = await self._kill(point, run)
             if run.was_hit:
                 await self._measure(load, run, killed_s, is_takeover=is_takeover)
         return run
@@ -128,6 +131,7 @@ class Runner:
             killed_s = await heir.ended(HIT_WITHIN_S)
         except TimeoutError:
             heir.disarm()
+            self._up.start_all()
             return 0.0, False
         run.was_hit = not heir.armed.exists()
         heir.disarm()
