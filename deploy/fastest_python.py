@@ -36,7 +36,7 @@ def work():
         seen[number & 255] = Pair(number, 1).sum(2)
     return time.process_time() - began
 if sys.implementation.name == "cpython":
-  print(*sys.version_info[:2], min(work() for _ in range(10)), getattr(sys, "_base_executable", sys.executable))
+    print(*sys.version_info[:2], min(work() for _ in range(10)), getattr(sys, "_base_executable", sys.executable))
 """
 
 
@@ -78,15 +78,6 @@ def probe(program: str) -> Build | None:
         return None
 
 
-def distinct(builds: Iterable[Build]) -> Iterable[Build]:
-    """Each build once, though several names lead to it."""
-    seen: set[Path] = set()
-    for build in builds:
-        if (file := Path(build.path).resolve()) not in seen:
-            seen.add(file)
-            yield build
-
-
 def fastest(builds: Iterable[Build]) -> Build | None:
     """The first that is recent enough, or one of the same version that is clearly faster; None where there is none."""
     fitting = [build for build in builds if build.version >= (3, 11)]
@@ -100,7 +91,7 @@ def fastest(builds: Iterable[Build]) -> Build | None:
 def main() -> int:
     """Print the path of the Python to take; 1 and a word on standard error where there is none."""
     programs = candidates(os.environ.get("PATH", ""))
-    chosen = fastest(distinct(build for build in map(probe, programs) if build is not None))
+    chosen = fastest(build for build in map(probe, programs) if build is not None)
     if chosen is None:
         print("Python 3.11 or later is needed", file=sys.stderr)
         return 1

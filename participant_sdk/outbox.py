@@ -24,7 +24,7 @@ from participant_sdk.participant import Prepare
 
 OUTBOX_BOUND: Final = 100_000
 ENOUGH: Final = 64
-# Twice as long as frames of hundreds took a bookkeeper on two busy cores.
+# Chosen: well above what a batch takes a bookkeeper that has its cores to itself.
 USUAL_MAX_S: Final = 0.05
 # How much of the usual time each answer makes up.
 _SHARE: Final = 0.2
@@ -100,7 +100,10 @@ class Outbox:
         self._left_s = loop.time()
         if 0 < self._usual_s <= USUAL_MAX_S:
             self._holding = loop.call_later(2 * self._usual_s, self._release)
-        if not self._is_due():
+        if self._is_due():
+            # What was held, and found no place in this frame, need not wait where the next is not held.
+            self._wake.set()
+        else:
             self._wake.clear()
 
     def answered(self) -> None:

@@ -24,7 +24,6 @@ from psycopg.rows import TupleRow
 from psycopg.waiting import Ready, Wait
 
 CANCEL_TIMEOUT_S: Final = 5.0
-
 LOOK_EVERY_S: Final = 0.1
 
 # psycopg's own.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.fastest_python import Build, candidates, distinct, fastest, main, probe
+from deploy.fastest_python import Build, candidates, fastest, main, probe
 
 FIRST = Build((3, 11), 1.0, "/first/python3.11")
 
@@ -40,11 +40,10 @@ def test_what_is_too_old_is_not_taken() -> None:
     assert fastest([Build((3, 10), 0.1, "/old/python3")]) is None
 
 
-def test_a_build_with_several_names_counts_once(tmp_path: Path) -> None:
+def test_a_program_with_several_names_is_asked_once(tmp_path: Path) -> None:
     real = program(tmp_path, "python3.11", "exit 0")
     (tmp_path / "python3").symlink_to(real)
-    named = [Build((3, 11), work_s, str(tmp_path / name)) for work_s, name in ((1.0, "python3.11"), (0.5, "python3"))]
-    assert list(distinct(named)) == named[:1]
+    assert list(candidates(str(tmp_path))) == [str(real)]
 
 
 def test_candidates_are_in_the_order_of_names_then_of_path(tmp_path: Path) -> None:
@@ -64,7 +63,10 @@ def test_this_python_can_be_probed() -> None:
     assert Path(build.path).samefile(getattr(sys, "_base_executable", sys.executable))
 
 
-@pytest.mark.parametrize("script", ["exit 1", "echo 3.11", "echo three eleven fast /here", "echo 3 11 soon /here"])
+@pytest.mark.parametrize(
+    "script",
+    ["exit 1", "echo 3.11", "echo 3 11 1.0 /here; echo more", "echo three eleven fast /here", "echo 3 11 soon /here"],
+)
 def test_what_does_not_run_or_answers_nonsense_is_passed_over(tmp_path: Path, script: str) -> None:
     assert probe(str(program(tmp_path, "python3", script))) is None
 

@@ -201,6 +201,23 @@ async def test_what_a_frame_has_no_place_for_waits_like_the_others(monkeypatch: 
         assert xids(await silent.sent()) == second.xid
 
 
+async def test_what_was_left_over_leaves_where_nothing_is_held_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual time has become so long meanwhile: without it they would wait for an answer that may not come."""
+    monkeypatch.setattr(outbox, "FRAME_BYTES", 1)
+    first, second = transfer(), transfer()
+    queue = outbox.Outbox()
+    queue._usual_s = outbox.USUAL_MAX_S  # pyright: ignore[reportPrivateUsage]  As if it had been learnt.
+    queue.left()
+    queue.prepare(first, 1)
+    queue.prepare(second, 1)
+    queue._usual_s = FOR_EVER_S  # pyright: ignore[reportPrivateUsage]  And learnt anew.
+    assert queue.take(512).prepares == [first]
+    queue.left()
+    async with asyncio.timeout(20):
+        await queue.wait()
+    assert queue.take(512).prepares == [second]
+
+
 @pytest.mark.usefixtures("patient")
 async def test_a_frame_of_which_nothing_was_left_in_time_holds_nothing_up() -> None:
     late, other = transfer(seconds=-1), transfer()
