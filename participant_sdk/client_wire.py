@@ -54,11 +54,11 @@ def write_operations(operations: Iterable[Operation]) -> list[common_pb2.Operati
 
 def write_execute(operations: Sequence[Operation], request_id: str, wait: Wait) -> transaction_pb2.ExecuteRequest:
     """Write a transaction to run, its time-out left to ``set_timeout``."""
-    return transaction_pb2.ExecuteRequest(
-        operations=write_operations(operations),
-        request_id=request_id,
-        wait=wire_wait(wait),
-    )
+    request = transaction_pb2.ExecuteRequest(request_id=request_id, wait=wire_wait(wait))
+    # In place: messages made apart would be copied.
+    for service, name, parameters in operations:
+        request.operations.add(service=service, operation=name, parameters=parameters)
+    return request
 
 
 def wire_wait(wait: Wait) -> transaction_pb2.Wait.ValueType:

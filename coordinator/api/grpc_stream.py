@@ -1,7 +1,7 @@
 """ExecuteStream: many transactions in flight on one stream, without a task for any of them.
 
-Requests go to the engine as they are read; what it tells of each goes into a queue, and
-one writer sends all that ended while its last frame was on its way. A client that does not read
+Requests go to the engine as they are read, a piece of a frame at a time; what it tells of each goes into a
+queue, and one writer sends all that ended while its last frame was on its way. A client that does not read
 its answers is not read from either: at most ``IN_FLIGHT_MAX`` transactions are begun or
 unanswered on one stream. When the stream breaks, its transactions go on without it (R16).
 """
@@ -9,8 +9,9 @@ unanswered on one stream. When the stream breaks, its transactions go on without
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
+from math import ceil
 from typing import Final
 
 from pincex.tx.v1 import transaction_pb2
@@ -20,14 +21,14 @@ from coordinator.api.gate import Gate
 from coordinator.api.grpc_errors import AnyContext, failure_of, unforeseen
 from coordinator.api.rejection import rejection
 from coordinator.errors import InvalidRequestError, TransactionError
-from coordinator.requests import Ended
+from coordinator.requests import Ended, ExecuteCall
 from coordinator.telemetry import Telemetry
 from participant_sdk.batching import Batcher
 from participant_sdk.xa import Decision
 
 IN_FLIGHT_MAX: Final = 10_000
 FRAME_REQUESTS_MAX: Final = 1024
-BEGUN_AT_ONCE: Final = 128
+BEGUN_AT_ONCE: Final = 256
 ANSWERS_CAP: Final = 512
 FRAME_RESULTS_MAX_CHARS: Final = 1024 * 1024
 
@@ -78,23 +79,30 @@ class ClientStream:
             await self._settled.wait()
 
     async def _take(self, frame: transaction_pb2.ExecuteStreamRequest) -> None:
-        tag = frame.tag
-        self._unsettled += 1 + len(frame.more)
-        self._begin(tag, frame.request)
-        for at, request in enumerate(frame.more, 1):
-            if at % BEGUN_AT_ONCE == 0:
+        requests = [frame.request, *frame.more]
+        size = piece_size(len(requests), self._unsettled)
+        self._unsettled += len(requests)
+        for at in range(0, len(requests), size):
+            if at:
                 # What was begun leaves for the participants, and they work while the rest is read.
                 await asyncio.sleep(0)
-            self._begin(tag + at, request)
+            self._begin(frame.tag + at, requests[at : at + size])
 
-    def _begin(self, tag: int, request: transaction_pb2.ExecuteRequest) -> None:
-        try:
-            call = grpc_wire.read_execute(request, self._timeout_default_s)
+    def _begin(self, first_tag: int, requests: Sequence[transaction_pb2.ExecuteRequest]) -> None:
+        """Begin what arrived together. All of it is read first: code that does one thing at a time stays in caches."""
+        calls: list[tuple[int, ExecuteCall]] = []
+        for tag, request in enumerate(requests, first_tag):
+            try:
+                calls.append((tag, grpc_wire.read_execute(request, self._timeout_default_s)))
+            except Exception as error:  # noqa: BLE001 - what is wrong with one item must not end the others' stream
+                self._answers.put((tag, self._foreseen(error)))
+        for tag, call in calls:
             # All that is kept of the call meanwhile is what its answer may need.
             told = partial(self._told, tag, call.services, call.request_id)
-            self._gate.for_new_work().submit(call, told)
-        except Exception as error:  # noqa: BLE001 - what is wrong with one item must not end the others' stream
-            self._answers.put((tag, self._foreseen(error)))
+            try:
+                self._gate.for_new_work().submit(call, told)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._answers.put((tag, self._foreseen(error)))
 
     def _told(self, tag: int, services: tuple[str, ...], request_id: str, ended: Ended | TransactionError) -> None:
         """Queue the answer to one request."""
@@ -136,6 +144,18 @@ class ClientStream:
         self._telemetry.refused("grpc", ended.reason)
         answer.failure.CopyFrom(failure_of(ended))
         return 0
+
+
+def piece_size(requests: int, under_way: int) -> int:
+    """How many of a frame's requests to begin at once, of equal pieces, with so many more of the stream under way.
+
+    A large batch costs less of everybody's time for each. Yet where nearly all there is comes in one frame, it is
+    begun by halves: or the participants would wait while it is read, and the coordinator while they work.
+    """
+    pieces = ceil(requests / BEGUN_AT_ONCE)
+    if requests >= BEGUN_AT_ONCE and under_way < requests // 2:
+        pieces = max(pieces, 2)
+    return ceil(requests / pieces)
 
 
 def _refusal_of(frame: transaction_pb2.ExecuteStreamRequest | None) -> InvalidRequestError | None:

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from pincex.tx.v1 import transaction_pb2
 
+from coordinator.api.grpc_stream import BEGUN_AT_ONCE, piece_size
 from tests.api.doors import Doors, doors, operation, read_refusal, transfer
 from tests.sdk.small_system import LEFT, OPENING, RIGHT
 
@@ -41,18 +42,47 @@ async def test_every_request_of_every_frame_is_answered_once(open_doors: Doors) 
     assert open_doors.around.balance(LEFT, "a") == OPENING - 31 * 5
 
 
+async def test_a_frame_that_is_begun_in_pieces_is_answered_under_its_tags() -> None:
+    async with doors(max_concurrent_txns=2 * BEGUN_AT_ONCE) as opened:
+        found = await answers_of(opened, Frame(tag=7, request=transfer(), more=[transfer()] * (BEGUN_AT_ONCE + 8)))
+    assert sorted(found) == [*range(7, 7 + BEGUN_AT_ONCE + 9)]
+    assert all(answer.result.outcome == transaction_pb2.OUTCOME_COMMITTED for answer in found.values())
+
+
+@pytest.mark.parametrize(
+    ("requests", "under_way", "size"),
+    [
+        (1, 0, 1),
+        (255, 0, 255),
+        (256, 0, 128),
+        (256, 127, 128),
+        (256, 128, 256),
+        (257, 1_000, 129),
+        (512, 0, 256),
+        (512, 1_000, 256),
+        (1_024, 0, 256),
+    ],
+)
+def test_a_frame_is_begun_whole_unless_little_else_is_under_way_or_it_is_large(
+    requests: int, under_way: int, size: int
+) -> None:
+    assert piece_size(requests, under_way) == size
+
+
 async def test_one_bad_request_fails_alone(open_doors: Doors) -> None:
     """R17 at the door: the failure says what a unary call's status would."""
     bad = transaction_pb2.ExecuteRequest(operations=[operation(), operation("nobody")])
+    unreadable = transaction_pb2.ExecuteRequest(operations=[operation(), operation(parameters="{")])
     refused = transaction_pb2.ExecuteRequest(
         operations=[operation(), operation(RIGHT, parameters='{"from": "a", "to": "b", "amount": -1}')]
     )
-    found = await answers_of(open_doors, Frame(tag=1, request=transfer(), more=[bad, refused, transfer()]))
-    assert found[1].result.outcome == found[4].result.outcome == transaction_pb2.OUTCOME_COMMITTED
+    found = await answers_of(open_doors, Frame(tag=1, request=transfer(), more=[bad, refused, unreadable, transfer()]))
+    assert found[1].result.outcome == found[5].result.outcome == transaction_pb2.OUTCOME_COMMITTED
     assert found[2].failure.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
     assert (found[2].failure.field, found[2].failure.reason) == ("operations[1].service", "SERVICE_UNKNOWN")
     assert found[3].failure.field == "operations[1].parameters.amount"
     assert found[3].failure.xid
+    assert (found[4].failure.field, found[4].failure.reason) == ("operations[1].parameters", "JSON_INVALID")
     assert open_doors.nothing_held()
 
 
