@@ -28,7 +28,8 @@ from participant_sdk.xa import Decision
 
 IN_FLIGHT_MAX: Final = 10_000
 FRAME_REQUESTS_MAX: Final = 1024
-BEGUN_AT_ONCE: Final = 256
+BEGUN_MAX: Final = 256
+HALVED_ABOVE: Final = 128
 ANSWERS_CAP: Final = 512
 FRAME_RESULTS_MAX_CHARS: Final = 1024 * 1024
 
@@ -97,9 +98,9 @@ class ClientStream:
             except Exception as error:  # noqa: BLE001 - what is wrong with one item must not end the others' stream
                 self._answers.put((tag, self._foreseen(error)))
         for tag, call in calls:
-            # All that is kept of the call meanwhile is what its answer may need.
-            told = partial(self._told, tag, call.services, call.request_id)
             try:
+                # All that is kept of the call meanwhile is what its answer may need.
+                told = partial(self._told, tag, call.services, call.request_id)
                 self._gate.for_new_work().submit(call, told)
             except Exception as error:  # noqa: BLE001 - as above
                 self._answers.put((tag, self._foreseen(error)))
@@ -147,13 +148,13 @@ class ClientStream:
 
 
 def piece_size(requests: int, under_way: int) -> int:
-    """How many of a frame's requests to begin at once, of equal pieces, with so many more of the stream under way.
+    """How many of a frame's requests to begin at once, while ``under_way`` others of the stream are unanswered.
 
-    A large batch costs less of everybody's time for each. Yet where nearly all there is comes in one frame, it is
+    A large batch costs less of everybody's time for each. Yet where most of what there is comes in one frame, it is
     begun by halves: or the participants would wait while it is read, and the coordinator while they work.
     """
-    pieces = ceil(requests / BEGUN_AT_ONCE)
-    if requests >= BEGUN_AT_ONCE and under_way < requests // 2:
+    pieces = ceil(requests / BEGUN_MAX)
+    if requests > HALVED_ABOVE and under_way < requests // 2:
         pieces = max(pieces, 2)
     return ceil(requests / pieces)
 
