@@ -19,7 +19,7 @@ from tests.benchmarks.limits import Banks
 from tests.benchmarks.targets import L3
 
 # Batch and lanes, by how many transactions are in flight.
-SHAPES: Final = {1: (1, 1), 64: (64, 1), 512: (256, 2)}
+SHAPES: Final = {1: (1, 1), 64: (64, 1), 256: (256, 1), 512: (256, 2)}
 
 _CALL: Final = "select settle_and_hold(%b, %b, %b, %b)"
 DECIDE: Final = "insert into decisions select unnest(%b), 1"

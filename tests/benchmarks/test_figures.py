@@ -106,11 +106,18 @@ def test_what_was_not_measured_is_not_judged() -> None:
 
 def test_a_rate_is_to_be_reached_and_a_latency_to_be_kept() -> None:
     measured = {
-        "transfer": summarize([Figure(OWN_LEDGER, 512, 8_000), Figure(APPLIED, 512, 6_000, p50_ms=50, p99_ms=150)])
+        "transfer": summarize(
+            [
+                Figure(OWN_LEDGER, 256, 6_000),
+                Figure(OWN_LEDGER, 512, 8_000),
+                Figure(APPLIED, 512, 6_000, p50_ms=50, p99_ms=150),
+            ]
+        )
     }
     assert verdict(measured, "512 in flight: rate") == (Verdict.MET, 1.2)
     assert verdict(measured, "512 in flight: p99") == (Verdict.MISSED, 1.25)
-    assert verdict(measured, "512 in flight: of L3 over the own ledger") == (Verdict.MET, 1.5)
+    assert verdict(measured, "512 in flight: of L3 over the own ledger, 256") == (Verdict.MET, 2)
+    assert verdict(measured, "512 in flight: the same, in two lanes") == (Verdict.MET, 1.5)
     assert verdict(measured, "64 in flight: rate") == (Verdict.NOT_MEASURED, None)
 
 
