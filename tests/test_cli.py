@@ -206,6 +206,18 @@ async def test_tx_list_and_show_tell_what_was() -> None:
         assert (code, json.loads(out)["field"]) == (2, "xid")
 
 
+async def test_tx_show_says_so_where_no_story_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what finished long ago there is only what the log holds."""
+    monkeypatch.setattr("coordinator.running.HISTORY_MAX", 0)
+    async with doors() as opened:
+        port = opened.grpc_port
+        _, out = await _run(port, "execute", "-f", "-", "--json", text=YAML.replace('"007"', "a"))
+        xid = json.loads(out)["transaction_id"]
+        code, out = await _run(port, "tx", "show", xid)
+        assert (code, xid in out) == (0, True)
+        assert "Its story is not kept any more" in out
+
+
 def _balance(around: System) -> Decimal:
     return around.balance(LEFT, "a")
 

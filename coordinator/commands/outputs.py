@@ -39,6 +39,9 @@ def show_state(state: TransactionState, *, as_json: bool) -> None:
     if state.ending is not None and state.ending.heuristic is not None:
         console.print(f"[red]It ended by hand: {state.ending.heuristic.name}[/red]")
     console.print(_branches(state.branches))
+    if not state.events:
+        console.print("Its story is not kept any more: this is what the decision log holds.")
+        return
     story = Table("time", "event", "participant", "detail", title="story")
     for event in state.events:
         story.add_row(event.time.isoformat(timespec="milliseconds"), event.event, event.participant, event.detail)
