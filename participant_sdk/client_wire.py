@@ -27,7 +27,6 @@ from participant_sdk.client_results import (
 )
 from participant_sdk.ids import InvalidIdentifierError, Xid
 from participant_sdk.participant import Operation
-from participant_sdk.wire import write_operation
 from participant_sdk.xa import PREPARED, DecisionState, Heuristic, Vote, VoteKind
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -47,18 +46,26 @@ class AnswerError(Exception):
     """The answer does not say what the contract promises; it tells nothing (R19)."""
 
 
-def write_operations(operations: Iterable[Operation]) -> list[common_pb2.Operation]:
-    """Write operations for the wire."""
-    return [write_operation(operation) for operation in operations]
-
-
-def write_execute(operations: Sequence[Operation], request_id: str, wait: Wait) -> transaction_pb2.ExecuteRequest:
+def write_execute(operations: Iterable[Operation], request_id: str, wait: Wait) -> transaction_pb2.ExecuteRequest:
     """Write a transaction to run, its time-out left to ``set_timeout``."""
     request = transaction_pb2.ExecuteRequest(request_id=request_id, wait=wire_wait(wait))
+    _add_operations(request, operations)
+    return request
+
+
+def write_enlist(xid: Xid, participant: str, operations: Iterable[Operation]) -> transaction_pb2.EnlistRequest:
+    """Write operations of one participant, to be added to a transaction."""
+    request = transaction_pb2.EnlistRequest(xid=str(xid), participant=participant)
+    _add_operations(request, operations)
+    return request
+
+
+def _add_operations(
+    request: transaction_pb2.ExecuteRequest | transaction_pb2.EnlistRequest, operations: Iterable[Operation]
+) -> None:
     # In place: messages made apart would be copied.
     for service, name, parameters in operations:
         request.operations.add(service=service, operation=name, parameters=parameters)
-    return request
 
 
 def wire_wait(wait: Wait) -> transaction_pb2.Wait.ValueType:

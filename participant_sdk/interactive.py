@@ -35,7 +35,7 @@ from participant_sdk.client_wire import (
     read_enlisted,
     set_timeout,
     wire_wait,
-    write_operations,
+    write_enlist,
 )
 from participant_sdk.coordinators import TRY_MAX_S, Answer, Coordinators, Read, Request, client_backoff
 from participant_sdk.ids import Xid
@@ -72,11 +72,7 @@ class Transaction:
         ordered = sorted(operations_of(operations), key=lambda operation: operation.service)
         return tuple(
             [
-                await self._enlist(
-                    transaction_pb2.EnlistRequest(
-                        xid=str(self.xid), participant=service, operations=write_operations(theirs)
-                    )
-                )
+                await self._enlist(write_enlist(self.xid, service, theirs))
                 for service, theirs in groupby(ordered, key=lambda operation: operation.service)
             ]
         )

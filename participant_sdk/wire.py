@@ -56,11 +56,6 @@ class InvalidFieldError(ValueError):
         self.field = field
 
 
-def write_operation(operation: Operation) -> common_pb2.Operation:
-    """Write one operation."""
-    return common_pb2.Operation(service=operation.service, operation=operation.name, parameters=operation.parameters)
-
-
 def write_prepare(request: resource_pb2.PrepareRequest, branch: Prepare, remaining_ms: int) -> None:
     """Write a branch to prepare into a message that is empty yet; xid and log id travel beside it.
 

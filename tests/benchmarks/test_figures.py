@@ -116,8 +116,8 @@ def test_a_rate_is_to_be_reached_and_a_latency_to_be_kept() -> None:
     }
     assert verdict(measured, "512 in flight: rate") == (Verdict.MET, 1.2)
     assert verdict(measured, "512 in flight: p99") == (Verdict.MISSED, 1.25)
-    assert verdict(measured, "512 in flight: of L3 over the own ledger, 256") == (Verdict.MET, 2)
-    assert verdict(measured, "512 in flight: the same, in two lanes") == (Verdict.MET, 1.5)
+    assert verdict(measured, "512 in flight: of own ledger, one lane") == (Verdict.MET, 2)
+    assert verdict(measured, "512 in flight: of own ledger, two lanes") == (Verdict.MET, 1.5)
     assert verdict(measured, "64 in flight: rate") == (Verdict.NOT_MEASURED, None)
 
 
