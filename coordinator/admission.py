@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from coordinator.errors import BusyError, InvalidRequestError, OutcomeUnknownError, UnavailableError
 from coordinator.log.decision_log import Standing
 from coordinator.protocol.branches import BranchState
+from participant_sdk.operations import why_too_large
 from participant_sdk.participant import Operation
 
 # A branch's operations: those that travel in its Prepare, and those done under the xid at once.
@@ -85,16 +87,23 @@ def share_out(operations: Sequence[Operation], services: Collection[str]) -> dic
     return shares
 
 
-def check_growth(branch: BranchState | None, carried: int, embedded: int) -> None:
-    """Bound what a branch holds in all, however it came. InvalidRequestError names the field."""
-    for field, held, more, most in (
-        ("operations", branch.carried if branch else 0, carried, CARRIED_MAX),
+def check_growth(
+    branch: BranchState | None, held: Mapping[str, Sequence[Operation]], carried: Sequence[Operation], embedded: int
+) -> None:
+    """Bound what a branch is to hold, and its transaction's parameters in all. InvalidRequestError names the field.
+
+    ``held`` is the whole transaction's work so far, ``carried`` and ``embedded`` is what the branch gets.
+    """
+    for field, count, more, most in (
+        ("operations", branch.carried if branch else 0, len(carried), CARRIED_MAX),
         ("embedded_operations", branch.embedded if branch else 0, embedded, EMBEDDED_MAX),
     ):
-        if held + more > most:
+        if count + more > most:
             raise InvalidRequestError(
-                f"a branch has at most {most} operations; this one has {held}", field=field, code="OPERATION_COUNT"
+                f"a branch has at most {most} operations; this one has {count}", field=field, code="OPERATION_COUNT"
             )
+    if message := why_too_large([*chain.from_iterable(held.values()), *carried]):
+        raise InvalidRequestError(message, field="operations", code="OPERATIONS_TOO_LARGE")
 
 
 def unknown_service(name: str, known: Collection[str], *, field: str) -> InvalidRequestError:

@@ -148,7 +148,7 @@ class Engine:
         running = self.held(xid)
         if participant not in self._links:
             raise unknown_service(participant, self._links, field="participant")
-        check_growth(running.transaction.branches.get(participant), len(operations), embedded)
+        check_growth(running.transaction.branches.get(participant), running.operations, operations, embedded)
         now_s = self._clock.monotonic_s()
         self._take(running, events.Enlist(participant, len(operations), embedded), now_s, refuse=True)
         running.add_operations(participant, tuple(operations))

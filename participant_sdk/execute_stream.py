@@ -29,7 +29,7 @@ from participant_sdk.operations import OperationLike
 
 IN_FLIGHT_DEFAULT: Final = 1_024
 FRAME_MAX_ITEMS: Final = 512
-FRAME_MAX_BYTES: Final = 1024 * 1024
+FRAME_MAX_BYTES: Final = 512 * 1024
 SWEEP_S: Final = 0.25
 
 if TYPE_CHECKING:

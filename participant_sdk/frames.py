@@ -29,7 +29,7 @@ from participant_sdk.xa import DONE, PREPARED, Ack, AckKind, Vote, VoteKind
 # What both ends accept of one message, and where a frame stops growing: one branch of the
 # largest size allowed, on top of a frame just under its own bound, still passes.
 MESSAGE_MAX_BYTES: Final = 16 * 1024 * 1024
-FRAME_BYTES: Final = 4 * 1024 * 1024
+FRAME_BYTES: Final = 1024 * 1024
 PREPARE_MAX_BYTES: Final = 8 * 1024 * 1024
 
 _OVERHEAD_BYTES: Final = 64

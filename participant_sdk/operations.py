@@ -13,11 +13,17 @@ from decimal import Decimal
 from typing import Final, cast
 
 from participant_sdk.client_errors import InvalidRequestError
-from participant_sdk.exact_json import DEPTH_MAX, NUMBER_MAX_DIGITS, NUMBER_MAX_EXPONENT
+from participant_sdk.exact_json import DEPTH_MAX, NUMBER_MAX_DIGITS, NUMBER_MAX_EXPONENT, PARAMETERS_MAX_BYTES
 from participant_sdk.participant import Operation
+from participant_sdk.wire import text_size_bytes
 
 OPERATIONS_MAX: Final = 100
+# What the parameters of one transaction's operations may take together. Whoever reads them reads all at once, and
+# everybody else waits meanwhile.
+ALL_PARAMETERS_MAX_BYTES: Final = 256 * 1024
 
+# So few fit, however large each is.
+_ALWAYS_FIT: Final = ALL_PARAMETERS_MAX_BYTES // PARAMETERS_MAX_BYTES
 _PARTS: Final = ("service", "operation", "parameters")
 
 Parameter = None | bool | str | int | Decimal | Sequence["Parameter"] | Mapping[str, "Parameter"]
@@ -27,12 +33,25 @@ OperationLike = tuple[str, str, str | Mapping[str, Parameter]]
 def operations_of(written: Sequence[OperationLike]) -> tuple[Operation, ...]:
     """Make the operations that travel: service, operation, parameters as one JSON object's text.
 
-    InvalidRequestError, naming the field, for none, more than 100, or a value that has no exact JSON.
-    What only a participant can know (names, amounts, accounts) is checked there.
+    InvalidRequestError, naming the field, for none, more than 100, a value that has no exact JSON, or more than
+    256 KiB of parameters. What only a participant can know (names, amounts, accounts) is checked there.
     """
     if not 1 <= len(written) <= OPERATIONS_MAX:
         raise InvalidRequestError(f"1 to {OPERATIONS_MAX} operations, not {len(written)}", field="operations")
-    return tuple([_operation_of(entry, index) for index, entry in enumerate(written)])
+    operations = tuple([_operation_of(entry, index) for index, entry in enumerate(written)])
+    if message := why_too_large(operations):
+        raise InvalidRequestError(message, field="operations")
+    return operations
+
+
+def why_too_large(operations: Sequence[Operation]) -> str:
+    """Why a transaction cannot have these operations' parameters, of 64 KiB each at most; empty where it can."""
+    if len(operations) <= _ALWAYS_FIT:
+        return ""
+    size_bytes = sum([text_size_bytes(each.parameters) for each in operations])
+    if size_bytes <= ALL_PARAMETERS_MAX_BYTES:
+        return ""
+    return f"the parameters take {size_bytes} bytes in all; at most {ALL_PARAMETERS_MAX_BYTES} are allowed"
 
 
 def json_text(value: Parameter, field: str) -> str:

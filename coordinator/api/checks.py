@@ -17,9 +17,9 @@ from coordinator.requests import TENANT_DEFAULT, ExecuteCall
 from participant_sdk import exact_json, ids
 from participant_sdk.exact_json import Exact
 from participant_sdk.ids import InvalidIdentifierError, Xid
+from participant_sdk.operations import OPERATIONS_MAX, why_too_large
 from participant_sdk.participant import Operation
 
-OPERATIONS_MAX: Final = 100
 TIMEOUT_MAX_S: Final = 55 * 60
 REASON_MAX_CHARS: Final = 200
 PAGE_SIZE_MAX: Final = 1000
@@ -72,11 +72,16 @@ def check_lock_key(key: str, field: str = "key") -> str:
 
 
 def check_operations(operations: Sequence[Operation], *, least: int = 1) -> list[Mapping[str, Exact]]:
-    """Read ``least`` to 100 operations' parameters; each has good names and one exact JSON object, 64 KiB at most."""
+    """Read ``least`` to 100 operations' parameters; each has good names and one exact JSON object, 64 KiB at most.
+
+    All together have 256 KiB at most.
+    """
     if not least <= len(operations) <= OPERATIONS_MAX:
         raise InvalidRequestError(
             f"{least} to {OPERATIONS_MAX} operations, not {len(operations)}", field="operations", code="OPERATION_COUNT"
         )
+    if message := why_too_large(operations):
+        raise InvalidRequestError(message, field="operations", code="OPERATIONS_TOO_LARGE")
     read: list[Mapping[str, Exact]] = []
     for index, (service, name, parameters) in enumerate(operations):
         _check_names(service, name, index)

@@ -25,7 +25,7 @@ from coordinator.api.grpc_transaction import TransactionService
 from coordinator.api.grpc_workflow import WorkflowService
 from coordinator.telemetry import Telemetry
 
-REQUEST_MAX_BYTES: Final = 8 * 1024 * 1024
+REQUEST_MAX_BYTES: Final = 1024 * 1024
 ANSWER_MAX_BYTES: Final = 64 * 1024 * 1024
 METADATA_MAX_BYTES: Final = 16 * 1024
 
@@ -36,7 +36,7 @@ _SERVED: Final = (
     grpc_lock.SERVICE.full_name,
 )
 _OPTIONS: Final = (
-    # 100 operations of 64 KiB fit, and little more.
+    # Four times what a transaction's operations may be. A frame of many is read in one go, and no lease waits for that.
     ("grpc.max_receive_message_length", REQUEST_MAX_BYTES),
     ("grpc.max_send_message_length", ANSWER_MAX_BYTES),
     ("grpc.max_metadata_size", METADATA_MAX_BYTES),

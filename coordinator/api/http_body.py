@@ -13,6 +13,7 @@ from coordinator.api.http_problems import KEY_HEADER
 from coordinator.locks.claims import KEYS_MAX
 from coordinator.requests import ExecuteCall
 from participant_sdk.exact_json import InvalidJsonError
+from participant_sdk.operations import OPERATIONS_MAX
 from participant_sdk.participant import Operation
 
 _BODY_KEYS: Final = ("operations", "timeout_seconds", "request_id", "wait", "lock_keys")
@@ -57,9 +58,9 @@ def _operations(text: str) -> list[Operation]:
         written = json_spans.items(text)
     except InvalidJsonError as error:
         raise invalid(str(error), "operations", "TYPE") from error
-    if len(written) > checks.OPERATIONS_MAX:
+    if len(written) > OPERATIONS_MAX:
         # Not taken further apart: there may be a million.
-        raise invalid(f"1 to {checks.OPERATIONS_MAX} operations, not {len(written)}", "operations", "OPERATION_COUNT")
+        raise invalid(f"1 to {OPERATIONS_MAX} operations, not {len(written)}", "operations", "OPERATION_COUNT")
     return [_operation(each, f"operations[{index}]") for index, each in enumerate(written)]
 
 

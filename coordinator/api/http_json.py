@@ -22,7 +22,7 @@ from coordinator.errors import InvalidRequestError
 from participant_sdk import exact_json
 from participant_sdk.exact_json import InvalidJsonError
 
-BODY_MAX_BYTES: Final = 8 * 1024 * 1024
+BODY_MAX_BYTES: Final = 1024 * 1024
 BODY_WITHIN_S: Final = 30.0
 
 

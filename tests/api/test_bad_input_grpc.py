@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from pincex.tx.v1 import common_pb2, transaction_pb2
 
+from coordinator.api.grpc_server import REQUEST_MAX_BYTES
 from tests.api.doors import Doors, Refused, operation, read_refusal, transfer
 from tests.sdk.small_system import LEFT, RIGHT
 
@@ -18,6 +19,8 @@ Request = transaction_pb2.ExecuteRequest
 
 XID_UNKNOWN: Final = "01890000-0000-8000-8000-000000000001"
 NO_PARAMETERS: Final = common_pb2.Operation(service=LEFT, operation="transfer")
+# Five of them are more than a transaction's parameters may take together; each alone is good.
+PADDED: Final = '{"from": "a", "to": "b", "amount": 1}'.ljust(60_000)
 TRANSFER: Final = '{"from": "a", "to": "b", "amount": %s}'
 
 
@@ -33,6 +36,7 @@ def lasting(seconds: int, nanos: int = 0) -> Request:
 AT_THE_DOOR: Final = {
     "no operations": (Request(), "operations", "OPERATION_COUNT"),
     "too many operations": (Request(operations=[operation()] * 101), "operations", "OPERATION_COUNT"),
+    "too much in all": (Request(operations=[operation(parameters=PADDED)] * 5), "operations", "OPERATIONS_TOO_LARGE"),
     "unknown service": (asking("{}", "nobody"), "operations[1].service", "SERVICE_UNKNOWN"),
     "malformed service": (asking("{}", "No Body"), "operations[1].service", "NAME_MALFORMED"),
     "malformed operation": (asking("{}", name="Rm -rf"), "operations[1].operation", "NAME_MALFORMED"),
@@ -117,6 +121,14 @@ async def test_the_door_refuses_what_is_wrong_in_itself(open_doors: Doors) -> No
     assert open_doors.assembly.engine.unfinished == 0
     assert open_doors.nothing_held()
     assert not open_doors.lines.getvalue()
+
+
+async def test_a_message_that_is_too_large_is_refused_before_anybody_reads_it(open_doors: Doors) -> None:
+    large = operation(parameters=PADDED)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await open_doors.stub.Execute(Request(operations=[large] * (REQUEST_MAX_BYTES // large.ByteSize() + 1)))
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert open_doors.assembly.engine.unfinished == 0
 
 
 async def test_what_a_participant_refuses_names_the_field_of_the_request(open_doors: Doors) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 import httpx
 
+from coordinator.api.http_json import BODY_MAX_BYTES
 from participant_sdk.ids import Xid
 from tests.api.doors import Doors, doors
 from tests.sdk.small_system import LEFT, RIGHT
@@ -42,6 +43,11 @@ AT_THE_DOOR: Final = {
     "operations of another type": ('{"operations": {}}', "operations", "TYPE"),
     "empty operations": ('{"operations": []}', "operations", "OPERATION_COUNT"),
     "too many operations": (f'{{"operations": [{",".join([GOOD] * 101)}]}}', "operations", "OPERATION_COUNT"),
+    "too much in all": (
+        f'{{"operations": [{",".join([GOOD.replace(": 5", ":".ljust(60_000) + "5")] * 5)}]}}',
+        "operations",
+        "OPERATIONS_TOO_LARGE",
+    ),
     "an operation of another type": ('{"operations": [7]}', "operations[0]", "JSON_INVALID"),
     "operation without service": (
         '{"operations": [{"operation": "x", "parameters": {}}]}',
@@ -234,7 +240,7 @@ async def test_bodies_of_another_type_encoding_or_size(open_doors: Doors) -> Non
     problem = problem_of(await post(EXECUTE, content=body.encode("utf-16"), headers=JSON), 400)
     assert (problem["field"], problem["code"]) == ("body", "NOT_UTF8")
     assert problem_of(await post(EXECUTE, content=b"\xff\xfe", headers=JSON), 400)["code"] == "NOT_UTF8"
-    problem_of(await post(EXECUTE, content=b" " * (9 * 1024 * 1024), headers=JSON), 413)
+    problem_of(await post(EXECUTE, content=b" " * (BODY_MAX_BYTES + 1), headers=JSON), 413)
 
 
 async def test_paths_and_methods_that_are_not_there(open_doors: Doors) -> None:

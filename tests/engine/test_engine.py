@@ -20,6 +20,7 @@ from coordinator.errors import (
 from coordinator.protocol.phases import Phase
 from coordinator.requests import ExecuteCall
 from participant_sdk.ids import Xid
+from participant_sdk.operations import ALL_PARAMETERS_MAX_BYTES
 from participant_sdk.participant import Operation
 from participant_sdk.xa import Decision
 from tests.sdk.small_system import LEFT, OPENING, RIGHT, Running, System, coordinator, system
@@ -167,6 +168,21 @@ async def test_work_enlisted_piece_by_piece_is_bounded_as_a_whole(node: Running)
     with pytest.raises(InvalidRequestError) as embedded:
         node.engine.enlist(xid, RIGHT, (), 1)
     assert embedded.value.field == "embedded_operations"
+
+
+async def test_the_parameters_of_all_that_was_enlisted_are_bounded_together(node: Running) -> None:
+    """Whoever commits reads them all at once, and everybody waits for that. What is refused adds nothing."""
+    xid = node.engine.begin(30.0, "default", "")
+    part = Operation(LEFT, "read", read(LEFT).parameters.ljust(ALL_PARAMETERS_MAX_BYTES // 8))
+    node.engine.enlist(xid, LEFT, (part,) * 4, 0)
+    node.engine.enlist(xid, RIGHT, (part._replace(service=RIGHT),) * 4, 0)
+    for participant in (LEFT, RIGHT):
+        with pytest.raises(InvalidRequestError) as refused:
+            node.engine.enlist(xid, participant, (read(participant),), 0)
+        assert (refused.value.field, refused.value.code) == ("operations", "OPERATIONS_TOO_LARGE")
+    ended = await node.engine.commit(xid)
+    assert ended.outcome.decision is Decision.COMMIT
+    assert [branch.participant for branch in ended.outcome.branches] == [LEFT, RIGHT]
 
 
 async def test_a_caller_that_gives_up_does_not_stop_phase_two(world: System, node: Running) -> None:

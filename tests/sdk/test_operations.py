@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from participant_sdk.client_errors import InvalidRequestError
 from participant_sdk.exact_json import loads_object
-from participant_sdk.operations import OPERATIONS_MAX, OperationLike, Parameter, operations_of
+from participant_sdk.operations import ALL_PARAMETERS_MAX_BYTES, OPERATIONS_MAX, OperationLike, Parameter, operations_of
 from participant_sdk.participant import Operation
 
 _NUMBERS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**15), max_value=10**15, places=18)
@@ -68,6 +68,19 @@ def test_an_entry_that_is_no_operation_is_refused_by_its_place(entry: OperationL
     with pytest.raises(InvalidRequestError) as caught:
         operations_of([("s", "o", "{}"), entry])
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_the_parameters_of_a_transaction_are_bounded_together(letter: str) -> None:
+    """In bytes, whatever they are written with; up to the bound itself they pass."""
+    share_bytes = ALL_PARAMETERS_MAX_BYTES // 8 - len('{"a":""}')
+    parts = [f'{{"a":"{letter * (share_bytes // len(letter.encode()))}"}}'] * 8
+    written = [("s", "o", part) for part in parts]
+    assert sum(len(part.encode()) for part in parts) == ALL_PARAMETERS_MAX_BYTES
+    assert len(operations_of(written)) == len(parts)
+    with pytest.raises(InvalidRequestError, match="262145 bytes in all; at most 262144") as caught:
+        operations_of([*written[:-1], ("s", "o", parts[-1] + " ")])
+    assert caught.value.field == "operations"
 
 
 @pytest.mark.parametrize("count", [0, OPERATIONS_MAX + 1])

@@ -186,7 +186,7 @@ def test_an_outbox_fills_frames_to_their_bound() -> None:
     """At least one branch, whatever its size, and never much past the bound."""
     outbox = Outbox()
     big = Operation(NAME, "read", "x" * 60_000)
-    branches = [transfer()._replace(operations=(big,) * 30) for _ in range(4)]
+    branches = [transfer()._replace(operations=(big,) * 8) for _ in range(4)]
     for branch in branches:
         assert outbox.prepare(branch, prepare_size_bytes(branch))
     taken = [outbox.take(512).prepares for _ in range(2)]

@@ -250,7 +250,8 @@ class Operation(_message.Message):
     """The operation's name at that participant, such as "lock_funds"."""
     parameters: _builtins.str
     """One JSON object as text, at most 64 KiB. Numbers are exact decimals; NaN,
-    infinities and duplicate keys are refused. Opaque to the coordinator.
+    infinities and duplicate keys are refused. Those of all operations of one
+    transaction have at most 256 KiB together. Opaque to the coordinator.
     """
     def __init__(
         self,

@@ -35,7 +35,7 @@ class TransactionServiceStub:
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
     PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
-    before a coordinator sees it, a message of more than 8 MiB or metadata of more than
+    before a coordinator sees it, a message of more than 1 MiB or metadata of more than
     16 KiB, has a status alone.
     """
 
@@ -112,7 +112,7 @@ class TransactionServiceServicer:
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
     PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
-    before a coordinator sees it, a message of more than 8 MiB or metadata of more than
+    before a coordinator sees it, a message of more than 1 MiB or metadata of more than
     16 KiB, has a status alone.
     """
 
@@ -276,7 +276,7 @@ class TransactionService:
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
     PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
-    before a coordinator sees it, a message of more than 8 MiB or metadata of more than
+    before a coordinator sees it, a message of more than 1 MiB or metadata of more than
     16 KiB, has a status alone.
     """
 

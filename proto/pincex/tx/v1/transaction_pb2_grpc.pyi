@@ -36,7 +36,7 @@ class TransactionServiceStub:
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
     PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
-    before a coordinator sees it, a message of more than 8 MiB or metadata of more than
+    before a coordinator sees it, a message of more than 1 MiB or metadata of more than
     16 KiB, has a status alone.
     """
 
@@ -89,7 +89,7 @@ class TransactionServiceAsyncStub(TransactionServiceStub):
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
     PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
-    before a coordinator sees it, a message of more than 8 MiB or metadata of more than
+    before a coordinator sees it, a message of more than 1 MiB or metadata of more than
     16 KiB, has a status alone.
     """
 
@@ -138,7 +138,7 @@ class TransactionServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every error carries google.rpc.ErrorInfo (domain "pincex.tx"), and BadRequest,
     PreconditionFailure, ResourceInfo or RetryInfo where they fit. What gRPC itself refuses
-    before a coordinator sees it, a message of more than 8 MiB or metadata of more than
+    before a coordinator sees it, a message of more than 1 MiB or metadata of more than
     16 KiB, has a status alone.
     """
 
