@@ -10,7 +10,7 @@ from typing import Final
 from coordinator.errors import BusyError, InvalidRequestError, OutcomeUnknownError, UnavailableError
 from coordinator.log.decision_log import Standing
 from coordinator.protocol.branches import BranchState
-from participant_sdk.operations import why_too_large
+from participant_sdk.operations import parameters_fault
 from participant_sdk.participant import Operation
 
 # A branch's operations: those that travel in its Prepare, and those done under the xid at once.
@@ -102,8 +102,8 @@ def check_growth(
             raise InvalidRequestError(
                 f"a branch has at most {most} operations; this one has {count}", field=field, code="OPERATION_COUNT"
             )
-    if message := why_too_large([*chain.from_iterable(held.values()), *carried]):
-        raise InvalidRequestError(message, field="operations", code="OPERATIONS_TOO_LARGE")
+    if fault := parameters_fault([*chain.from_iterable(held.values()), *carried]):
+        raise InvalidRequestError(fault, field="operations", code="OPERATIONS_TOO_LARGE")
 
 
 def unknown_service(name: str, known: Collection[str], *, field: str) -> InvalidRequestError:

@@ -92,7 +92,8 @@ class TransactionClient:
     ) -> Ending:
         """Run one transaction to its ending: Committed or RolledBack.
 
-        ``operations`` are (service, operation, parameters), 1 to 100, run in order at each service.
+        ``operations`` are (service, operation, parameters), 1 to 100, run in order at each service; parameters
+        take 64 KiB at most, those of all operations 256 KiB.
         ``timeout_s``, up to 55 minutes, is for reaching an ending; closing an intent that did not may
         take 6 s more. ``request_id`` names the intent: sent again, by anyone, it has the same ending.
         Without one the client makes one, so that a lost reply can be settled. ``lock_keys`` are held alone

@@ -15,6 +15,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Final, NoReturn
 
 PARAMETERS_MAX_BYTES: Final = 64 * 1024
+# Of all operations of one transaction. Whoever reads them reads all at once, and everybody else waits meanwhile.
+ALL_PARAMETERS_MAX_BYTES: Final = 256 * 1024
 DEPTH_MAX: Final = 16
 NUMBER_MAX_DIGITS: Final = 38
 NUMBER_MAX_EXPONENT: Final = 38
@@ -78,7 +80,8 @@ def _canonical_number(number: Decimal) -> str:
     return "0" if text == "-0" else text
 
 
-def _read_number(text: str) -> Decimal:
+def read_number(text: str) -> Decimal:
+    """Read a number as JSON writes it. InvalidJsonError past 38 digits or exponents of 38."""
     if len(text) <= NUMBER_MAX_DIGITS and "e" not in text and "E" not in text:
         # So short and without an exponent, it is in range.
         return Decimal(text)
@@ -145,8 +148,8 @@ def _check(value: Exact, levels: int) -> None:
 
 
 _DECODER: Final = json.JSONDecoder(
-    parse_float=_read_number,
-    parse_int=_read_number,
+    parse_float=read_number,
+    parse_int=read_number,
     parse_constant=_refuse_constant,
     object_pairs_hook=_read_object,
 )

@@ -30,7 +30,7 @@ from participant_sdk.xa import DONE, PREPARED, Ack, AckKind, Vote, VoteKind
 # largest size allowed, on top of a frame just under its own bound, still passes.
 MESSAGE_MAX_BYTES: Final = 16 * 1024 * 1024
 FRAME_BYTES: Final = 1024 * 1024
-PREPARE_MAX_BYTES: Final = 8 * 1024 * 1024
+PREPARE_MAX_BYTES: Final = 1024 * 1024
 
 _OVERHEAD_BYTES: Final = 64
 

@@ -67,7 +67,7 @@ class Transaction:
     async def enlist(self, operations: Sequence[OperationLike]) -> tuple[Enlisted, ...]:
         """Add operations, which run at Prepare; one branch for each service, order kept within it.
 
-        InvalidRequestError and WrongPhaseError add nothing. UnavailableError may have added them: roll back.
+        What an error leaves added is not known where there are several services, or with UnavailableError: roll back.
         """
         ordered = sorted(operations_of(operations), key=lambda operation: operation.service)
         return tuple(

@@ -13,16 +13,19 @@ from decimal import Decimal
 from typing import Final, cast
 
 from participant_sdk.client_errors import InvalidRequestError
-from participant_sdk.exact_json import DEPTH_MAX, NUMBER_MAX_DIGITS, NUMBER_MAX_EXPONENT, PARAMETERS_MAX_BYTES
+from participant_sdk.exact_json import (
+    ALL_PARAMETERS_MAX_BYTES,
+    DEPTH_MAX,
+    NUMBER_MAX_DIGITS,
+    NUMBER_MAX_EXPONENT,
+    PARAMETERS_MAX_BYTES,
+)
 from participant_sdk.participant import Operation
 from participant_sdk.wire import text_size_bytes
 
 OPERATIONS_MAX: Final = 100
-# What the parameters of one transaction's operations may take together. Whoever reads them reads all at once, and
-# everybody else waits meanwhile.
-ALL_PARAMETERS_MAX_BYTES: Final = 256 * 1024
 
-# So few fit, however large each is.
+# So many fit, however large each of them is within its own bound.
 _ALWAYS_FIT: Final = ALL_PARAMETERS_MAX_BYTES // PARAMETERS_MAX_BYTES
 _PARTS: Final = ("service", "operation", "parameters")
 
@@ -33,19 +36,19 @@ OperationLike = tuple[str, str, str | Mapping[str, Parameter]]
 def operations_of(written: Sequence[OperationLike]) -> tuple[Operation, ...]:
     """Make the operations that travel: service, operation, parameters as one JSON object's text.
 
-    InvalidRequestError, naming the field, for none, more than 100, a value that has no exact JSON, or more than
-    256 KiB of parameters. What only a participant can know (names, amounts, accounts) is checked there.
+    InvalidRequestError, naming the field, for none, more than 100, a value that has no exact JSON, more than 64 KiB of
+    parameters, or 256 KiB of all. What only a participant can know (names, amounts, accounts) is checked there.
     """
     if not 1 <= len(written) <= OPERATIONS_MAX:
         raise InvalidRequestError(f"1 to {OPERATIONS_MAX} operations, not {len(written)}", field="operations")
     operations = tuple([_operation_of(entry, index) for index, entry in enumerate(written)])
-    if message := why_too_large(operations):
-        raise InvalidRequestError(message, field="operations")
+    if fault := parameters_fault(operations):
+        raise InvalidRequestError(fault, field="operations")
     return operations
 
 
-def why_too_large(operations: Sequence[Operation]) -> str:
-    """Why a transaction cannot have these operations' parameters, of 64 KiB each at most; empty where it can."""
+def parameters_fault(operations: Sequence[Operation]) -> str:
+    """Why a transaction cannot have all these parameters, each within its own bound; empty where it can."""
     if len(operations) <= _ALWAYS_FIT:
         return ""
     size_bytes = sum([text_size_bytes(each.parameters) for each in operations])
@@ -68,9 +71,11 @@ def _operation_of(entry: OperationLike, index: int) -> Operation:
     for part, written in (("service", service), ("operation", name)):
         if not isinstance(cast("object", written), str):
             raise InvalidRequestError("must be text", field=f"operations[{index}].{part}")
-    if isinstance(parameters, str):
-        return Operation(service, name, parameters)
-    return Operation(service, name, _write(parameters, f"operations[{index}].parameters", 0))
+    text = parameters if isinstance(parameters, str) else _write(parameters, f"operations[{index}].parameters", 0)
+    if text_size_bytes(text) > PARAMETERS_MAX_BYTES:
+        # A message far too large would not be answered, but refused by gRPC, with all that came with it.
+        raise InvalidRequestError(f"larger than {PARAMETERS_MAX_BYTES} bytes", field=f"operations[{index}].parameters")
+    return Operation(service, name, text)
 
 
 def _write(value: object, field: str, depth: int) -> str:

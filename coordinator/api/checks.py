@@ -17,7 +17,7 @@ from coordinator.requests import TENANT_DEFAULT, ExecuteCall
 from participant_sdk import exact_json, ids
 from participant_sdk.exact_json import Exact
 from participant_sdk.ids import InvalidIdentifierError, Xid
-from participant_sdk.operations import OPERATIONS_MAX, why_too_large
+from participant_sdk.operations import OPERATIONS_MAX, parameters_fault
 from participant_sdk.participant import Operation
 
 TIMEOUT_MAX_S: Final = 55 * 60
@@ -76,12 +76,9 @@ def check_operations(operations: Sequence[Operation], *, least: int = 1) -> list
 
     All together have 256 KiB at most.
     """
-    if not least <= len(operations) <= OPERATIONS_MAX:
-        raise InvalidRequestError(
-            f"{least} to {OPERATIONS_MAX} operations, not {len(operations)}", field="operations", code="OPERATION_COUNT"
-        )
-    if message := why_too_large(operations):
-        raise InvalidRequestError(message, field="operations", code="OPERATIONS_TOO_LARGE")
+    check_count(len(operations), least=least)
+    if fault := parameters_fault(operations):
+        raise InvalidRequestError(fault, field="operations", code="OPERATIONS_TOO_LARGE")
     read: list[Mapping[str, Exact]] = []
     for index, (service, name, parameters) in enumerate(operations):
         _check_names(service, name, index)
@@ -90,6 +87,14 @@ def check_operations(operations: Sequence[Operation], *, least: int = 1) -> list
         except exact_json.InvalidJsonError as error:
             raise _bad_json(parameters, f"operations[{index}].parameters", error) from error
     return read
+
+
+def check_count(operations: int, *, least: int = 1) -> None:
+    """Check how many operations there are; before they are read, where there may be a million."""
+    if not least <= operations <= OPERATIONS_MAX:
+        raise InvalidRequestError(
+            f"{least} to {OPERATIONS_MAX} operations, not {operations}", field="operations", code="OPERATION_COUNT"
+        )
 
 
 def check_parameters(text: str, field: str) -> Mapping[str, Exact]:

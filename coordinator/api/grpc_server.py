@@ -36,7 +36,7 @@ _SERVED: Final = (
     grpc_lock.SERVICE.full_name,
 )
 _OPTIONS: Final = (
-    # Four times what a transaction's operations may be. A frame of many is read in one go, and no lease waits for that.
+    # Three times the largest request: what comes in one message is read while everybody else waits.
     ("grpc.max_receive_message_length", REQUEST_MAX_BYTES),
     ("grpc.max_send_message_length", ANSWER_MAX_BYTES),
     ("grpc.max_metadata_size", METADATA_MAX_BYTES),

@@ -30,6 +30,7 @@ IN_FLIGHT_MAX: Final = 10_000
 FRAME_REQUESTS_MAX: Final = 1024
 BEGUN_MAX: Final = 256
 HALVED_ABOVE: Final = 128
+PIECE_BYTES: Final = 256 * 1024
 ANSWERS_CAP: Final = 512
 FRAME_RESULTS_MAX_CHARS: Final = 1024 * 1024
 
@@ -81,7 +82,7 @@ class ClientStream:
 
     async def _take(self, frame: transaction_pb2.ExecuteStreamRequest) -> None:
         requests = [frame.request, *frame.more]
-        size = piece_size(len(requests), self._unsettled)
+        size = piece_size(len(requests), self._unsettled, frame.ByteSize())
         self._unsettled += len(requests)
         for at in range(0, len(requests), size):
             if at:
@@ -151,13 +152,15 @@ class ClientStream:
         return 0
 
 
-def piece_size(requests: int, under_way: int) -> int:
+def piece_size(requests: int, under_way: int, size_bytes: int) -> int:
     """How many of a frame's requests to begin at once, while ``under_way`` others of the stream are unanswered.
+
+    ``size_bytes`` is the frame's: while large requests are read, nobody else has a turn.
 
     A large batch costs less of everybody's time for each. Yet where most of what there is comes in one frame, it is
     begun by halves: or the participants would wait while it is read, and the coordinator while they work.
     """
-    pieces = ceil(requests / BEGUN_MAX)
+    pieces = max(ceil(requests / BEGUN_MAX), min(ceil(size_bytes / PIECE_BYTES), requests))
     if requests > HALVED_ABOVE and under_way < requests // 2:
         pieces = max(pieces, 2)
     return ceil(requests / pieces)

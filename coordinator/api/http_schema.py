@@ -13,7 +13,7 @@ _OPERATION: Final = {
         "operation": {"type": "string", "examples": ["lock_funds"]},
         "parameters": {
             "type": "object",
-            "description": "Read exactly: numbers are decimals, never floats. At most 64 KiB, all together 256 KiB.",
+            "description": "Read exactly: numbers are decimals, never floats. At most 64 KiB; all operations' 256 KiB.",
         },
     },
 }

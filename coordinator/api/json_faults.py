@@ -7,7 +7,6 @@ text is read once more with marks in the places of faults, and the first mark is
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Final, cast
 
 from participant_sdk import exact_json
@@ -19,14 +18,22 @@ class _Fault:
 
 _FAULT: Final = _Fault()
 
+# A path is sent in metadata, and a key may be as long as a text.
+PATH_MAX_CHARS: Final = 200
+
 
 def locate(text: str, levels: int = exact_json.DEPTH_MAX) -> str:
-    """The path to the first fault, such as ``.amount`` or ``.legs[2].price``; empty where all of it is at fault."""
+    """The path to the first fault, such as ``.amount`` or ``.legs[2].price``; empty where all of it is at fault.
+
+    So it is where the text is too large, which is not read for that.
+    """
+    if len(text) > exact_json.PARAMETERS_MAX_BYTES:
+        return ""
     try:
         marked: object = _DECODER.decode(text)
     except (ValueError, RecursionError):
         return ""
-    return _find(marked, levels) or ""
+    return (_find(marked, levels) or "")[:PATH_MAX_CHARS]
 
 
 def _find(value: object, levels: int) -> str | None:
@@ -34,32 +41,28 @@ def _find(value: object, levels: int) -> str | None:
         return ""
     if levels == 0:
         return None
-    for step, child in _children(value):
-        if not _is_kept(step):
-            return ""
-        below = _find(child, levels - 1)
-        if below is not None:
-            return step + below
+    # The decoder makes dicts with text for keys, and lists, and nothing else that has members.
+    if isinstance(value, dict):
+        for key, child in cast("dict[str, object]", value).items():
+            if not _is_kept(key):
+                return ""
+            if (below := _find(child, levels - 1)) is not None:
+                return f".{key}{below}"
+    elif isinstance(value, list):
+        for at, child in enumerate(cast("list[object]", value)):
+            if (below := _find(child, levels - 1)) is not None:
+                return f"[{at}]{below}"
     return None
 
 
 def _is_kept(text: str) -> bool:
     """Whether a database keeps it: no NUL, no half of a surrogate pair."""
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _children(value: object) -> Iterable[tuple[str, object]]:
-    # The decoder makes dicts with text for keys, and lists, and nothing else that has members.
-    if isinstance(value, dict):
-        return [(f".{key}", child) for key, child in cast("dict[str, object]", value).items()]
-    if isinstance(value, list):
-        return [(f"[{at}]", child) for at, child in enumerate(cast("list[object]", value))]
-    return ()
+    return "\x00" not in text and (text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text))
 
 
 def _mark_number(text: str) -> object:
     try:
-        return exact_json.loads(text)
+        return exact_json.read_number(text)
     except exact_json.InvalidJsonError:
         return _FAULT
 

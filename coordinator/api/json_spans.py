@@ -51,11 +51,14 @@ def members(text: str) -> dict[str, str]:
     return found
 
 
-def items(text: str) -> list[str]:
-    """The items of a list, each as its text. The syntax must be checked. InvalidJsonError for no list."""
+def items(text: str, most: int) -> list[str]:
+    """The items of a list, each as its text, but no more than ``most`` and one: there may be a million.
+
+    The syntax must be checked. InvalidJsonError for no list.
+    """
     at = _start(text, "[", "a list")
     found: list[str] = []
-    while text[at] != "]":
+    while text[at] != "]" and len(found) <= most:
         _, end = _DECODER.raw_decode(text, at)
         found.append(text[at:end])
         at = _next(text, end)

@@ -19,7 +19,7 @@ from coordinator.protocol.workflow_records import (
 )
 from coordinator.workflows.context import STEP_TIMEOUT_S
 from coordinator.workflows.held import Held, heuristic_failure, tell
-from coordinator.workflows.results import ResultMissingError, compensation_of
+from coordinator.workflows.results import CompensationTooLargeError, ResultMissingError, compensation_of
 from coordinator.workflows.transactions import Settled
 from participant_sdk.participant import Operation
 
@@ -61,7 +61,7 @@ class Backward:
             settled = await held.transactions.run(
                 undo_name(held.id, step), operations, STEP_TIMEOUT_S, held.nudge, partial(held.note, position)
             )
-        except ResultMissingError as error:
+        except (ResultMissingError, CompensationTooLargeError) as error:
             return Failure(UNDO_REFUSED, str(error), step.name)
         except RequestReusedError as error:
             return Failure(UNDO_REFUSED, error.message, step.name)

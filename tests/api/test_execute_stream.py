@@ -9,7 +9,7 @@ import grpc
 import pytest
 from pincex.tx.v1 import transaction_pb2
 
-from coordinator.api.grpc_stream import BEGUN_MAX, piece_size
+from coordinator.api.grpc_stream import BEGUN_MAX, PIECE_BYTES, piece_size
 from tests.api.doors import Doors, doors, operation, read_refusal, transfer
 from tests.sdk.small_system import LEFT, OPENING, RIGHT
 
@@ -48,16 +48,19 @@ async def _shut_once_begun(opened: Doors) -> None:
     opened.gate.close()
 
 
-async def test_a_frame_is_begun_in_pieces_and_answered_under_its_tags() -> None:
+@pytest.mark.parametrize(("requests", "amount_chars", "begun"), [(3 * BEGUN_MAX, 1, BEGUN_MAX), (8, 30_000, 4)])
+async def test_a_frame_is_begun_in_pieces_and_answered_under_its_tags(
+    requests: int, amount_chars: int, begun: int
+) -> None:
     """What was begun leaves while the rest is read: so a door that shuts meanwhile shuts before the next piece."""
-    requests = 3 * BEGUN_MAX
+    request = transfer(amount="5".ljust(amount_chars))
     async with doors(max_concurrent_txns=requests) as opened:
         shutting = asyncio.create_task(_shut_once_begun(opened))
-        found = await answers_of(opened, Frame(tag=7, request=transfer(), more=[transfer()] * (requests - 1)))
+        found = await answers_of(opened, Frame(tag=7, request=request, more=[request] * (requests - 1)))
         await shutting
     assert sorted(found) == [*range(7, 7 + requests)]
     committed = [tag for tag in sorted(found) if found[tag].result.outcome == transaction_pb2.OUTCOME_COMMITTED]
-    assert committed == [*range(7, 7 + BEGUN_MAX)]
+    assert committed == [*range(7, 7 + begun)]
     assert all(found[tag].failure.code == grpc.StatusCode.UNAVAILABLE.value[0] for tag in found if tag not in committed)
 
 
@@ -82,7 +85,13 @@ async def test_a_frame_is_begun_in_pieces_and_answered_under_its_tags() -> None:
 def test_a_frame_is_begun_whole_unless_it_is_large_or_most_of_what_there_is(
     requests: int, under_way: int, size: int
 ) -> None:
-    assert piece_size(requests, under_way) == size
+    assert piece_size(requests, under_way, size_bytes=PIECE_BYTES) == size
+
+
+@pytest.mark.parametrize(("requests", "size_bytes", "size"), [(1, 1_000_000, 1), (4, 300_000, 2), (16, 1_000_000, 4)])
+def test_large_requests_are_begun_a_few_at_a_time(requests: int, size_bytes: int, size: int) -> None:
+    """Others have a turn between them."""
+    assert piece_size(requests, 1_000, size_bytes) == size
 
 
 async def test_one_bad_request_fails_alone(open_doors: Doors) -> None:

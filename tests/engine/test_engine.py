@@ -19,8 +19,8 @@ from coordinator.errors import (
 )
 from coordinator.protocol.phases import Phase
 from coordinator.requests import ExecuteCall
+from participant_sdk.exact_json import ALL_PARAMETERS_MAX_BYTES
 from participant_sdk.ids import Xid
-from participant_sdk.operations import ALL_PARAMETERS_MAX_BYTES
 from participant_sdk.participant import Operation
 from participant_sdk.xa import Decision
 from tests.sdk.small_system import LEFT, OPENING, RIGHT, Running, System, coordinator, system

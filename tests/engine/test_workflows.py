@@ -121,6 +121,25 @@ async def test_a_compensation_is_given_what_its_step_returned(world: World) -> N
     assert moved(world) == (-recovering.OPENING, 0, 2)
 
 
+@pytest.mark.parametrize(("count", "pad"), [(1, 30_000), (5, 10_000)])
+async def test_a_compensation_that_its_results_make_too_large_waits_for_an_operator(
+    world: World, count: int, pad: int
+) -> None:
+    """It is written anew, with escapes where it had letters: past the bound of one operation, then past that of all."""
+    undo = f'{{"account":"a","amount":{{"$result":[0,"balance"]}},"note":"{"é" * pad}"}}'
+
+    async def function(wf: Workflow, _: Nothing) -> Parameter:
+        await wf.step("look", [read(LEFT, "a"), credit(RIGHT, "b", "2")], compensate=[(LEFT, "debit", undo)] * count)
+        raise WorkflowFailed("ENOUGH", "it has seen enough")
+
+    async with node(world, workflows=settings(defined(function))) as here:
+        stored = await run(here)
+    assert stored.record.stuck is not None
+    assert (stored.record.stuck.code, stored.record.stuck.step) == ("UNDO_REFUSED", "look")
+    assert "bytes" in stored.record.stuck.message
+    assert moved(world) == (0, 0, 2)
+
+
 async def test_a_function_may_take_a_refusal_and_go_on(world: World) -> None:
     async def function(wf: Workflow, _: Nothing) -> Parameter:
         try:

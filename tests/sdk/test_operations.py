@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from participant_sdk.client_errors import InvalidRequestError
-from participant_sdk.exact_json import loads_object
-from participant_sdk.operations import ALL_PARAMETERS_MAX_BYTES, OPERATIONS_MAX, OperationLike, Parameter, operations_of
+from participant_sdk.exact_json import ALL_PARAMETERS_MAX_BYTES, PARAMETERS_MAX_BYTES, loads_object
+from participant_sdk.operations import OPERATIONS_MAX, OperationLike, Parameter, operations_of
 from participant_sdk.participant import Operation
 
 _NUMBERS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**15), max_value=10**15, places=18)
@@ -81,6 +81,14 @@ def test_the_parameters_of_a_transaction_are_bounded_together(letter: str) -> No
     with pytest.raises(InvalidRequestError, match="262145 bytes in all; at most 262144") as caught:
         operations_of([*written[:-1], ("s", "o", parts[-1] + " ")])
     assert caught.value.field == "operations"
+
+
+@pytest.mark.parametrize("parameters", ['{"a":1}'.ljust(PARAMETERS_MAX_BYTES + 1), {"a": "é" * PARAMETERS_MAX_BYTES}])
+def test_parameters_that_are_too_large_are_refused_by_their_place(parameters: str | dict[str, Parameter]) -> None:
+    """At the coordinator's door gRPC would refuse the whole message, and tell nobody why."""
+    with pytest.raises(InvalidRequestError, match="larger than 65536 bytes") as caught:
+        operations_of([("s", "o", "{}"), ("s", "o", parameters)])
+    assert caught.value.field == "operations[1].parameters"
 
 
 @pytest.mark.parametrize("count", [0, OPERATIONS_MAX + 1])

@@ -21,13 +21,14 @@ from typing import Any, Final, Generic, TypeVar
 from google.protobuf.message import Message
 from pincex.tx.v1 import resource_pb2
 
+from participant_sdk.frames import FRAME_BYTES, PREPARE_MAX_BYTES
 from participant_sdk.transport import StreamClosedError
 from tests.simulation.faults import Fault, Tally
 from tests.simulation.frames import describe
 from tests.simulation.loop import Life, Process, SimulatedLoop, current_process
 from tests.simulation.trace import Trace
 
-FRAME_MAX_BYTES: Final = 4 * 1024 * 1024
+FRAME_MAX_BYTES: Final = FRAME_BYTES + PREPARE_MAX_BYTES
 WINDOW_FRAMES: Final = 32
 KEEPALIVE_MIN_S: Final = 2.0
 KEEPALIVE_MAX_S: Final = 8.0

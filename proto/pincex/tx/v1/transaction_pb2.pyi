@@ -127,7 +127,9 @@ class ExecuteRequest(_message.Message):
     """When to answer."""
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Operation]:
-        """1 to 100 operations, grouped into one branch per service, order kept within it."""
+        """1 to 100 operations, grouped into one branch per service, order kept within it; their
+        parameters take 256 KiB together at most.
+        """
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
@@ -198,7 +200,7 @@ class ExecuteStreamRequest(_message.Message):
 
     @_builtins.property
     def more(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecuteRequest]:
-        """More transactions, numbered tag + 1, tag + 2, and so on."""
+        """More transactions, numbered tag + 1, tag + 2, and so on; 1,023 at most."""
 
     def __init__(
         self,
@@ -511,7 +513,8 @@ class EnlistRequest(_message.Message):
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Operation]:
         """What travels in Prepare; empty for an embedded service, which then works under
-        the xid at once. Repeated calls append.
+        the xid at once. Repeated calls append; the parameters of all that was enlisted in a
+        transaction take 256 KiB at most.
         """
 
     def __init__(
