@@ -183,8 +183,8 @@ async def test_frames_grow_to_their_bound_and_not_past_it() -> None:
     """Big branches are spread over frames; one past every bound is refused by the link itself."""
     told = Told()
     padding = " " * 60_000
-    big = [branch(*[Operation(NAME, "read", f'{{"account": "a"}}{padding}')] * 90) for _ in range(6)]
-    huge = branch(*[Operation(NAME, "read", f'{{"account": "a"}}{padding}')] * 150)
+    big = [branch(*[Operation(NAME, "read", f'{{"account": "a"}}{padding}')] * 16) for _ in range(6)]
+    huge = branch(*[Operation(NAME, "read", f'{{"account": "a"}}{padding}')] * 18)
     async with serving(memory(), "127.0.0.1:0") as served, linked(served.port, told) as link:
         await told.up()
         for one in (*big, huge):
