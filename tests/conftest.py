@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from coordinator.embedded.postgres import EmbeddedPostgres, Shutdown
 from coordinator.embedded.redis import EmbeddedRedis
@@ -24,6 +25,10 @@ MakeDatabase = Callable[[str], Awaitable[str]]
 
 _FOLDER: Final = "pincex-test-"
 _numbers = itertools.count(1)
+
+# On a machine that is busy with other tests, no clock decides whether one passes.
+settings.register_profile("pincex", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pincex")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
