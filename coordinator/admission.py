@@ -11,10 +11,9 @@ from coordinator.errors import BusyError, InvalidRequestError, OutcomeUnknownErr
 from coordinator.log.decision_log import Standing
 from coordinator.protocol.branches import BranchState
 from participant_sdk.operations import parameters_fault
-from participant_sdk.participant import Operation
+from participant_sdk.participant import OPERATIONS_MAX, Operation
 
-# A branch's operations: those that travel in its Prepare, and those done under the xid at once.
-CARRIED_MAX: Final = 100
+# Those of a branch's operations that are done under its xid at once, and do not travel in its Prepare.
 EMBEDDED_MAX: Final = 10_000
 BUSY_RETRY_AFTER_S: Final = 0.1
 UNFINISHED_MAX: Final = 100_000
@@ -95,7 +94,7 @@ def check_growth(
     ``held`` is the whole transaction's work so far, ``carried`` and ``embedded`` is what the branch gets.
     """
     for field, count, more, most in (
-        ("operations", branch.carried if branch else 0, len(carried), CARRIED_MAX),
+        ("operations", branch.carried if branch else 0, len(carried), OPERATIONS_MAX),
         ("embedded_operations", branch.embedded if branch else 0, embedded, EMBEDDED_MAX),
     ):
         if count + more > most:

@@ -20,10 +20,8 @@ from participant_sdk.exact_json import (
     NUMBER_MAX_EXPONENT,
     PARAMETERS_MAX_BYTES,
 )
-from participant_sdk.participant import Operation
+from participant_sdk.participant import OPERATIONS_MAX, Operation
 from participant_sdk.wire import text_size_bytes
-
-OPERATIONS_MAX: Final = 100
 
 # So many fit, however large each of them is within its own bound.
 _ALWAYS_FIT: Final = ALL_PARAMETERS_MAX_BYTES // PARAMETERS_MAX_BYTES

@@ -16,11 +16,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from participant_sdk.branch import BranchPhase
 from participant_sdk.ids import Xid
 from participant_sdk.xa import Ack, Decision, Heuristic, Vote
+
+# In one call to a coordinator, and in one branch.
+OPERATIONS_MAX: Final = 100
 
 
 class Operation(NamedTuple):

@@ -24,10 +24,9 @@ from participant_sdk.ids import (
     check_participant,
     check_request_id,
 )
-from participant_sdk.participant import Commit, FencingToken, Operation, Prepare, Rollback
+from participant_sdk.participant import OPERATIONS_MAX, Commit, FencingToken, Operation, Prepare, Rollback
 from participant_sdk.xa import Ack, AckKind, Vote, VoteKind, XaCode, transient_no
 
-OPERATIONS_MAX: Final = 100
 PARTICIPANTS_MAX: Final = 100
 ADDRESSES_MAX: Final = 100
 REMAINING_MAX_MS: Final = 3_600_000

@@ -17,8 +17,8 @@ from coordinator.requests import TENANT_DEFAULT, ExecuteCall
 from participant_sdk import exact_json, ids
 from participant_sdk.exact_json import Exact
 from participant_sdk.ids import InvalidIdentifierError, Xid
-from participant_sdk.operations import OPERATIONS_MAX, parameters_fault
-from participant_sdk.participant import Operation
+from participant_sdk.operations import parameters_fault
+from participant_sdk.participant import OPERATIONS_MAX, Operation
 
 TIMEOUT_MAX_S: Final = 55 * 60
 REASON_MAX_CHARS: Final = 200

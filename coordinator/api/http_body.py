@@ -13,8 +13,7 @@ from coordinator.api.http_problems import KEY_HEADER
 from coordinator.locks.claims import KEYS_MAX
 from coordinator.requests import ExecuteCall
 from participant_sdk.exact_json import InvalidJsonError
-from participant_sdk.operations import OPERATIONS_MAX
-from participant_sdk.participant import Operation
+from participant_sdk.participant import OPERATIONS_MAX, Operation
 
 _BODY_KEYS: Final = ("operations", "timeout_seconds", "request_id", "wait", "lock_keys")
 _OPERATION_KEYS: Final = ("service", "operation", "parameters")

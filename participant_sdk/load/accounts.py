@@ -10,7 +10,8 @@ from participant_sdk.client_results import Committed, Ending
 from participant_sdk.load.at_once import do_all
 from participant_sdk.load.tally import Execute
 from participant_sdk.load.transfers import Operations
-from participant_sdk.operations import OPERATIONS_MAX, OperationLike
+from participant_sdk.operations import OperationLike
+from participant_sdk.participant import OPERATIONS_MAX
 
 # Each account takes two operations.
 BATCH: Final = OPERATIONS_MAX // 2

@@ -14,7 +14,8 @@ from participant_sdk.load.at_once import do_all
 from participant_sdk.load.mixed import COIN, PENNILESS, Mixed, record_of
 from participant_sdk.load.tally import Execute
 from participant_sdk.load.transfers import Operations
-from participant_sdk.operations import OPERATIONS_MAX, OperationLike
+from participant_sdk.operations import OperationLike
+from participant_sdk.participant import OPERATIONS_MAX
 
 # Each trader takes eight operations.
 USERS_TOGETHER: Final = OPERATIONS_MAX // 8

@@ -22,7 +22,7 @@ from participant_sdk.load.open_loop import IN_FLIGHT_MAX_DEFAULT, OpenLoop
 from participant_sdk.load.smallbank import SmallBank
 from participant_sdk.load.tally import Execute
 from participant_sdk.load.transfers import Operations, SplitTransfers, Transfers
-from participant_sdk.operations import OPERATIONS_MAX
+from participant_sdk.participant import OPERATIONS_MAX
 
 CONCURRENCY_DEFAULT: Final = 64
 CONCURRENCY_MAX: Final = 100_000

@@ -8,10 +8,10 @@ from coordinator.log.columns import pack
 from coordinator.protocol.effects import DecisionRecord
 from coordinator.protocol.outcome import BranchOutcome, decode_votes, encode_votes
 from participant_sdk.ids import Xid
+from participant_sdk.participant import OPERATIONS_MAX
 from participant_sdk.wire import (
     FIELD_MAX_CHARS,
     MESSAGE_MAX_CHARS,
-    OPERATIONS_MAX,
     REASON_MAX_CHARS,
     VOTE_MAX_BYTES,
     read_vote,

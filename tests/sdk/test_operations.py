@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from participant_sdk.client_errors import InvalidRequestError
 from participant_sdk.exact_json import ALL_PARAMETERS_MAX_BYTES, PARAMETERS_MAX_BYTES, loads_object
-from participant_sdk.operations import OPERATIONS_MAX, OperationLike, Parameter, operations_of
-from participant_sdk.participant import Operation
+from participant_sdk.operations import OperationLike, Parameter, operations_of
+from participant_sdk.participant import OPERATIONS_MAX, Operation
 
 _NUMBERS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**15), max_value=10**15, places=18)
 _TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
