@@ -160,7 +160,7 @@ def piece_size(requests: int, under_way: int, size_bytes: int) -> int:
     A large batch costs less of everybody's time for each. Yet where most of what there is comes in one frame, it is
     begun by halves: or the participants would wait while it is read, and the coordinator while they work.
     """
-    pieces = max(ceil(requests / BEGUN_MAX), min(ceil(size_bytes / PIECE_BYTES), requests))
+    pieces = max(ceil(requests / BEGUN_MAX), ceil(size_bytes / PIECE_BYTES))
     if requests > HALVED_ABOVE and under_way < requests // 2:
         pieces = max(pieces, 2)
     return ceil(requests / pieces)

@@ -91,7 +91,7 @@ class TransactionService(TransactionServiceServicer):
         async with Refusals(context, self._telemetry):
             xid = checks.check_xid(request.xid)
             participant = checks.check_participant(request.participant)
-            operations = grpc_wire.read_operations(request.operations)
+            operations = grpc_wire.read_operations(request.operations, least=0)
             _check_work(request, participant)
             checks.check_operations(operations, least=0)
             told = await at_owner(self._gate, xid, context, lambda stubs: stubs.transactions.Enlist, request)

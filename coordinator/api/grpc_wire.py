@@ -55,9 +55,9 @@ def read_execute(request: transaction_pb2.ExecuteRequest, timeout_default_s: flo
     )
 
 
-def read_operations(operations: Sequence[common_pb2.Operation]) -> tuple[Operation, ...]:
-    """Read operations, unchecked but for their number. InvalidRequestError."""
-    checks.check_count(len(operations), least=0)
+def read_operations(operations: Sequence[common_pb2.Operation], *, least: int = 1) -> tuple[Operation, ...]:
+    """Read ``least`` to 100 operations, otherwise unchecked. InvalidRequestError for another number."""
+    checks.check_count(len(operations), least=least)
     # A message makes its texts anew for whoever asks, and the same few names come all the time: each is held once.
     return tuple([Operation(intern(each.service), intern(each.operation), each.parameters) for each in operations])
 

@@ -11,15 +11,15 @@ from typing import Final, cast
 
 from participant_sdk import exact_json
 
+# A path is sent in metadata, and a key may be as long as a text.
+PATH_MAX_CHARS: Final = 200
+
 
 class _Fault:
     """Stands where something cannot be read exactly."""
 
 
 _FAULT: Final = _Fault()
-
-# A path is sent in metadata, and a key may be as long as a text.
-PATH_MAX_CHARS: Final = 200
 
 
 def locate(text: str, levels: int = exact_json.DEPTH_MAX) -> str:

@@ -19,8 +19,9 @@ from coordinator.protocol.workflow_records import (
 )
 from coordinator.workflows.context import STEP_TIMEOUT_S
 from coordinator.workflows.held import Held, heuristic_failure, tell
-from coordinator.workflows.results import CompensationTooLargeError, ResultMissingError, compensation_of
+from coordinator.workflows.results import ResultMissingError, compensation_of
 from coordinator.workflows.transactions import Settled
+from participant_sdk.client_errors import InvalidRequestError
 from participant_sdk.participant import Operation
 
 UNDO_REFUSED: Final = "UNDO_REFUSED"
@@ -61,7 +62,7 @@ class Backward:
             settled = await held.transactions.run(
                 undo_name(held.id, step), operations, STEP_TIMEOUT_S, held.nudge, partial(held.note, position)
             )
-        except (ResultMissingError, CompensationTooLargeError) as error:
+        except (ResultMissingError, InvalidRequestError) as error:
             return Failure(UNDO_REFUSED, str(error), step.name)
         except RequestReusedError as error:
             return Failure(UNDO_REFUSED, error.message, step.name)

@@ -11,10 +11,9 @@ from typing import Final, cast
 from coordinator.json_text import list_text, result_text
 from coordinator.protocol.outcome import BranchOutcome
 from participant_sdk import exact_json
-from participant_sdk.exact_json import PARAMETERS_MAX_BYTES, Exact
-from participant_sdk.operations import Parameter, parameters_fault
+from participant_sdk.exact_json import Exact
+from participant_sdk.operations import Parameter, operations_of
 from participant_sdk.participant import Operation
-from participant_sdk.wire import text_size_bytes
 
 # In a compensation's parameters, an object of this key alone stands for a member of the step's results.
 RESULT_KEY: Final = "$result"
@@ -41,10 +40,6 @@ class StepRefused(Exception):  # noqa: N818 - a participant's "no" is a result; 
 
 class ResultMissingError(Exception):
     """A step's results have no such member."""
-
-
-class CompensationTooLargeError(Exception):
-    """With results in its places, a compensation's parameters are more than a transaction may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +142,11 @@ def compensation_text(work: Sequence[Operation], undo: Sequence[Operation]) -> s
 def compensation_of(text: str, branches: Sequence[BranchOutcome]) -> tuple[Operation, ...]:
     """A stored compensation, with what the step's branches returned in its places.
 
-    ResultMissingError, CompensationTooLargeError.
+    ResultMissingError; the client's InvalidRequestError where that makes it more than a transaction may have.
     """
     services, stored = cast("tuple[list[str], list[tuple[str, str, str]]]", json.loads(text))
     values = values_of(texts_of(services, branches))
-    filled = tuple([Operation(service, name, _filled(parameters, values)) for service, name, parameters in stored])
-    for index, operation in enumerate(filled):
-        if text_size_bytes(operation.parameters) > PARAMETERS_MAX_BYTES:
-            raise CompensationTooLargeError(f"operations[{index}].parameters: larger than {PARAMETERS_MAX_BYTES} bytes")
-    if fault := parameters_fault(filled):
-        raise CompensationTooLargeError(f"operations: {fault}")
-    return filled
+    return operations_of([(service, name, _filled(parameters, values)) for service, name, parameters in stored])
 
 
 def _filled(parameters: str, values: Sequence[Exact]) -> str:
