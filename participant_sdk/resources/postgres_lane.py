@@ -120,7 +120,7 @@ class Lane:
     with its parameters written in, so that several can travel as one string.
     """
 
-    __slots__ = ("_cursor_factory", "_dsn", "_idle", "_opening", "_places", "_settings", "size")
+    __slots__ = ("_cursor_factory", "_dsn", "_idle", "_is_closed", "_opening", "_places", "_settings", "size")
 
     def __init__(
         self,
@@ -140,6 +140,7 @@ class Lane:
         self._places = asyncio.Semaphore(size)
         # Last in, first out: little traffic stays on one warm connection.
         self._idle: list[Session] = []
+        self._is_closed = False
 
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[Session]:
@@ -150,13 +151,17 @@ class Lane:
                 await session.forget_early_plans()
                 yield session
             finally:
-                if session.is_idle:
+                if session.is_idle and not self._is_closed:
                     self._idle.append(session)
                 else:
                     await self._drop(session)
 
     async def close(self) -> None:
-        """Close what is idle. At the end, nobody may use the lane any more."""
+        """Close what is idle now, and what is lent out as it comes back: a call that was cancelled may still end."""
+        self._is_closed = True
+        await self._close_idle()
+
+    async def _close_idle(self) -> None:
         while self._idle:
             await self._idle.pop().connection.close()
 
@@ -165,7 +170,7 @@ class Lane:
         await session.connection.close()
         if broke:
             # The server has gone, or has been restarted: the others are dead too, and do not know it.
-            await self.close()
+            await self._close_idle()
 
     async def _take(self) -> Session:
         while self._idle:

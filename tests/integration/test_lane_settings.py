@@ -48,6 +48,15 @@ async def test_a_session_has_one_user_at_a_time(database: str) -> None:
     await lane.close()
 
 
+async def test_a_session_that_comes_back_to_a_closed_lane_is_closed(database: str) -> None:
+    """As that of a call which is cancelled as the participant stops, and ends a moment later."""
+    lane = Lane(database, 2)
+    async with lane.session() as session:
+        await lane.close()
+        assert not session.connection.closed
+    assert session.connection.closed
+
+
 async def test_a_statement_is_prepared_once_and_again_once_it_is_lost(database: str) -> None:
     """By DISCARD ALL, say, or a pooler that hands on another server's session."""
     lane = Lane(database, 1)
