@@ -60,7 +60,7 @@ async def _finish_share(lane: Lane, gids: Sequence[str], outcome: Decision) -> l
     try:
         async with lane.session() as session:
             with session.confirmed():
-                ended = await session.run_each([f"{verb} '{gid}'" for gid in gids])
+                ended = await session.end_each([f"{verb} '{gid}'" for gid in gids])
     except DoubtfulError as warning:
         # The effects are there and may not have reached the standby: the next try asks, and waits for it.
         return [_retry(gid, f"{verb} ended with a warning: {warning}") for gid in gids]

@@ -76,9 +76,10 @@ class Session:
         results = await self.connection.wait(run_string(self.connection.pgconn, text.encode(self._encoding)))
         return ended_tag(results, self._encoding)
 
-    async def run_each(self, statements: Sequence[str]) -> list[str | psycopg.Error]:
-        """Run statements one after the other in one round trip, each by itself; the tag or the error of each.
+    async def end_each(self, statements: Sequence[str]) -> list[str | psycopg.Error]:
+        """End prepared transactions, a statement for each, in one round trip; the tag or the error of each.
 
+        Where one fails, those after it take another. No other statements: they would share a transaction.
         psycopg.OperationalError when the session is lost; what became of them is not known then.
         """
         texts = [text.encode(self._encoding) for text in statements]

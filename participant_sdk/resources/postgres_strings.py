@@ -27,24 +27,33 @@ def run_string(pgconn: PGconn, text: bytes) -> PQGen[list[PGresult]]:
 
 
 def pipelined(pgconn: PGconn, statements: Sequence[bytes], encoding: str) -> PQGen[list[str | psycopg.Error]]:
-    """Send statements all at once, each to be run by itself; return the tag or the error of each.
+    """Send statements all at once, each a transaction of its own; return the tag or the error of each.
+
+    They are such as end prepared transactions, which commit at once wherever they stand in a pipeline (PostgreSQL's
+    documentation, "Message Flow", "Pipelining"). So one point of synchronization does for all, and what the server
+    leaves out after one that failed is sent again, with a point after each.
 
     The connection is left in pipeline mode by whatever keeps this from its end.
     """
     pgconn.enter_pipeline_mode()
     for statement in statements:
         pgconn.send_query_params(statement, None)
-        # What fails is left out up to here, and no further; and what must not run in a transaction may run.
-        pgconn.pipeline_sync()
+    pgconn.pipeline_sync()
     yield from generators.send(pgconn)
     ended: list[str | psycopg.Error] = []
     for _ in statements:
         results = yield from generators.fetch_many(pgconn)
-        try:
-            ended.append(ended_tag(results, encoding))
-        except psycopg.Error as error:
-            ended.append(error)
-        # The end of its part of the pipeline.
+        if results[-1].status != ExecStatus.PIPELINE_ABORTED:
+            ended.append(_tag_or_error(results, encoding))
+    # The point of synchronization.
+    yield from generators.fetch_many(pgconn)
+    left_out = statements[len(ended) :]
+    for statement in left_out:
+        pgconn.send_query_params(statement, None)
+        pgconn.pipeline_sync()
+    yield from generators.send(pgconn)
+    for _ in left_out:
+        ended.append(_tag_or_error((yield from generators.fetch_many(pgconn)), encoding))
         yield from generators.fetch_many(pgconn)
     pgconn.exit_pipeline_mode()
     return ended
@@ -66,6 +75,13 @@ def run_prepared(pgconn: PGconn, name: bytes, parameters: Sequence[bytes], encod
 def ended_tag(results: Sequence[PGresult], encoding: str) -> str:
     """The tag of the last result; empty where there is none. psycopg.Error as for ``last_result``."""
     return (last_result(results, encoding).command_status or b"").decode() if results else ""
+
+
+def _tag_or_error(results: Sequence[PGresult], encoding: str) -> str | psycopg.Error:
+    try:
+        return ended_tag(results, encoding)
+    except psycopg.Error as error:
+        return error
 
 
 def last_result(results: Sequence[PGresult], encoding: str) -> PGresult:

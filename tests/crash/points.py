@@ -221,7 +221,7 @@ _finished = partial(
     _xa,
     module="participant_sdk.resources.postgres_finish",
     function="_finish_share",
-    anchor="ended = await session.run_each(",
+    anchor="ended = await session.end_each(",
 )
 _BRANCH: Final = "participant_sdk.resources.postgres_branch"
 

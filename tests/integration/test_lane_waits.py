@@ -10,6 +10,7 @@ import pytest
 
 from participant_sdk.resources import postgres_connection
 from participant_sdk.resources.postgres_connection import WatchedConnection
+from participant_sdk.resources.postgres_errors import UNDEFINED_OBJECT
 from participant_sdk.resources.postgres_lane import Lane, Session
 from tests.integration.log_observer import observing
 
@@ -31,7 +32,37 @@ async def test_a_session_talks_and_lets_psycopg_talk_by_turns(database: str) -> 
             assert await session.run(f"select {number}; select 1; select 2") == "SELECT 1"
             row = await (await session.connection.execute(f"select {number}".encode())).fetchone()
             assert row == (number,)
-            assert await session.run_each(["select 1", "begin", "rollback"]) == ["SELECT 1", "BEGIN", "ROLLBACK"]
+            await session.run("begin; create table held (number integer); prepare transaction 'held'")
+            assert await session.end_each(["rollback prepared 'held'"]) == ["ROLLBACK PREPARED"]
+    await lane.close()
+
+
+async def test_prepared_transactions_end_each_by_itself_whatever_becomes_of_those_before(database: str) -> None:
+    lane = Lane(database, 1)
+    async with lane.session() as session:
+        await session.run("create table ended (number integer)")
+        for number in range(5):
+            await session.run(f"begin; insert into ended values ({number}); prepare transaction 'n{number}'")
+        ended = await session.end_each(
+            [
+                "commit prepared 'n0'",
+                "commit prepared 'gone'",
+                "commit prepared 'n1'",
+                "rollback prepared 'n2'",
+                "rollback prepared 'gone'",
+                "commit prepared 'n3'",
+            ]
+        )
+        assert [getattr(each, "sqlstate", each) for each in ended] == [
+            *("COMMIT PREPARED", UNDEFINED_OBJECT, "COMMIT PREPARED", "ROLLBACK PREPARED", UNDEFINED_OBJECT),
+            "COMMIT PREPARED",
+        ]
+        assert session.is_idle
+        rows = await (await session.connection.execute("select number from ended order by 1")).fetchall()
+        assert rows == [(0,), (1,), (3,)]
+        (left,) = await (await session.connection.execute("select gid from pg_prepared_xacts")).fetchall()
+        assert left == ("n4",)
+        await session.run("rollback prepared 'n4'")
     await lane.close()
 
 
