@@ -23,7 +23,7 @@ HOT_CUSTOMERS: Final = 100
 PARTICIPANTS: Final = (2, 4, 8)
 SPREAD_IN_FLIGHT: Final = 256
 L2_CLIENTS: Final = (16, 32, 64)
-XA_IN_FLIGHT: Final = (1, 16, 64, 256)
+XA_IN_FLIGHT: Final = (1, 16, 64, 128, 256)
 
 
 async def measure_xa(run: Run) -> None:
