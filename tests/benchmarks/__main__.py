@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -86,6 +87,8 @@ async def _measure(run: Run) -> None:
 def main() -> int:
     """Run the benchmark; the exit code."""
     plan = read_plan()
+    # Ended from outside as by Ctrl-C: a run has gigabytes of databases, which nobody else would remove.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     folder = Path(tempfile.mkdtemp(prefix="pincex-bench-"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.fastest_python import Build, candidates, fastest, main, probe
+from deploy.fastest_python import TURNS, Build, candidates, fastest, main, probe, probe_all
 
 FIRST = Build((3, 11), 1.0, "/first/python3.11")
 
@@ -73,6 +73,23 @@ def test_what_does_not_run_or_answers_nonsense_is_passed_over(tmp_path: Path, sc
 
 def test_what_is_no_program_is_passed_over(tmp_path: Path) -> None:
     assert probe(str(tmp_path / "python3")) is None
+
+
+def test_each_is_judged_by_the_best_of_its_turns(tmp_path: Path) -> None:
+    """Each turn it is twice as fast as before, as on a machine that something else leaves step by step."""
+    turns = tmp_path / "turns"
+    counting = f'echo >> {turns}; echo 3 11 "$((64 >> $(wc -l < {turns})))" /settling'
+    settling = str(program(tmp_path, "python3.11", counting))
+    steady = str(program(tmp_path, "python3.12", "echo 3 12 1.0 /steady"))
+    assert [build.path for build in probe_all([steady, settling])] == ["/steady", "/settling"]
+    assert probe_all([settling])[0].work_s == 64 >> 2 * TURNS
+
+
+def test_one_that_works_only_now_and_then_keeps_its_place(tmp_path: Path) -> None:
+    turns = tmp_path / "turns"
+    late = f"echo >> {turns}; [ $(wc -l < {turns}) -eq {TURNS} ] && echo 3 11 2.0 /late"
+    programs = [str(program(tmp_path, "python3.11", late)), str(program(tmp_path, "python3", "echo 3 11 2.0 /other"))]
+    assert [build.path for build in probe_all(programs)] == ["/late", "/other"]
 
 
 def test_the_faster_of_two_on_path_is_printed(
