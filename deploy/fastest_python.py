@@ -81,13 +81,13 @@ def probe(program: str) -> Build | None:
 
 def probe_all(programs: Sequence[str]) -> list[Build]:
     """Those that work, each by the best of its turns: what else the machine did in one of them is no build's fault."""
-    best: dict[str, Build] = {}
-    for _ in range(TURNS):
-        for program in programs:
+    best = {program: build for program in programs if (build := probe(program)) is not None}
+    for _ in range(TURNS - 1):
+        for program, before in best.items():
             build = probe(program)
-            if build is not None and (program not in best or build.work_s < best[program].work_s):
+            if build is not None and build.work_s < before.work_s:
                 best[program] = build
-    return [best[program] for program in programs if program in best]
+    return list(best.values())
 
 
 def fastest(builds: Iterable[Build]) -> Build | None:

@@ -29,9 +29,10 @@ def run_string(pgconn: PGconn, text: bytes) -> PQGen[list[PGresult]]:
 def pipelined(pgconn: PGconn, statements: Sequence[bytes], encoding: str) -> PQGen[list[str | psycopg.Error]]:
     """Send statements all at once, each a transaction of its own; return the tag or the error of each.
 
-    They are such as end prepared transactions, which commit at once wherever they stand in a pipeline (PostgreSQL's
-    documentation, "Message Flow", "Pipelining"). So one point of synchronization does for all, and what the server
-    leaves out after one that failed is sent again, with a point after each.
+    They are such as end prepared transactions. One of these commits at once where it is the first of a pipeline
+    (PostgreSQL's documentation, "Message Flow", "Pipelining"), and so is the next one then as good as the first. So
+    one point of synchronization does for all, and what the server leaves out after one that failed is sent again,
+    with a point after each.
 
     The connection is left in pipeline mode by whatever keeps this from its end.
     """
@@ -43,7 +44,8 @@ def pipelined(pgconn: PGconn, statements: Sequence[bytes], encoding: str) -> PQG
     ended: list[str | psycopg.Error] = []
     for _ in statements:
         results = yield from generators.fetch_many(pgconn)
-        if results[-1].status != ExecStatus.PIPELINE_ABORTED:
+        # A connection that breaks may leave some without any.
+        if not results or results[-1].status != ExecStatus.PIPELINE_ABORTED:
             ended.append(_tag_or_error(results, encoding))
     # The point of synchronization.
     yield from generators.fetch_many(pgconn)

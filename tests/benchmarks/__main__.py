@@ -14,6 +14,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import uvloop
@@ -84,11 +85,16 @@ async def _measure(run: Run) -> None:
                 run.fail([f"broke off: {''.join(traceback.format_exception(error))}"])
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    """End as by Ctrl-C: a run has gigabytes of databases, which nobody else would remove. Once is enough."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.default_int_handler(number, frame)
+
+
 def main() -> int:
     """Run the benchmark; the exit code."""
     plan = read_plan()
-    # Ended from outside as by Ctrl-C: a run has gigabytes of databases, which nobody else would remove.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _end)
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     folder = Path(tempfile.mkdtemp(prefix="pincex-bench-"))

@@ -106,8 +106,8 @@ class Run:
 def server(folder: Path) -> Generator[EmbeddedPostgres]:
     """A PostgreSQL of the run's own, forced commits and all, with WAL segments to use again."""
     started = EmbeddedPostgres(folder / "postgres", settings=_SETTINGS, orphaned=Shutdown.IMMEDIATE)
-    started.start()
     try:
+        started.start()
         _use_segments(started.dsn())
         yield started
     finally:

@@ -60,7 +60,8 @@ async def test_prepared_transactions_end_each_by_itself_whatever_becomes_of_thos
         assert session.is_idle
         rows = await (await session.connection.execute("select number from ended order by 1")).fetchall()
         assert rows == [(0,), (1,), (3,)]
-        (left,) = await (await session.connection.execute("select gid from pg_prepared_xacts")).fetchall()
+        held = "select gid from pg_prepared_xacts where database = current_database()"
+        (left,) = await (await session.connection.execute(held)).fetchall()
         assert left == ("n4",)
         await session.run("rollback prepared 'n4'")
     await lane.close()
