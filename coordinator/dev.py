@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coordinator.embedded.postgres import EmbeddedPostgres, ensure_database
-from coordinator.embedded.process import EmbeddedServerError, free_port, log_end, port_is_free
+from coordinator.embedded.process import EmbeddedServerError, free_port, hold_port, log_end
 from coordinator.embedded.redis import EmbeddedRedis
 from coordinator.embedded.supervision import Child, await_port, await_up, keep_child, keep_server
 from sidecars.main import SIDECARS
@@ -131,7 +131,7 @@ def run(options: DevOptions) -> None:
     """
     (options.folder / "logs").mkdir(parents=True, exist_ok=True)
     with _sole_owner(options.folder), ExitStack() as stack:
-        http, grpc, sidecars, simulators = _ports(options)
+        http, grpc, sidecars, simulators = _ports(options, stack)
         own = {name: port or free_port() for name, port in options.own.items()}
         if taken := own.keys() & {_LOG_DATABASE, *SIDECARS}:
             raise DevError(f"{', '.join(sorted(taken))}: names of what runs here already")
@@ -187,14 +187,26 @@ def _start_redis(folder: Path, servers: dict[str, EmbeddedPostgres | EmbeddedRed
     return redis.dsn
 
 
-def _ports(options: DevOptions) -> tuple[int, int, dict[str, int], dict[str, int]]:
-    """The ports of HTTP, gRPC, each sidecar and each simulator; DevError names one that is taken."""
+def _ports(options: DevOptions, stack: ExitStack) -> tuple[int, int, dict[str, int], dict[str, int]]:
+    """The ports of HTTP, gRPC, each sidecar and each simulator; DevError names one that is taken.
+
+    Those that were asked for are held until the stack ends, or our own connections might be given them.
+    """
 
     def port_at(wanted: int) -> int:
-        if wanted and not port_is_free(wanted):
+        if not wanted:
+            return free_port()
+        try:
+            held = hold_port(wanted)
+        except OSError as error:
             message = f"port {wanted} is in use: stop what listens there, or take others (--http-port, --grpc-port)"
-            raise DevError(message)
-        return wanted or free_port()
+            raise DevError(message) from error
+        if sys.platform == "linux":
+            stack.enter_context(held)
+        else:
+            # Nobody else could listen there.
+            held.close()
+        return wanted
 
     def ports_from(above: int, names: Iterable[str]) -> dict[str, int]:
         first = options.grpc_port + above

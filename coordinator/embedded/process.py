@@ -10,7 +10,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -90,14 +89,28 @@ def free_port() -> int:
 
 def port_is_free(port: int) -> bool:
     """Whether a server could listen on the loopback's port now."""
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
-        # As servers do: a port that only waits for late packets of closed connections is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
+    try:
+        hold_port(port).close()
+    except OSError:
+        return False
     return True
+
+
+def hold_port(port: int) -> socket.socket:
+    """Keep the loopback's port from outgoing connections until this is closed. OSError where it is taken.
+
+    The kernel takes for them any port of a range that nobody is bound to, for as long as they last, and no server
+    can listen there meanwhile. Linux lets servers listen on what is held: this one does not listen itself.
+    """
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # As servers do: a port that only waits for late packets of closed connections is free.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", port))
+    except OSError:
+        held.close()
+        raise
+    return held
 
 
 def processes_in(directory: Path) -> list[int]:
