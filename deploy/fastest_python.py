@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,7 +79,7 @@ def probe(program: str) -> Build | None:
         return None
 
 
-def probe_all(programs: Sequence[str]) -> list[Build]:
+def probe_all(programs: Iterable[str]) -> list[Build]:
     """Those that work, each by the best of its turns: what else the machine did in one of them is no build's fault."""
     best = {program: build for program in programs if (build := probe(program)) is not None}
     for _ in range(TURNS - 1):
@@ -102,7 +102,7 @@ def fastest(builds: Iterable[Build]) -> Build | None:
 
 def main() -> int:
     """Print the path of the Python to take; 1 and a word on standard error where there is none."""
-    chosen = fastest(probe_all(list(candidates(os.environ.get("PATH", "")))))
+    chosen = fastest(probe_all(candidates(os.environ.get("PATH", ""))))
     if chosen is None:
         print("Python 3.11 or later is needed", file=sys.stderr)
         return 1

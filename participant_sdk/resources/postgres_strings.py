@@ -29,10 +29,10 @@ def run_string(pgconn: PGconn, text: bytes) -> PQGen[list[PGresult]]:
 def pipelined(pgconn: PGconn, statements: Sequence[bytes], encoding: str) -> PQGen[list[str | psycopg.Error]]:
     """Send statements all at once, each a transaction of its own; return the tag or the error of each.
 
-    They are such as end prepared transactions. One of these commits at once where it is the first of a pipeline
-    (PostgreSQL's documentation, "Message Flow", "Pipelining"), and so is the next one then as good as the first. So
-    one point of synchronization does for all, and what the server leaves out after one that failed is sent again,
-    with a point after each.
+    They are such as end prepared transactions. Such a statement commits at once where it is the first of a pipeline
+    (PostgreSQL's documentation, "Message Flow", "Pipelining"), after which the next one is as good as the first. So
+    one point of synchronization does for all. What the server leaves out after one that failed is sent again, with
+    a point after each: many that fail take no more than two round trips.
 
     The connection is left in pipeline mode by whatever keeps this from its end.
     """
