@@ -79,7 +79,8 @@ class Session:
     async def end_each(self, statements: Sequence[str]) -> list[str | psycopg.Error]:
         """End prepared transactions, a statement for each, in one round trip; the tag or the error of each.
 
-        Where some fail, those after the first of them take another. No other statements: they would share a transaction.
+        Where some fail, those after the first of them take another. Of other statements, several would share a
+        transaction.
         psycopg.OperationalError when the session is lost; what became of them is not known then.
         """
         texts = [text.encode(self._encoding) for text in statements]
