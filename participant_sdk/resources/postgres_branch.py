@@ -138,12 +138,11 @@ class BranchTransaction:
 
     async def _run_as_one(self, calls: Sequence[Call], timeout_ms: int) -> Vote | None:
         """Run all in one round trip; None where nothing is left of it and there is no vote yet."""
-        statements = [(call.run.sql, call.parameters) for call in calls if isinstance(call.run, Statement)]
-        parts = [
-            _BEGIN.format(self.branch.xid, timeout_ms),
-            *[self.session.written(text, parameters) for text, parameters in statements],
-            self._mark,
+        statements = [(call.run, call.parameters) for call in calls if isinstance(call.run, Statement)]
+        written = [
+            self.session.written(run.template, [given[name] for name in run.places]) for run, given in statements
         ]
+        parts = [_BEGIN.format(self.branch.xid, timeout_ms), *written, self._mark]
         try:
             with self.session.confirmed():
                 tag = await self.session.run("\n; ".join(parts))

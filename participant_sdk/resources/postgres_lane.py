@@ -11,11 +11,11 @@ server may still be doing it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import psycopg
+from psycopg.adapt import Transformer
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
@@ -32,6 +32,9 @@ _STRENGTHEN: Final = (
     "select set_config('synchronous_commit', 'on', false)"
     " where current_setting('synchronous_commit') in ('off', 'local')"
 )
+# A member takes as long to be found in its enum as a function to be called.
+_IDLE: Final = TransactionStatus.IDLE
+_OFF: Final = PipelineStatus.OFF
 _SET: Final = "select set_config(name, value, false) from unnest(%s::text[], %s::text[]) as s (name, value)"
 
 Connection = psycopg.AsyncConnection[TupleRow]
@@ -48,14 +51,14 @@ class DoubtfulError(psycopg.OperationalError):
 class Session:
     """One connection, in autocommit, and the server's warnings on it."""
 
-    __slots__ = ("_encoding", "_uses", "_warnings", "_writing", "call", "connection")
+    __slots__ = ("_encoding", "_uses", "_warnings", "_writer", "call", "connection")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._encoding = connection.info.encoding
         self._warnings: list[str] = []
-        # A cursor costs more than what it writes.
-        self._writing = psycopg.AsyncClientCursor[TupleRow](connection)
+        # A cursor would make one for each statement, which costs more than what it writes.
+        self._writer = Transformer(connection)
         self._uses = 0
         # What is called with packed columns; its rows come when all of it is done.
         self.call = PreparedCalls(connection).call
@@ -65,11 +68,12 @@ class Session:
     def is_idle(self) -> bool:
         """Outside any transaction, and usable."""
         pgconn = self.connection.pgconn
-        return pgconn.transaction_status == TransactionStatus.IDLE and pgconn.pipeline_status == PipelineStatus.OFF
+        return pgconn.transaction_status == _IDLE and pgconn.pipeline_status == _OFF
 
-    def written(self, query: str, parameters: Mapping[str, object]) -> str:
-        """A statement with its parameters written in. psycopg.DataError where one of them cannot be."""
-        return self._writing.mogrify(query.encode(), dict(parameters))
+    def written(self, template: str, values: Sequence[object]) -> str:
+        """A statement with a value written in for each ``%s``. psycopg.DataError where one of them cannot be."""
+        literal, encoding = self._writer.as_literal, self._encoding
+        return template % tuple(["NULL" if value is None else literal(value).decode(encoding) for value in values])
 
     async def run(self, text: str) -> str:
         """Run a string of statements in one round trip; the last one's tag. psycopg.Error of the one that fails."""
@@ -86,32 +90,47 @@ class Session:
         texts = [text.encode(self._encoding) for text in statements]
         return await self.connection.wait(pipelined(self.connection.pgconn, texts, self._encoding))
 
-    @contextmanager
-    def confirmed(self) -> Generator[None]:
+    def confirmed(self) -> _Confirming:
         """Raise DoubtfulError at the end of the block if the server warned within it.
 
         Whatever is to be durable ends in such a block: a cancelled wait for a synchronous standby
         "succeeds", and only warns. The warning's text is translated, so any counts that no function
         of the service raised.
         """
-        self._warnings.clear()
-        yield
-        if self._warnings:
-            raise DoubtfulError(self._warnings[0])
+        return _Confirming(self._warnings)
 
-    async def forget_early_plans(self) -> None:
-        """Count a use, and have everything planned anew at each doubling of their number.
+    def count_use(self) -> bool:
+        """Count a use; True at each doubling of their number, when everything is to be planned anew.
 
         Plans are kept, and one made for tables that were nearly empty reads them whole. Tables grow as
         the uses do, so no such plan lives on until they are large.
         """
         self._uses += 1
-        if self._uses & (self._uses - 1) == 0:
-            await self.connection.execute("discard plans")
+        return self._uses & (self._uses - 1) == 0
+
+    async def forget_plans(self) -> None:
+        """Have everything planned anew."""
+        await self.connection.execute("discard plans")
 
     def _note(self, notice: psycopg.errors.Diagnostic) -> None:
         if notice.severity_nonlocalized == "WARNING" and notice.source_function != _RAISED_BY_A_FUNCTION:
             self._warnings.append(notice.message_primary or "a warning without words")
+
+
+class _Confirming:
+    """What ``confirmed`` gives. Written out, as ``_Lending`` is: a generator for each use costs several times this."""
+
+    __slots__ = ("_warnings",)
+
+    def __init__(self, warnings: list[str]) -> None:
+        self._warnings = warnings
+
+    def __enter__(self) -> None:
+        self._warnings.clear()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._warnings:
+            raise DoubtfulError(self._warnings[0])
 
 
 class Lane:
@@ -144,19 +163,35 @@ class Lane:
         self._idle: list[Session] = []
         self._is_closed = False
 
-    @asynccontextmanager
-    async def session(self) -> AsyncGenerator[Session]:
-        """Lend a session. psycopg.OperationalError when the server cannot be reached."""
-        async with self._places:
+    def session(self) -> _Lending:
+        """Lend a session for the time of a block. psycopg.OperationalError when the server cannot be reached."""
+        return _Lending(self)
+
+    async def lend(self) -> Session:
+        """Lend a session, which must be taken back. psycopg.OperationalError when the server cannot be reached."""
+        await self._places.acquire()
+        try:
             session = await self._take()
+        except BaseException:
+            self._places.release()
+            raise
+        if session.count_use():
             try:
-                await session.forget_early_plans()
-                yield session
-            finally:
-                if session.is_idle and not self._is_closed:
-                    self._idle.append(session)
-                else:
-                    await self._drop(session)
+                await session.forget_plans()
+            except BaseException:
+                await self.take_back(session)
+                raise
+        return session
+
+    async def take_back(self, session: Session) -> None:
+        """Take back a session that was lent, to be lent again if it is as good as new."""
+        try:
+            if session.is_idle and not self._is_closed:
+                self._idle.append(session)
+            else:
+                await self._drop(session)
+        finally:
+            self._places.release()
 
     async def close(self) -> None:
         """Close what is idle now, and what is lent out as it comes back: a call that was cancelled may still end."""
@@ -196,3 +231,22 @@ class Lane:
             await connection.close()
             raise
         return Session(connection)
+
+
+class _Lending:
+    """What ``session`` gives."""
+
+    __slots__ = ("_lane", "_session")
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._session: Session | None = None
+
+    async def __aenter__(self) -> Session:
+        self._session = session = await self._lane.lend()
+        return session
+
+    async def __aexit__(self, *_: object) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await self._lane.take_back(session)

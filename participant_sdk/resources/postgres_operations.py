@@ -35,16 +35,26 @@ Function = Callable[[Connection, Parameters], Awaitable[str]]
 class Statement:
     """An operation that is one SQL statement. With ``returns``, its first column of its first row is the result.
 
-    ``names`` are the parameters it takes, in order of appearance.
+    ``names`` are the parameters it takes; ``places`` has the one of each place, in order of appearance, and
+    ``template`` is the statement with ``%s`` there. ValueError for a ``%`` that is neither a place nor written ``%%``.
     """
 
     sql: str
     returns: bool = False
 
     names: tuple[str, ...] = field(init=False)
+    places: tuple[str, ...] = field(init=False)
+    template: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(dict.fromkeys(_PLACEHOLDER.findall(self.sql))))
+        chunks = _PLACEHOLDER.split(self.sql)
+        places = tuple(chunks[1::2])
+        for chunk in chunks[::2]:
+            if "%" in chunk.replace("%%", ""):
+                raise ValueError(f"a parameter is written %(name)s, and a percent sign %%: {chunk.strip()!r}")
+        object.__setattr__(self, "names", tuple(dict.fromkeys(places)))
+        object.__setattr__(self, "places", places)
+        object.__setattr__(self, "template", "%s".join(chunks[::2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +126,10 @@ def _check_names(statement: Statement, parameters: Parameters, path: str) -> Non
     for name in statement.names:
         if name not in parameters:
             raise RefusedError(invalid("BAD_PARAMETERS", f"{path}.{name} is missing", f"{path}.{name}"))
-        if isinstance(parameters[name], Mapping) or _is_list(parameters[name]):
+        # As exact JSON reads objects and lists.
+        if isinstance(parameters[name], dict | list):
             raise RefusedError(invalid("BAD_PARAMETERS", f"{path}.{name} must be one value", f"{path}.{name}"))
     for name in parameters:
         if name not in statement.names:
             message = f"{path}.{name} is not a parameter of this operation"
             raise RefusedError(invalid("BAD_PARAMETERS", message, f"{path}.{name}"))
-
-
-def _is_list(value: Exact) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)

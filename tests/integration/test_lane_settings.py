@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from operator import itemgetter
 
 import psycopg
 import pytest
 
 from participant_sdk.resources.packed_arrays import bigint, bigints
-from participant_sdk.resources.postgres_lane import Lane
+from participant_sdk.resources.postgres_lane import Connection, Lane
 from tests.integration.log_observer import observing
 
 
@@ -45,6 +46,58 @@ async def test_a_session_has_one_user_at_a_time(database: str) -> None:
     async with lane.session() as one, lane.session() as other:
         assert one is first
         assert other is not one
+    await lane.close()
+
+
+@pytest.mark.parametrize("use", [1, 2])
+async def test_who_gets_no_session_leaves_a_place_for_the_next(database: str, use: int) -> None:
+    """Whether it cannot be opened, or is found dead as its second use has everything planned anew."""
+    uses = 0
+
+    async def fail_at_first(_connection: Connection) -> None:
+        nonlocal uses
+        uses += 1
+        if uses == use == 1:
+            raise psycopg.errors.UndefinedObject("type is not there")
+
+    lane = Lane(database, 1, opening=fail_at_first)
+    async with observing(database) as observer:
+        if use == 2:
+            async with lane.session() as session:
+                pid = session.connection.info.backend_pid
+            await observer.ask(b"SELECT pg_terminate_backend(%s, 10000)", pid)
+        with pytest.raises(psycopg.Error):
+            async with lane.session():
+                pytest.fail("there was none")
+        async with asyncio.timeout(60), lane.session() as session:
+            assert await (await session.connection.execute("select 1")).fetchone() == (1,)
+    await lane.close()
+
+
+async def test_who_is_cancelled_while_it_waits_for_a_session_takes_none(database: str) -> None:
+    lane = Lane(database, 1)
+    async with lane.session():
+        waiting = asyncio.create_task(lane.lend())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    async with asyncio.timeout(60), lane.session():
+        pass
+    await lane.close()
+
+
+@pytest.mark.parametrize(
+    "value", ["it's", "back\\slash", "'; drop table x; --", "100%", "%s", "ünï € 😀", "", None, True, Decimal("-1.50")]
+)
+async def test_a_value_that_is_written_into_a_statement_comes_back_as_it_was(database: str, value: object) -> None:
+    lane = Lane(database, 1)
+    async with lane.session() as session:
+        text = session.written("select %s as value, '%%' as percent", [value])
+        row = await (await session.connection.execute(text.encode())).fetchone()
+        with pytest.raises(psycopg.DataError):
+            session.written("select %s", ["a NUL: \x00"])
+    assert row == (value, "%")
     await lane.close()
 
 

@@ -108,6 +108,22 @@ MUTANTS: Final = (
         Test("tests/integration/test_lane_settings.py::test_a_session_has_one_user_at_a_time"),
     ),
     single(
+        "PLACE_LOST_UNOPENED",
+        "XA: a session that cannot be opened takes its place with it, until there is none left",
+        "participant_sdk/resources/postgres_lane.py",
+        "        except BaseException:\n            self._places.release()\n            raise\n",
+        "        except BaseException:\n            raise\n",
+        Test("tests/integration/test_lane_settings.py::test_who_gets_no_session_leaves_a_place_for_the_next"),
+    ),
+    single(
+        "PLACE_LOST_DEAD",
+        "XA: a session that is found dead takes its place with it, until there is none left",
+        "participant_sdk/resources/postgres_lane.py",
+        "                await self.take_back(session)\n                raise\n",
+        "                raise\n",
+        Test("tests/integration/test_lane_settings.py::test_who_gets_no_session_leaves_a_place_for_the_next"),
+    ),
+    single(
         "DECISION_STORED_AFTER_XA",
         "R12: a decision is stored once COMMIT PREPARED has succeeded, so until then a hand may overrule it",
         _RESOURCE,

@@ -24,11 +24,8 @@ MUTANTS: Final = (
         (
             Patch(
                 "participant_sdk/resources/postgres_branch.py",
-                "            *[self.session.written(text, parameters) for text, parameters in statements],\n"
-                "            self._mark,\n",
-                '            self._mark.partition(";")[0],\n'
-                "            *[self.session.written(text, parameters) for text, parameters in statements],\n"
-                '            self._mark.partition(";")[2],\n',
+                "*written, self._mark]\n",
+                '*self._mark.split(";")[:1], *written, *self._mark.split(";")[1:]]\n',
             ),
             Patch(
                 "participant_sdk/resources/postgres_xa_migrations/0007_found_by_xid.sql",

@@ -238,8 +238,8 @@ MUTANTS: Final = (
         "LENT_IN_A_TRANSACTION",
         "XA: a connection goes back to its pool within a transaction",
         "participant_sdk/resources/postgres_lane.py",
-        "                if session.is_idle and not self._is_closed:\n",
-        "                if not session.connection.closed and not self._is_closed:\n",
+        "            if session.is_idle and not self._is_closed:\n",
+        "            if not session.connection.closed and not self._is_closed:\n",
         Test(
             "tests/integration/test_lane_settings.py::test_a_transaction_that_was_left_open_is_ended_with_its_session"
         ),
