@@ -1,7 +1,7 @@
 """ExecuteStream: many transactions in flight on one stream, without a task for any of them.
 
-Requests go to the engine as they are read, a piece of a frame at a time; what it tells of each goes into a
-queue, and one writer sends all that ended while its last frame was on its way. A client that does not read
+Requests go to the engine by waves, all that came meanwhile together, a piece at a time; what it tells of each goes into
+a queue, and one writer sends all that ended while its last frame was on its way. A client that does not read
 its answers is not read from either: at most ``IN_FLIGHT_MAX`` transactions are begun or
 unanswered on one stream. When the stream breaks, its transactions go on without it (R16).
 """
@@ -43,7 +43,17 @@ _Answer = tuple[int, Ended | TransactionError]
 class ClientStream:
     """One client's stream. ``serve`` returns when the client has said its last and everything is answered."""
 
-    __slots__ = ("_answers", "_context", "_gate", "_settled", "_telemetry", "_timeout_default_s", "_unsettled")
+    __slots__ = (
+        "_answers",
+        "_came",
+        "_context",
+        "_frames",
+        "_gate",
+        "_settled",
+        "_telemetry",
+        "_timeout_default_s",
+        "_unsettled",
+    )
 
     def __init__(self, gate: Gate, telemetry: Telemetry, context: AnyContext, timeout_default_s: float) -> None:
         self._gate = gate
@@ -53,6 +63,9 @@ class ClientStream:
         # Read and not yet answered on the wire; the event is set whenever that goes down.
         self._unsettled = 0
         self._settled = asyncio.Event()
+        # Read, and not begun yet; the event is set while there are any.
+        self._frames: list[transaction_pb2.ExecuteStreamRequest] = []
+        self._came = asyncio.Event()
         self._answers = Batcher(self._write, cap=ANSWERS_CAP, bound=IN_FLIGHT_MAX + FRAME_REQUESTS_MAX + 1)
 
     async def serve(self, frames: AsyncIterator[transaction_pb2.ExecuteStreamRequest | None]) -> None:
@@ -63,15 +76,16 @@ class ClientStream:
         """
         refusal: InvalidRequestError | None = None
         async with asyncio.TaskGroup() as tasks:
-            writing = tasks.create_task(self._answers.run())
+            working = [tasks.create_task(part) for part in (self._begin_all(), self._answers.run())]
             async for frame in frames:
                 refusal = _refusal_of(frame)
                 if frame is None or refusal is not None:
                     break
-                await self._take(frame)
+                self._take(frame)
                 await self._until_below(IN_FLIGHT_MAX)
             await self._until_below(1)
-            writing.cancel()
+            for task in working:
+                task.cancel()
         if refusal is not None:
             raise refusal
 
@@ -80,41 +94,65 @@ class ClientStream:
             self._settled.clear()
             await self._settled.wait()
 
-    async def _take(self, frame: transaction_pb2.ExecuteStreamRequest) -> None:
-        requests = [frame.request, *frame.more]
-        size = piece_size(len(requests), self._unsettled, frame.ByteSize())
-        self._unsettled += len(requests)
-        for at in range(0, len(requests), size):
-            if at:
-                # What was begun leaves for the participants, and they work while the rest is read.
-                await asyncio.sleep(0)
-            self._begin(frame.tag + at, requests[at : at + size])
+    def _take(self, frame: transaction_pb2.ExecuteStreamRequest) -> None:
+        count = 1 + len(frame.more)
+        self._unsettled += count
+        self._frames.append(frame)
+        self._came.set()
+        self._gate.waves.came(count)
 
-    def _begin(self, first_tag: int, requests: Sequence[transaction_pb2.ExecuteRequest]) -> None:
-        """Begin what arrived together, each request by itself. All are read first, which is faster than by turns.
+    async def _begin_all(self) -> None:
+        """Begin what comes, until cancelled: at each departure all that is there."""
+        while True:
+            await self._came.wait()
+            wave = await self._gate.waves.departure()
+            frames, self._frames = self._frames, []
+            self._came.clear()
+            requests = [
+                (tag, request)
+                for frame in frames
+                for tag, request in enumerate((frame.request, *frame.more), frame.tag)
+            ]
+            size_bytes = sum([frame.ByteSize() for frame in frames])
+            size = piece_size(len(requests), self._unsettled - len(requests), size_bytes)
+            for at in range(0, len(requests), size):
+                if at:
+                    # What was begun leaves for the participants, and they work while the rest is read.
+                    await asyncio.sleep(0)
+                self._begin(wave, requests[at : at + size])
+
+    def _begin(self, wave: int, requests: Sequence[tuple[int, transaction_pb2.ExecuteRequest]]) -> None:
+        """Begin what came together, each request by itself, by its tag. All are read first: faster than by turns.
 
         What a request raises is its own answer: nothing of it was begun. What no rule foresees is counted, logged
         and answered with INTERNAL, which tells no outcome, whether it came of reading or of beginning.
         """
         calls: list[tuple[int, ExecuteCall]] = []
-        for tag, request in enumerate(requests, first_tag):
+        for tag, request in requests:
             try:
                 calls.append((tag, grpc_wire.read_execute(request, self._timeout_default_s)))
             except Exception as error:  # noqa: BLE001 - what is wrong with one item must not end the others' stream
-                self._answers.put((tag, self._foreseen(error)))
+                self._answer(wave, tag, self._foreseen(error))
         for tag, call in calls:
             try:
                 # All that is kept of the call meanwhile is what its answer may need.
-                told = partial(self._told, tag, call.services, call.request_id)
+                told = partial(self._told, wave, tag, call.services, call.request_id)
                 self._gate.for_new_work().submit(call, told)
             except Exception as error:  # noqa: BLE001 - nor must what cannot begin
-                self._answers.put((tag, self._foreseen(error)))
+                self._answer(wave, tag, self._foreseen(error))
 
-    def _told(self, tag: int, services: tuple[str, ...], request_id: str, ended: Ended | TransactionError) -> None:
-        """Queue the answer to one request."""
+    def _told(
+        self, wave: int, tag: int, services: tuple[str, ...], request_id: str, ended: Ended | TransactionError
+    ) -> None:
+        """Take how one request ended."""
         if isinstance(ended, Ended) and ended.outcome.decision is not _COMMIT:
             ended = self._judged(ended, services, request_id)
+        self._answer(wave, tag, ended)
+
+    def _answer(self, wave: int, tag: int, ended: Ended | TransactionError) -> None:
+        """Queue the answer to one request."""
         self._answers.put((tag, ended))
+        self._gate.waves.ended(wave)
 
     def _judged(self, ended: Ended, services: tuple[str, ...], request_id: str) -> Ended | TransactionError:
         try:
@@ -153,11 +191,11 @@ class ClientStream:
 
 
 def piece_size(requests: int, under_way: int, size_bytes: int) -> int:
-    """How many of a frame's requests to begin at once, while ``under_way`` others of the stream are unanswered.
+    """How many of so many requests to begin at once, while ``under_way`` others of the stream are unanswered.
 
-    ``size_bytes`` is the frame's: while large requests are read, nobody else has a turn.
+    ``size_bytes`` is theirs together: while large requests are read, nobody else has a turn.
 
-    A large batch costs less of everybody's time for each. Yet where most of what there is comes in one frame, it is
+    A large batch costs less of everybody's time for each. Yet where most of what there is comes at once, it is
     begun by halves: or the participants would wait while it is read, and the coordinator while they work.
     """
     pieces = max(ceil(requests / BEGUN_MAX), ceil(size_bytes / PIECE_BYTES))

@@ -46,8 +46,7 @@ class TransactionService(TransactionServiceServicer):
         response = transaction_pb2.ExecuteResponse()
         async with Refusals(context, self._telemetry):
             call = grpc_wire.read_execute(request, self._timeout_default_s)
-            # Cancelled, this gives up its own future alone; the transaction goes on (R16).
-            ended = await self._gate.for_new_work().execute(call)
+            ended = await self._gate.execute(call)
             rejected = rejection(ended.outcome, call.services, call.request_id)
             if rejected is not None:
                 raise rejected

@@ -41,7 +41,7 @@ class HttpRoutes:
     async def execute(self, request: Request) -> Response:
         """Run one transaction from begin to outcome; ROLLED_BACK is a result like COMMITTED."""
         call = await read_call(request, self.timeout_default_s)
-        ended = await self.gate.for_new_work().execute(call)
+        ended = await self.gate.execute(call)
         rejected = rejection(ended.outcome, call.services, call.request_id)
         if rejected is not None:
             raise rejected
