@@ -207,7 +207,7 @@ class World:
     async def dead(self) -> tuple[MemoryLog, Incarnation]:
         """A coordinator that drew an incarnation and says no more; its lease is over at once."""
         log = MemoryLog(self.log)
-        return log, await log.open("dead", "127.0.0.1:1", 0.001)
+        return log, await log.open("dead", "127.0.0.1:1", 1e-9)
 
     async def leave(self, *, decided: bool, prepared: Sequence[str] = (LEFT, RIGHT)) -> Xid:
         """Leave a dead coordinator's transaction behind, prepared at both."""
