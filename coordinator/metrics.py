@@ -100,7 +100,7 @@ class Count(Enum):
 class Distribution(Enum):
     """What is measured: name, meaning, labels, bounds."""
 
-    DURATION = ("pincex_transaction_duration_seconds", "From arrival to answer", ("outcome",), SECONDS_BOUNDS)
+    DURATION = ("pincex_transaction_duration_seconds", "From its beginning to the answer", ("outcome",), SECONDS_BOUNDS)
     PHASE = (
         "pincex_phase_duration_seconds",
         "From a message to its participant's answer",

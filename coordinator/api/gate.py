@@ -38,6 +38,7 @@ class Gate:
         """
         self.waves.came(1)
         wave = await self.waves.departure()
+        self.waves.begins(wave, 1)
         try:
             return await self.for_new_work().execute(call)
         finally:

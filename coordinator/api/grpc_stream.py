@@ -127,6 +127,7 @@ class ClientStream:
         What a request raises is its own answer: nothing of it was begun. What no rule foresees is counted, logged
         and answered with INTERNAL, which tells no outcome, whether it came of reading or of beginning.
         """
+        self._gate.waves.begins(wave, len(requests))
         calls: list[tuple[int, ExecuteCall]] = []
         for tag, request in requests:
             try:

@@ -4,9 +4,9 @@ A batch costs everybody on its way the same for one transaction as for dozens. C
 come one by one, and so each would travel alone until all cores are full, and then stand in queue behind the others. So
 whoever comes waits until half of the wave before have ended, and begins with all who came meanwhile.
 
-Nobody waits where it would be for nothing: while the machine has cores to spare (``contention``), and where ``ENOUGH``
-have gathered. Nor for longer than twice what half of a wave usually takes, or at all where that is more than
-``USUAL_MAX_S``: then it is not for cores that transactions wait.
+Nobody waits where it would be for nothing: while the machine has cores to spare (``contention``), while fewer than
+``FEW`` are under way, and where ``ENOUGH`` have gathered. Nor for longer than twice what half of a wave usually takes,
+or at all where that is more than ``USUAL_MAX_S``: then it is not for cores that transactions wait.
 """
 
 from __future__ import annotations
@@ -17,46 +17,52 @@ from typing import Final
 from coordinator.api.contention import Contention
 
 ENOUGH: Final = 64
-# Chosen: well above what half of a wave takes with participants that do one batch at a time.
+# While fewer are under way, nobody waits: taking turns, two callers would take twice as long.
+FEW: Final = 2
+# Chosen: above what half of a wave takes with participants that do one batch at a time.
 USUAL_MAX_S: Final = 0.05
-# A half is timed for no longer: some of it may never have begun, or all of it waited for what is down.
-MEASURED_MAX_S: Final = 10 * USUAL_MAX_S
-# How much of the usual time each wave makes up.
+# A half is timed for no longer, though some of it may wait for what is down.
+MEASURED_MAX_S: Final = 0.5
+# How much of the usual time each wave makes up, and how many times the usual it counts for at most: one that waits for
+# what is down says little of the others.
 _SHARE: Final = 0.2
+_OUTLIER: Final = 3
+
+
+class _Wave:
+    """How many of those who left together have begun, and how many of these have ended."""
+
+    __slots__ = ("began", "ended", "left_s", "number")
+
+    def __init__(self, number: int, left_s: float) -> None:
+        self.number = number
+        self.left_s = left_s
+        self.began = 0
+        self.ended = 0
+
+    def is_half_over(self) -> bool:
+        return 2 * self.ended >= self.began
 
 
 class Waves:
-    """Lets transactions begin, by waves. Whoever comes says so (``came``), awaits ``departure``, and tells its end.
+    """Lets transactions begin, by waves. Whoever comes says so (``came``) and awaits ``departure``.
 
-    ``gathered`` is how many have come and not left, ``usual_s`` how long half of a wave usually takes, 0 if unknown.
+    Then each is to tell that it ``begins``, at once, and that it has ``ended``, exactly once. ``gathered`` is how many
+    came since the last departure, ``usual_s`` how long half of a wave usually takes, 0 if unknown.
     """
 
-    __slots__ = (
-        "_contention",
-        "_departure",
-        "_left_s",
-        "_measured",
-        "_measured_to_end",
-        "_timer",
-        "_to_end",
-        "_wave",
-        "gathered",
-        "usual_s",
-    )
+    __slots__ = ("_contention", "_departure", "_last", "_measured", "_timer", "_under_way", "gathered", "usual_s")
 
     def __init__(self, contention: Contention | None = None, usual_s: float = 0.0) -> None:
         self._contention = contention or Contention()
         # What all who wait wait for, and what lets them go at the latest.
         self._departure: asyncio.Future[int] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._under_way = 0
+        self._last = _Wave(0, 0.0)
+        # The wave that is being timed. Not always the last one: where nobody waits, each transaction is a wave.
+        self._measured: _Wave | None = None
         self.gathered = 0
-        # The last wave's number, and how many of it are left of its half.
-        self._wave = 0
-        self._to_end = 0
-        # The wave whose half is being timed, 0 for none, with how many are left of it, and when it left. Not always the
-        # last one: where nobody waits, each transaction is a wave.
-        self._measured, self._measured_to_end = 0, 0
-        self._left_s = 0.0
         self.usual_s = usual_s
 
     def came(self, count: int) -> None:
@@ -66,7 +72,7 @@ class Waves:
             self._depart()
 
     async def departure(self) -> int:
-        """Return when all who came may begin: their wave's number, by which each tells ``ended``."""
+        """Return when all who came may begin: their wave's number."""
         if self._departure is None:
             if self._is_due() or not self._contention.is_high():
                 return self._depart()
@@ -76,19 +82,35 @@ class Waves:
         # Who is cancelled takes nobody else along.
         return await asyncio.shield(self._departure)
 
+    def begins(self, wave: int, count: int) -> None:
+        """So many transactions of a wave begin."""
+        self._under_way += count
+        if wave == self._last.number:
+            self._last.began += count
+        if self._measured is not None and wave == self._measured.number and self._measured is not self._last:
+            self._measured.began += count
+
     def ended(self, wave: int) -> None:
-        """One transaction of a wave has its answer, or could not even begin."""
-        if wave == self._measured:
-            self._measured_to_end -= 1
-            if self._measured_to_end <= 0:
+        """One transaction of a wave has its answer, or could not begin after all."""
+        self._under_way -= 1
+        last, measured = self._last, self._measured
+        if wave == last.number:
+            last.ended += 1
+        if measured is not None and wave == measured.number:
+            if measured is not last:
+                measured.ended += 1
+            if measured.is_half_over():
                 self._measure(asyncio.get_running_loop().time())
-        if wave == self._wave:
-            self._to_end -= 1
-            if self._to_end <= 0 and self._departure is not None:
-                self._depart()
+        if self._departure is not None and self._is_due():
+            self._depart()
 
     def _is_due(self) -> bool:
-        return self._to_end <= 0 or self.gathered >= ENOUGH or not 0 < self.usual_s <= USUAL_MAX_S
+        return (
+            self._last.is_half_over()
+            or self._under_way < FEW
+            or self.gathered >= ENOUGH
+            or not 0 < self.usual_s <= USUAL_MAX_S
+        )
 
     def _depart(self) -> int:
         """Let all go who wait; returns their wave."""
@@ -96,18 +118,25 @@ class Waves:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._wave += 1
-        self._to_end, self.gathered = (self.gathered + 1) // 2, 0
+        self.gathered = 0
         now_s = asyncio.get_running_loop().time()
-        if self._measured and now_s - self._left_s > MEASURED_MAX_S:
+        self._last = _Wave(self._last.number + 1, now_s)
+        if self._measured is not None and now_s - self._measured.left_s > MEASURED_MAX_S:
             self._measure(now_s)
-        if not self._measured:
-            self._measured, self._measured_to_end, self._left_s = self._wave, self._to_end, now_s
+        if self._measured is None:
+            self._measured = self._last
         if departure is not None:
-            departure.set_result(self._wave)
-        return self._wave
+            departure.set_result(self._last.number)
+        return self._last.number
 
     def _measure(self, now_s: float) -> None:
-        took_s = min(now_s - self._left_s, MEASURED_MAX_S)
-        self._measured = 0
-        self.usual_s += (took_s - self.usual_s) * (_SHARE if self.usual_s else 1)
+        if self._measured is None or not self._measured.began:
+            # Whoever was to begin has left.
+            self._measured = None
+            return
+        took_s = min(now_s - self._measured.left_s, MEASURED_MAX_S)
+        self._measured = None
+        if self.usual_s:
+            self.usual_s += (min(took_s, _OUTLIER * self.usual_s) - self.usual_s) * _SHARE
+        else:
+            self.usual_s = took_s

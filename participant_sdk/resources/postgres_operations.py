@@ -25,7 +25,8 @@ from participant_sdk.participant import Operation
 from participant_sdk.resources.postgres_lane import Connection
 from participant_sdk.xa import invalid
 
-_PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s")
+# A percent sign that stands for itself, or a parameter's place.
+_PERCENT: Final = re.compile(r"%%|%\((\w+)\)s")
 
 Parameters = Mapping[str, Exact]
 Function = Callable[[Connection, Parameters], Awaitable[str]]
@@ -47,14 +48,12 @@ class Statement:
     template: str = field(init=False)
 
     def __post_init__(self) -> None:
-        chunks = _PLACEHOLDER.split(self.sql)
-        places = tuple(chunks[1::2])
-        for chunk in chunks[::2]:
-            if "%" in chunk.replace("%%", ""):
-                raise ValueError(f"a parameter is written %(name)s, and a percent sign %%: {chunk.strip()!r}")
+        if "%" in _PERCENT.sub("", self.sql):
+            raise ValueError(f"a parameter is written %(name)s, and a percent sign %%: {self.sql!r}")
+        places = tuple([name for name in _PERCENT.findall(self.sql) if name])
         object.__setattr__(self, "names", tuple(dict.fromkeys(places)))
         object.__setattr__(self, "places", places)
-        object.__setattr__(self, "template", "%s".join(chunks[::2]))
+        object.__setattr__(self, "template", _PERCENT.sub(lambda found: "%s" if found[1] else "%%", self.sql))
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,8 +69,9 @@ async def _commits(running: Development, *operations: tuple[str, str, dict[str, 
 
 
 def test_everything_answers_and_the_screen_tells_where(running: Development) -> None:
+    # On a busy machine a participant may be out of reach for a moment.
+    until(lambda: _is_up(running))
     health = httpx.get(f"http://{running.http}/api/v1/transactions/health").json()
-    assert health["status"] == "UP"
     assert {each["name"] for each in health["participants"]} == set(SIDECARS)
     for place in (running.http, running.grpc, *running.sidecars.values()):
         assert place in running.output

@@ -367,7 +367,7 @@ class TransactionResult(_message.Message):
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """From arrival to answer."""
+        """From its beginning to the answer."""
 
     def __init__(
         self,
