@@ -91,7 +91,7 @@ class Waves:
             self._measured.began += count
 
     def ended(self, wave: int) -> None:
-        """One transaction of a wave has its answer, or could not begin after all."""
+        """One transaction of a wave has its answer, could not begin after all, or its caller has left."""
         self._under_way -= 1
         last, measured = self._last, self._measured
         if wave == last.number:
