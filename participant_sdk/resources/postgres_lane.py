@@ -173,12 +173,14 @@ class Lane:
         try:
             session = await self._take()
         except BaseException:
+            # Cancelled, too: nobody would ever give the place back.
             self._places.release()
             raise
         if session.count_use():
             try:
                 await session.forget_plans()
             except BaseException:
+                # As above: with its place; whether it is good for another is seen there.
                 await self.take_back(session)
                 raise
         return session

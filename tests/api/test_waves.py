@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import grpc
 import pytest
@@ -18,6 +18,8 @@ from tests.api.doors import Doors, transfer
 from tests.sdk.small_system import LEFT, OPENING, RIGHT
 
 Frame = transaction_pb2.ExecuteStreamRequest
+# gRPC's calls are generic for type checkers only.
+Stream: TypeAlias = "grpc.aio.StreamStreamCall[Frame, transaction_pb2.ExecuteStreamResponse]"
 FOR_EVER_S: Final = 3600.0
 
 
@@ -206,26 +208,37 @@ async def test_a_wave_that_nobody_began_is_not_timed(monkeypatch: pytest.MonkeyP
     assert wanted.usual_s == 0
 
 
+async def begun_at_a_shut_tap(opened: Doors, patient: Waves) -> Stream:
+    """A stream of which two have begun, the first as "begun", and cannot end before the tap opens: all others wait."""
+    opened.gate.waves = patient
+    opened.around.taps[RIGHT].shut()
+    stream = opened.stub.ExecuteStream()
+    await stream.write(Frame(tag=1, request=transfer(request_id="begun"), more=[transfer()]))
+    await until(lambda: opened.assembly.engine.unfinished == 2)
+    return stream
+
+
+async def answers_of(stream: Stream) -> dict[int, transaction_pb2.ExecuteStreamAnswer]:
+    """Say no more on it, and gather its answers by their tags."""
+    await stream.done_writing()
+    answers: dict[int, transaction_pb2.ExecuteStreamAnswer] = {}
+    while isinstance(response := await stream.read(), transaction_pb2.ExecuteStreamResponse):
+        answers.update({answer.tag: answer for answer in response.answers})
+    return answers
+
+
 async def test_frames_and_calls_that_wait_begin_together_each_under_its_own_tag(
     open_doors: Doors, patient: Waves
 ) -> None:
-    open_doors.gate.waves = patient
-    tap = open_doors.around.taps[RIGHT]
-    tap.shut()
-    stream = open_doors.stub.ExecuteStream()
-    await stream.write(Frame(tag=1, request=transfer(), more=[transfer()]))
-    await until(lambda: open_doors.assembly.engine.unfinished == 2)
+    stream = await begun_at_a_shut_tap(open_doors, patient)
     bad = transaction_pb2.ExecuteRequest()
     await stream.write(Frame(tag=10, request=transfer(), more=[bad, transfer()]))
     await stream.write(Frame(tag=20, request=transfer()))
     call = asyncio.ensure_future(open_doors.stub.Execute(transfer()))
     await until(lambda: patient.gathered == 5)
     assert open_doors.assembly.engine.unfinished == 2
-    tap.open()
-    await stream.done_writing()
-    outcomes: dict[int, int] = {}
-    while isinstance(response := await stream.read(), transaction_pb2.ExecuteStreamResponse):
-        outcomes.update({answer.tag: answer.result.outcome for answer in response.answers})
+    open_doors.around.taps[RIGHT].open()
+    outcomes = {tag: answer.result.outcome for tag, answer in (await answers_of(stream)).items()}
     committed, none = transaction_pb2.OUTCOME_COMMITTED, transaction_pb2.OUTCOME_UNSPECIFIED
     assert outcomes == {1: committed, 2: committed, 10: committed, 11: none, 12: committed, 20: committed}
     assert (await call).result.outcome == committed
@@ -237,20 +250,12 @@ async def test_frames_and_calls_that_wait_begin_together_each_under_its_own_tag(
 async def test_those_who_wait_as_the_coordinator_stops_are_told_so_and_nothing_of_them_begins(
     open_doors: Doors, patient: Waves
 ) -> None:
-    open_doors.gate.waves = patient
-    tap = open_doors.around.taps[RIGHT]
-    tap.shut()
-    stream = open_doors.stub.ExecuteStream()
-    await stream.write(Frame(tag=1, request=transfer(), more=[transfer()]))
-    await until(lambda: open_doors.assembly.engine.unfinished == 2)
+    stream = await begun_at_a_shut_tap(open_doors, patient)
     await stream.write(Frame(tag=3, request=transfer()))
     await until(lambda: patient.gathered == 1)
     open_doors.gate.close()
-    tap.open()
-    await stream.done_writing()
-    answers: dict[int, transaction_pb2.ExecuteStreamAnswer] = {}
-    while isinstance(response := await stream.read(), transaction_pb2.ExecuteStreamResponse):
-        answers.update({answer.tag: answer for answer in response.answers})
+    open_doors.around.taps[RIGHT].open()
+    answers = await answers_of(stream)
     assert answers[1].result.outcome == answers[2].result.outcome == transaction_pb2.OUTCOME_COMMITTED
     assert answers[3].failure.code == grpc.StatusCode.UNAVAILABLE.value[0]
     assert open_doors.around.balance(LEFT, "a") == OPENING - 2 * 5
@@ -260,18 +265,13 @@ async def test_what_a_client_that_left_had_waiting_never_begins_and_keeps_nobody
     open_doors: Doors, patient: Waves
 ) -> None:
     """R16: what has begun goes on; the rest is as if it had never come."""
-    open_doors.gate.waves = patient
-    tap = open_doors.around.taps[RIGHT]
-    tap.shut()
-    stream = open_doors.stub.ExecuteStream()
-    await stream.write(Frame(tag=1, request=transfer(request_id="begun"), more=[transfer()]))
-    await until(lambda: open_doors.assembly.engine.unfinished == 2)
+    stream = await begun_at_a_shut_tap(open_doors, patient)
     await stream.write(Frame(tag=3, request=transfer()))
     await until(lambda: patient.gathered == 1)
     stream.cancel()
     call = asyncio.ensure_future(open_doors.stub.Execute(transfer()))
     await until(lambda: patient.gathered == 2)
-    tap.open()
+    open_doors.around.taps[RIGHT].open()
     async with asyncio.timeout(60):
         assert (await call).result.outcome == transaction_pb2.OUTCOME_COMMITTED
         result = (await open_doors.stub.Execute(transfer(request_id="begun"))).result

@@ -111,8 +111,8 @@ MUTANTS: Final = (
         "PLACE_LOST_UNOPENED",
         "XA: a session that cannot be opened takes its place with it, until there is none left",
         "participant_sdk/resources/postgres_lane.py",
-        "        except BaseException:\n            self._places.release()\n            raise\n",
-        "        except BaseException:\n            raise\n",
+        "            self._places.release()\n            raise\n",
+        "            raise\n",
         Test("tests/integration/test_lane_settings.py::test_who_gets_no_session_leaves_a_place_for_the_next"),
     ),
     single(
