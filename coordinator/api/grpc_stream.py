@@ -20,6 +20,7 @@ from coordinator.api import grpc_wire
 from coordinator.api.gate import Gate
 from coordinator.api.grpc_errors import AnyContext, failure_of, unforeseen
 from coordinator.api.rejection import rejection
+from coordinator.api.waves import Wave
 from coordinator.errors import InvalidRequestError, TransactionError
 from coordinator.requests import Ended, ExecuteCall
 from coordinator.telemetry import Telemetry
@@ -121,7 +122,7 @@ class ClientStream:
                     await asyncio.sleep(0)
                 self._begin(wave, requests[at : at + size])
 
-    def _begin(self, wave: int, requests: Sequence[tuple[int, transaction_pb2.ExecuteRequest]]) -> None:
+    def _begin(self, wave: Wave, requests: Sequence[tuple[int, transaction_pb2.ExecuteRequest]]) -> None:
         """Begin what came together, each request by itself, by its tag. All are read first: faster than by turns.
 
         What a request raises is its own answer: nothing of it was begun. What no rule foresees is counted, logged
@@ -143,14 +144,14 @@ class ClientStream:
                 self._answer(wave, tag, self._foreseen(error))
 
     def _told(
-        self, wave: int, tag: int, services: tuple[str, ...], request_id: str, ended: Ended | TransactionError
+        self, wave: Wave, tag: int, services: tuple[str, ...], request_id: str, ended: Ended | TransactionError
     ) -> None:
         """Take how one request ended."""
         if isinstance(ended, Ended) and ended.outcome.decision is not _COMMIT:
             ended = self._judged(ended, services, request_id)
         self._answer(wave, tag, ended)
 
-    def _answer(self, wave: int, tag: int, ended: Ended | TransactionError) -> None:
+    def _answer(self, wave: Wave, tag: int, ended: Ended | TransactionError) -> None:
         """Queue the answer to one request."""
         self._answers.put((tag, ended))
         self._gate.waves.ended(wave)

@@ -29,18 +29,18 @@ _SHARE: Final = 0.2
 _OUTLIER: Final = 3
 
 
-class _Wave:
+class Wave:
     """How many of those who left together have begun, and how many of these have ended."""
 
-    __slots__ = ("began", "ended", "left_s", "number")
+    __slots__ = ("began", "ended", "left_s")
 
-    def __init__(self, number: int, left_s: float) -> None:
-        self.number = number
+    def __init__(self, left_s: float) -> None:
         self.left_s = left_s
         self.began = 0
         self.ended = 0
 
     def is_half_over(self) -> bool:
+        """Whether half of those who began have ended; also where none have begun."""
         return 2 * self.ended >= self.began
 
 
@@ -56,12 +56,12 @@ class Waves:
     def __init__(self, contention: Contention | None = None, usual_s: float = 0.0) -> None:
         self._contention = contention or Contention()
         # What all who wait wait for, and what lets them go at the latest.
-        self._departure: asyncio.Future[int] | None = None
+        self._departure: asyncio.Future[Wave] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._under_way = 0
-        self._last = _Wave(0, 0.0)
+        self._last = Wave(0.0)
         # The wave that is being timed. Not always the last one: where nobody waits, each transaction is a wave.
-        self._measured: _Wave | None = None
+        self._measured: Wave | None = None
         self.gathered = 0
         self.usual_s = usual_s
 
@@ -71,8 +71,8 @@ class Waves:
         if self._departure is not None and self.gathered >= ENOUGH:
             self._depart()
 
-    async def departure(self) -> int:
-        """Return when all who came may begin: their wave's number."""
+    async def departure(self) -> Wave:
+        """Return when all who came may begin: their wave."""
         if self._departure is None:
             if self._is_due() or not self._contention.is_high():
                 return self._depart()
@@ -82,25 +82,17 @@ class Waves:
         # Who is cancelled takes nobody else along.
         return await asyncio.shield(self._departure)
 
-    def begins(self, wave: int, count: int) -> None:
+    def begins(self, wave: Wave, count: int) -> None:
         """So many transactions of a wave begin."""
         self._under_way += count
-        if wave == self._last.number:
-            self._last.began += count
-        if self._measured is not None and wave == self._measured.number and self._measured is not self._last:
-            self._measured.began += count
+        wave.began += count
 
-    def ended(self, wave: int) -> None:
+    def ended(self, wave: Wave) -> None:
         """One transaction of a wave has its answer, could not begin after all, or its caller has left."""
         self._under_way -= 1
-        last, measured = self._last, self._measured
-        if wave == last.number:
-            last.ended += 1
-        if measured is not None and wave == measured.number:
-            if measured is not last:
-                measured.ended += 1
-            if measured.is_half_over():
-                self._measure(asyncio.get_running_loop().time())
+        wave.ended += 1
+        if wave is self._measured and wave.is_half_over():
+            self._measure(asyncio.get_running_loop().time())
         if self._departure is not None and self._is_due():
             self._depart()
 
@@ -112,7 +104,7 @@ class Waves:
             or not 0 < self.usual_s <= USUAL_MAX_S
         )
 
-    def _depart(self) -> int:
+    def _depart(self) -> Wave:
         """Let all go who wait; returns their wave."""
         departure, self._departure = self._departure, None
         if self._timer is not None:
@@ -120,14 +112,14 @@ class Waves:
             self._timer = None
         self.gathered = 0
         now_s = asyncio.get_running_loop().time()
-        self._last = _Wave(self._last.number + 1, now_s)
+        self._last = Wave(now_s)
         if self._measured is not None and now_s - self._measured.left_s > MEASURED_MAX_S:
             self._measure(now_s)
         if self._measured is None:
             self._measured = self._last
         if departure is not None:
-            departure.set_result(self._last.number)
-        return self._last.number
+            departure.set_result(self._last)
+        return self._last
 
     def _measure(self, now_s: float) -> None:
         if self._measured is None or not self._measured.began:

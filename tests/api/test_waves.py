@@ -13,7 +13,7 @@ from pincex.tx.v1 import transaction_pb2
 
 from coordinator.api import contention, waves
 from coordinator.api.contention import Contention, counted
-from coordinator.api.waves import ENOUGH, Waves
+from coordinator.api.waves import ENOUGH, Wave, Waves
 from tests.api.doors import Doors, transfer
 from tests.sdk.small_system import LEFT, OPENING, RIGHT
 
@@ -44,13 +44,13 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> Waves:
     return Waves(Short(), FOR_EVER_S)
 
 
-async def _begin(wanted: Waves, count: int) -> int:
+async def _begin(wanted: Waves, count: int) -> Wave:
     wave = await wanted.departure()
     wanted.begins(wave, count)
     return wave
 
 
-async def come(wanted: Waves, count: int = 1) -> asyncio.Task[int]:
+async def come(wanted: Waves, count: int = 1) -> asyncio.Task[Wave]:
     """So many come together; gives who waits for their departure, once it waits or they have begun."""
     wanted.came(count)
     task = asyncio.create_task(_begin(wanted, count))
@@ -59,7 +59,7 @@ async def come(wanted: Waves, count: int = 1) -> asyncio.Task[int]:
     return task
 
 
-async def settled(*tasks: asyncio.Task[int]) -> list[bool]:
+async def settled(*tasks: asyncio.Task[Wave]) -> list[bool]:
     for _ in range(3):
         await asyncio.sleep(0)
     return [task.done() for task in tasks]
@@ -73,7 +73,7 @@ async def test_who_comes_waits_for_half_of_the_wave_before_and_leaves_with_all_w
         assert await settled(one, other) == [False, False], ended
         patient.ended(first.result())
     assert await settled(one, other) == [True, True]
-    assert one.result() == other.result() == first.result() + 1
+    assert one.result() is other.result() is not first.result()
     # Half of three.
     last = await come(patient)
     for ended in range(2):
@@ -159,7 +159,7 @@ async def test_who_waits_leaves_though_nobody_ends() -> None:
     wanted = Waves(Short(), 0.01)
     first = await come(wanted, 2)
     async with asyncio.timeout(60):
-        assert await (await come(wanted)) == first.result() + 1
+        assert await (await come(wanted)) is not first.result()
 
 
 async def test_who_is_cancelled_takes_nobody_along(patient: Waves) -> None:
